@@ -1,0 +1,71 @@
+"""Compiling kernels: Numba's decorators with our defaults, and a disk cache that notices every change.
+
+Numba's own cache watches a kernel's file only: after a change in another file that the kernel calls into, it
+would run stale code. Here one fingerprint covers every source that kernels are made from.
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+
+import numba
+from numba import types
+from numba.core.caching import CacheImpl
+from numba.extending import intrinsic, register_jitable
+
+from pytensor_convnet import geometry
+
+_SOURCES = [*sorted(Path(__file__).parent.glob("*.py")), Path(geometry.__file__)]
+FINGERPRINT = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()
+"""Changes whenever any kernel's source does; part of every cache key."""
+
+
+class _KernelCacheLocator:
+    """Stores a kernel where Numba would, but judges its freshness by `FINGERPRINT`."""
+
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        if Path(py_file).parent != Path(__file__).parent:
+            return None
+        others = (other for other in CacheImpl._locator_classes if other is not cls)
+        found = (other.from_function(py_func, py_file) for other in others)
+        locator = next((locator for locator in found if locator is not None), None)
+        if locator is not None:
+            locator.get_source_stamp = lambda: FINGERPRINT
+        return locator
+
+
+CacheImpl._locator_classes.insert(0, _KernelCacheLocator)
+
+kernel = functools.partial(numba.njit, cache=True, error_model="numpy")
+"""Decorator of a kernel that runs on the calling thread."""
+
+parallel_kernel = functools.partial(numba.njit, cache=True, error_model="numpy", parallel=True)
+"""Decorator of a kernel that holds one `prange`; see `threads` for how to write it."""
+
+# The formulas exist once, in geometry; this lets kernels call them.
+for _formula in (
+    geometry.minimum,
+    geometry.maximum,
+    geometry.dilated_length,
+    geometry.correlation_length,
+    geometry.pool_length,
+):
+    register_jitable(_formula)
+
+
+@intrinsic
+def any_layout(typing_context, array):
+    """The same array, read-only, typed as having arbitrary strides.
+
+    A kernel that takes its arrays this way is compiled once for each dtype and number of axes, and not again
+    for every combination of contiguous, strided and read-only arguments.
+    """
+    general = types.Array(array.dtype, array.ndim, "A", readonly=True)
+
+    def codegen(context, builder, signature, arguments):
+        if context.enable_nrt:
+            context.nrt.incref(builder, signature.return_type, arguments[0])
+        return arguments[0]
+
+    return general(array), codegen
