@@ -1,0 +1,235 @@
+"""What every operation means, in NumPy: short, slow, obviously right.
+
+Tests compare every kernel with these definitions, and an Op without a faster implementation runs them.
+Images are bc01 ``(batch, channels, rows, columns)``; paddings are ``((top, bottom), (left, right))``; strides,
+dilations and windows are ``(rows, columns)``. Arguments are assumed to fit each other: `geometry` checks that.
+
+Each correlation has three passes, and all are read off one equation,
+
+    maps[b, f, y, x] = sum over c, i, j of  images[b, c, y * stride + i * dilation - top, ...] * filters[f, c, i, j]
+
+which is linear in the images and in the filters. A pass loops over the taps ``(i, j)``; for each tap the
+pixels it touches form one strided slice of the padded images (`tap_slices`), and einsum does the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pytensor_convnet.geometry import Padding, Pair, correlation_length, pool_length
+
+# ------------------------------------------------------------------------------------------------ taps
+
+
+def pad(images: np.ndarray, padding: Padding, value: float = 0) -> np.ndarray:
+    """``images`` inside a frame of ``value``."""
+    return np.pad(images, ((0, 0), (0, 0), *padding), constant_values=value)
+
+
+def unpad(images: np.ndarray, padding: Padding) -> np.ndarray:
+    """The inverse of `pad`."""
+    (top, bottom), (left, right) = padding
+    return images[:, :, top : images.shape[2] - bottom, left : images.shape[3] - right]
+
+
+def tap_slices(
+    taps: Pair, counts: Sequence[int], stride: Pair, dilation: Pair = (1, 1)
+) -> Iterator[tuple[int, int, tuple]]:
+    """For each tap ``(i, j)`` the index of the padded pixels it touches, one for each output pixel."""
+
+    def along(axis: int, tap: int) -> slice:
+        start = tap * dilation[axis]
+        return slice(start, start + (counts[axis] - 1) * stride[axis] + 1, stride[axis])
+
+    for i in range(taps[0]):
+        for j in range(taps[1]):
+            yield i, j, (slice(None), slice(None), along(0, i), along(1, j))
+
+
+def _flipped(filters: np.ndarray, flip: bool) -> np.ndarray:
+    """Convolution is correlation with the filters turned by half a turn."""
+    return filters[..., ::-1, ::-1] if flip else filters
+
+
+def _map_shape(
+    image_shape: Sequence[int], taps: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
+) -> Pair:
+    rows, columns = (
+        correlation_length(image_shape[axis - 2], taps[axis - 2], stride[axis], *padding[axis], dilation[axis])
+        for axis in range(2)
+    )
+    return rows, columns
+
+
+def _grouped(array: np.ndarray, axis: int, groups: int) -> np.ndarray:
+    """``axis`` split into ``(groups, axis // groups)``."""
+    return array.reshape(*array.shape[:axis], groups, array.shape[axis] // groups, *array.shape[axis + 1 :])
+
+
+# --------------------------------------------------------------------------------------- correlations
+
+
+def correlate2d(images, filters, stride, padding, dilation, groups, flip):
+    """Correlate ``images`` with ``filters`` ``(filters, channels // groups, rows, columns)``."""
+    filters = _grouped(_flipped(filters, flip), 0, groups)
+    counts = _map_shape(images.shape, filters.shape, stride, padding, dilation)
+    padded = _grouped(pad(images, padding), 1, groups)
+    maps = np.zeros((images.shape[0], *filters.shape[:2], *counts), images.dtype)
+    for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], counts, stride, dilation):
+        maps += np.einsum("bgcyx,gfc->bgfyx", padded[b, g, :, y, x], filters[..., i, j])
+    return maps.reshape(images.shape[0], -1, *counts)
+
+
+def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
+    """The gradient of `correlate2d` for its images, given ``maps``, the gradient of its output."""
+    filters, maps = _grouped(_flipped(filters, flip), 0, groups), _grouped(maps, 1, groups)
+    channels = filters.shape[2]
+    padded_rows, padded_columns = rows + sum(padding[0]), columns + sum(padding[1])
+    padded = np.zeros((maps.shape[0], groups, channels, padded_rows, padded_columns), maps.dtype)
+    for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], maps.shape[-2:], stride, dilation):
+        padded[b, g, :, y, x] += np.einsum("bgfyx,gfc->bgcyx", maps, filters[..., i, j])
+    return unpad(padded.reshape(maps.shape[0], groups * channels, padded_rows, padded_columns), padding)
+
+
+def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
+    """The gradient of `correlate2d` for its filters of ``rows`` x ``columns``."""
+    padded, maps = _grouped(pad(images, padding), 1, groups), _grouped(maps, 1, groups)
+    filters = np.zeros((groups, maps.shape[2], padded.shape[2], rows, columns), images.dtype)
+    for i, j, (b, g, y, x) in tap_slices((rows, columns), maps.shape[-2:], stride, dilation):
+        filters[..., i, j] = np.einsum("bgcyx,bgfyx->gfc", padded[b, g, :, y, x], maps)
+    return _flipped(filters.reshape(-1, *filters.shape[2:]), flip)
+
+
+def locally_connected2d(images, filters, stride, padding, dilation, groups, flip):
+    """Like `correlate2d`, with filters of its own for every output pixel.
+
+    ``filters`` are ``(filters, output rows, output columns, channels // groups, rows, columns)``.
+    """
+    filters = _grouped(_flipped(filters, flip), 0, groups)
+    counts = filters.shape[2:4]
+    padded = _grouped(pad(images, padding), 1, groups)
+    maps = np.zeros((images.shape[0], *filters.shape[:4]), images.dtype)
+    for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], counts, stride, dilation):
+        maps += np.einsum("bgcyx,gfyxc->bgfyx", padded[b, g, :, y, x], filters[..., i, j])
+    return maps.reshape(images.shape[0], -1, *counts)
+
+
+def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
+    """The gradient of `locally_connected2d` for its images."""
+    filters, maps = _grouped(_flipped(filters, flip), 0, groups), _grouped(maps, 1, groups)
+    channels = filters.shape[4]
+    padded_rows, padded_columns = rows + sum(padding[0]), columns + sum(padding[1])
+    padded = np.zeros((maps.shape[0], groups, channels, padded_rows, padded_columns), maps.dtype)
+    for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], maps.shape[-2:], stride, dilation):
+        padded[b, g, :, y, x] += np.einsum("bgfyx,gfyxc->bgcyx", maps, filters[..., i, j])
+    return unpad(padded.reshape(maps.shape[0], groups * channels, padded_rows, padded_columns), padding)
+
+
+def locally_connected2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
+    """The gradient of `locally_connected2d` for its filters."""
+    padded, maps = _grouped(pad(images, padding), 1, groups), _grouped(maps, 1, groups)
+    counts = maps.shape[-2:]
+    filters = np.zeros((groups, maps.shape[2], *counts, padded.shape[2], rows, columns), images.dtype)
+    for i, j, (b, g, y, x) in tap_slices((rows, columns), counts, stride, dilation):
+        filters[..., i, j] = np.einsum("bgcyx,bgfyx->gfyxc", padded[b, g, :, y, x], maps)
+    return _flipped(filters.reshape(-1, *filters.shape[2:]), flip)
+
+
+# ---------------------------------------------------------------------------------------------- pools
+
+
+def windows(
+    shape: Sequence[int], counts: Sequence[int], window: Pair, stride: Pair, padding: Padding
+) -> Iterator[tuple[int, int, slice, slice, int, int]]:
+    """Every pooling window: its place ``y, x``, its pixels inside the image, its origin (negative in padding)."""
+    for y in range(counts[0]):
+        for x in range(counts[1]):
+            top, left = y * stride[0] - padding[0][0], x * stride[1] - padding[1][0]
+            rows = slice(max(top, 0), min(top + window[0], shape[-2]))
+            columns = slice(max(left, 0), min(left + window[1], shape[-1]))
+            yield y, x, rows, columns, top, left
+
+
+def _pool_counts(
+    shape: Sequence[int], window: Pair, stride: Pair, padding: Padding, ignore_border: bool
+) -> Pair:
+    rows, columns = (
+        pool_length(shape[axis - 2], window[axis], stride[axis], *padding[axis], ignore_border)
+        for axis in range(2)
+    )
+    return rows, columns
+
+
+def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
+    """The maximum of every window, and its winner: the position, row-major in the window, of the maximum.
+
+    Padding never wins, NaN does; of equal maxima the first wins.
+    """
+    counts = _pool_counts(images.shape, window, stride, padding, ignore_border)
+    maxima = np.empty((*images.shape[:2], *counts), images.dtype)
+    winners = np.empty(maxima.shape, winners_dtype)
+    for y, x, rows, columns, top, left in windows(images.shape, counts, window, stride, padding):
+        inside = images[:, :, rows, columns]
+        taps = inside.reshape(*images.shape[:2], inside.shape[2] * inside.shape[3])
+        first = taps.argmax(axis=2)  # NumPy's argmax, too, lets the first maximum win, and NaN
+        maxima[:, :, y, x] = np.take_along_axis(taps, first[..., None], axis=2)[..., 0]
+        i, j = np.divmod(first, inside.shape[3])
+        winners[:, :, y, x] = (i + rows.start - top) * window[1] + (j + columns.start - left)
+    return maxima, winners
+
+
+def _winning_pixels(winners, y, x, top, left, window):
+    """The image pixels that won window ``(y, x)``, as an index into bc01 images."""
+    i, j = np.divmod(winners[:, :, y, x].astype(np.int64), window[1])
+    b, c = np.indices(i.shape)
+    return b, c, top + i, left + j
+
+
+def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
+    """Scatter ``maps`` to the pixels that won: the gradient of `max_pool2d` for images of ``rows`` x ``columns``."""
+    images = np.zeros((*maps.shape[:2], rows, columns), maps.dtype)
+    for y, x, _, _, top, left in windows(images.shape, maps.shape[2:], window, stride, padding):
+        images[_winning_pixels(winners, y, x, top, left, window)] += maps[:, :, y, x]
+    return images
+
+
+def max_pool2d_gather(images, winners, window, stride, padding):
+    """Pick ``images`` at the pixels that won: the gradient of `max_pool2d_grad`."""
+    maps = np.empty(winners.shape, images.dtype)
+    for y, x, _, _, top, left in windows(images.shape, winners.shape[2:], window, stride, padding):
+        maps[:, :, y, x] = images[_winning_pixels(winners, y, x, top, left, window)]
+    return maps
+
+
+def divisor(rows: slice, columns: slice, top: int, left: int, shape, window, padding, mode: str) -> int:
+    """What the sum over a window is divided by.
+
+    'average_exc_pad' counts the pixels inside the image, 'average_inc_pad' also those in the padding; the part
+    of a partial window that hangs over both never counts.
+    """
+    if mode == "sum":
+        return 1
+    if mode == "average_exc_pad":
+        return (rows.stop - rows.start) * (columns.stop - columns.start)
+    bottom = min(top + window[0], shape[-2] + padding[0][1])
+    right = min(left + window[1], shape[-1] + padding[1][1])
+    return (bottom - top) * (right - left)
+
+
+def average_pool2d(images, window, stride, padding, ignore_border, mode):
+    """The sum or average of every window; ``mode`` is 'sum', 'average_inc_pad' or 'average_exc_pad'."""
+    counts = _pool_counts(images.shape, window, stride, padding, ignore_border)
+    maps = np.empty((*images.shape[:2], *counts), images.dtype)
+    for y, x, rows, columns, top, left in windows(images.shape, counts, window, stride, padding):
+        share = divisor(rows, columns, top, left, images.shape, window, padding, mode)
+        maps[:, :, y, x] = images[:, :, rows, columns].sum(axis=(2, 3)) / share
+    return maps
+
+
+def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
+    """Spread ``maps`` over their windows: the gradient of `average_pool2d` for images of ``rows`` x ``columns``."""
+    images = np.zeros((*maps.shape[:2], rows, columns), maps.dtype)
+    for y, x, r, c, top, left in windows(images.shape, maps.shape[2:], window, stride, padding):
+        share = divisor(r, c, top, left, images.shape, window, padding, mode)
+        images[:, :, r, c] += maps[:, :, y, x, None, None] / share
+    return images
