@@ -51,9 +51,7 @@ def _flipped(filters: np.ndarray, flip: bool) -> np.ndarray:
     return filters[..., ::-1, ::-1] if flip else filters
 
 
-def _map_shape(
-    image_shape: Sequence[int], taps: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
-) -> Pair:
+def _map_shape(image_shape: Sequence[int], taps: Sequence[int], stride: Pair, padding: Padding, dilation: Pair) -> Pair:
     rows, columns = (
         correlation_length(image_shape[axis - 2], taps[axis - 2], stride[axis], *padding[axis], dilation[axis])
         for axis in range(2)
@@ -150,12 +148,9 @@ def windows(
             yield y, x, rows, columns, top, left
 
 
-def _pool_counts(
-    shape: Sequence[int], window: Pair, stride: Pair, padding: Padding, ignore_border: bool
-) -> Pair:
+def _pool_counts(shape: Sequence[int], window: Pair, stride: Pair, padding: Padding, ignore_border: bool) -> Pair:
     rows, columns = (
-        pool_length(shape[axis - 2], window[axis], stride[axis], *padding[axis], ignore_border)
-        for axis in range(2)
+        pool_length(shape[axis - 2], window[axis], stride[axis], *padding[axis], ignore_border) for axis in range(2)
     )
     return rows, columns
 

@@ -1,0 +1,42 @@
+"""Which kernel computes which Op, one module a backend. Only this package knows both.
+
+PyTensor imports a backend's dispatch package when the first function is compiled for it and has no hook for
+other packages to join in. So we watch for that import and register our Ops right after it: whoever never
+compiles for a backend never pays for importing it.
+"""
+
+import importlib
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+
+from pytensor_convnet.lowering import python  # noqa: F401  (registers what `perform` computes)
+
+_REGISTRATIONS = {"pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba"}
+
+
+class _RegisterAfterImport(MetaPathFinder):
+    """Imports our registrations right after the backend's dispatch package that they extend."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in _REGISTRATIONS:
+            return None
+        registration = _REGISTRATIONS.pop(name)  # first, so that the search below does not come back here
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                importlib.import_module(registration)
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+for _dispatch, _registration in list(_REGISTRATIONS.items()):
+    if _dispatch in sys.modules:
+        del _REGISTRATIONS[_dispatch]
+        importlib.import_module(_registration)
+if _REGISTRATIONS:
+    sys.meta_path.insert(0, _RegisterAfterImport())

@@ -1,0 +1,158 @@
+"""PyTensor's Numba backend: each Op becomes a call of a CPU kernel with the Op's geometry.
+
+PyTensor caches what it compiles under a key that we give: the Op, all its properties, and the fingerprint of the
+kernels' sources. The geometry reaches a kernel as plain integers, so one compiled kernel serves every shape.
+"""
+
+from hashlib import sha256
+
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+
+from pytensor_convnet import geometry
+from pytensor_convnet.ops import (
+    AveragePool2d,
+    AveragePool2dGrad,
+    Correlate2d,
+    Correlate2dFilterGrad,
+    Correlate2dInputGrad,
+    LocallyConnected2d,
+    LocallyConnected2dFilterGrad,
+    LocallyConnected2dInputGrad,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+)
+
+
+def _cache_key(op, node):
+    from pytensor_convnet.kernels.cpu.jit import FINGERPRINT
+
+    facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT
+    return sha256(repr(facts).encode()).hexdigest()
+
+
+def _padding_function(op):
+    """A compiled function from filter rows and columns to the padding in numbers."""
+    padding, dilation = op.padding, op.dilation
+    if isinstance(padding, tuple):
+
+        def resolve(rows, columns):
+            return padding
+
+    else:
+        one_side = numba_njit({"half": geometry.half_padding, "full": geometry.full_padding}[padding])
+
+        def resolve(rows, columns):
+            top, left = one_side(rows, dilation[0]), one_side(columns, dilation[1])
+            return (top, top), (left, left)
+
+    return numba_njit(resolve)
+
+
+def _register(op_type, kernel_name):
+    """Let `build` make the compiled function of every ``op_type`` node from the kernel of that name."""
+
+    def decorator(build):
+        @register_funcify_and_cache_key(op_type)
+        def funcify(op, node, **kwargs):
+            from pytensor_convnet.kernels import cpu
+
+            return build(op, node, getattr(cpu, kernel_name)), _cache_key(op, node)
+
+        return build
+
+    return decorator
+
+
+@_register(Correlate2d, "correlate2d")
+@_register(LocallyConnected2d, "locally_connected2d")
+def _forward(op, node, kernel):
+    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    padding = _padding_function(op)
+
+    @numba_njit
+    def correlate(images, filters):
+        sides = padding(filters.shape[-2], filters.shape[-1])
+        return kernel(images, filters, stride, sides, dilation, groups, flip)
+
+    return correlate
+
+
+@_register(Correlate2dInputGrad, "correlate2d_input_grad")
+@_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
+def _input_grad(op, node, kernel):
+    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    padding = _padding_function(op)
+
+    @numba_njit
+    def input_grad(filters, maps, rows, columns):
+        sides = padding(filters.shape[-2], filters.shape[-1])
+        return kernel(filters, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
+
+    return input_grad
+
+
+@_register(Correlate2dFilterGrad, "correlate2d_filter_grad")
+@_register(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
+def _filter_grad(op, node, kernel):
+    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    padding = _padding_function(op)
+
+    @numba_njit
+    def filter_grad(images, maps, rows, columns):
+        sides = padding(rows.item(), columns.item())
+        return kernel(images, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
+
+    return filter_grad
+
+
+@_register(MaxPool2d, "max_pool2d")
+def _max_pool2d(op, node, kernel):
+    ignore_border = op.ignore_border
+    winners_dtype = node.outputs[1].type.numpy_dtype
+
+    @numba_njit
+    def max_pool2d(images, window, stride, padding):
+        return kernel(images, winners_dtype, window, stride, padding, ignore_border)
+
+    return max_pool2d
+
+
+@_register(MaxPool2dGrad, "max_pool2d_grad")
+def _max_pool2d_grad(op, node, kernel):
+    @numba_njit
+    def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
+        return kernel(winners, maps, rows.item(), columns.item(), window, stride, padding)
+
+    return max_pool2d_grad
+
+
+@_register(MaxPool2dGather, "max_pool2d_gather")
+def _max_pool2d_gather(op, node, kernel):
+    @numba_njit
+    def max_pool2d_gather(images, winners, window, stride, padding):
+        return kernel(images, winners, window, stride, padding)
+
+    return max_pool2d_gather
+
+
+@_register(AveragePool2d, "average_pool2d")
+def _average_pool2d(op, node, kernel):
+    ignore_border, mode = op.ignore_border, op.mode
+
+    @numba_njit
+    def average_pool2d(images, window, stride, padding):
+        return kernel(images, window, stride, padding, ignore_border, mode)
+
+    return average_pool2d
+
+
+@_register(AveragePool2dGrad, "average_pool2d_grad")
+def _average_pool2d_grad(op, node, kernel):
+    mode = op.mode
+
+    @numba_njit
+    def average_pool2d_grad(maps, rows, columns, window, stride, padding):
+        return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
+
+    return average_pool2d_grad

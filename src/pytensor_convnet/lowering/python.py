@@ -1,0 +1,69 @@
+"""What `Op.perform` computes: PyTensor's C and Python linkers, constant folding, debug modes.
+
+The same CPU kernels as the Numba backend's, imported when the first one is needed.
+"""
+
+from pytensor_convnet import reference as kernels
+from pytensor_convnet.ops import (
+    AveragePool2d,
+    AveragePool2dGrad,
+    Correlate2d,
+    Correlate2dFilterGrad,
+    Correlate2dInputGrad,
+    LocallyConnected2d,
+    LocallyConnected2dFilterGrad,
+    LocallyConnected2dInputGrad,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+)
+from pytensor_convnet.ops.base import evaluate
+
+
+def _register_correlation(op_type, name):
+    @evaluate.register(op_type)
+    def run(op, node, *inputs):
+        first, second, *integers = inputs
+        rows_and_columns = [int(length) for length in integers]
+        padding = op.resolved_padding(*op.filter_taps(inputs))
+        kernel = getattr(kernels, name)
+        return [kernel(first, second, *rows_and_columns, op.stride, padding, op.dilation, op.groups, op.flip)]
+
+
+_register_correlation(Correlate2d, "correlate2d")
+_register_correlation(Correlate2dInputGrad, "correlate2d_input_grad")
+_register_correlation(Correlate2dFilterGrad, "correlate2d_filter_grad")
+_register_correlation(LocallyConnected2d, "locally_connected2d")
+_register_correlation(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
+_register_correlation(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
+
+
+def _windows(window, stride, padding):
+    top_bottom, left_right = padding.tolist()
+    return tuple(window.tolist()), tuple(stride.tolist()), (tuple(top_bottom), tuple(left_right))
+
+
+@evaluate.register(MaxPool2d)
+def _max_pool2d(op, node, images, *windows):
+    dtype = node.outputs[1].type.numpy_dtype.type
+    return kernels.max_pool2d(images, dtype, *_windows(*windows), op.ignore_border)
+
+
+@evaluate.register(MaxPool2dGrad)
+def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
+    return [kernels.max_pool2d_grad(winners, maps, int(rows), int(columns), *_windows(*windows))]
+
+
+@evaluate.register(MaxPool2dGather)
+def _max_pool2d_gather(op, node, images, winners, *windows):
+    return [kernels.max_pool2d_gather(images, winners, *_windows(*windows))]
+
+
+@evaluate.register(AveragePool2d)
+def _average_pool2d(op, node, images, *windows):
+    return [kernels.average_pool2d(images, *_windows(*windows), op.ignore_border, op.mode)]
+
+
+@evaluate.register(AveragePool2dGrad)
+def _average_pool2d_grad(op, node, maps, rows, columns, *windows):
+    return [kernels.average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), op.mode)]

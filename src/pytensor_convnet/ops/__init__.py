@@ -1,0 +1,29 @@
+"""The symbolic Ops: what is computed. How is said in `lowering` and `kernels`."""
+
+from pytensor_convnet.ops.correlation import Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad
+from pytensor_convnet.ops.locally_connected import (
+    LocallyConnected2d,
+    LocallyConnected2dFilterGrad,
+    LocallyConnected2dInputGrad,
+)
+from pytensor_convnet.ops.pooling import (
+    AveragePool2d,
+    AveragePool2dGrad,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+)
+
+__all__ = [
+    "AveragePool2d",
+    "AveragePool2dGrad",
+    "Correlate2d",
+    "Correlate2dFilterGrad",
+    "Correlate2dInputGrad",
+    "LocallyConnected2d",
+    "LocallyConnected2dFilterGrad",
+    "LocallyConnected2dInputGrad",
+    "MaxPool2d",
+    "MaxPool2dGather",
+    "MaxPool2dGrad",
+]
