@@ -64,6 +64,12 @@ def _grouped(array: np.ndarray, axis: int, groups: int) -> np.ndarray:
     return array.reshape(*array.shape[:axis], groups, array.shape[axis] // groups, *array.shape[axis + 1 :])
 
 
+def _merged(array: np.ndarray, axis: int) -> np.ndarray:
+    """The inverse of `_grouped`: ``axis`` and the one after it as one."""
+    length = array.shape[axis] * array.shape[axis + 1]
+    return array.reshape(*array.shape[:axis], length, *array.shape[axis + 2 :])
+
+
 # --------------------------------------------------------------------------------------- correlations
 
 
@@ -75,7 +81,7 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     maps = np.zeros((images.shape[0], *filters.shape[:2], *counts), images.dtype)
     for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], counts, stride, dilation):
         maps += np.einsum("bgcyx,gfc->bgfyx", padded[b, g, :, y, x], filters[..., i, j])
-    return maps.reshape(images.shape[0], -1, *counts)
+    return _merged(maps, 1)
 
 
 def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
@@ -86,7 +92,7 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
     padded = np.zeros((maps.shape[0], groups, channels, padded_rows, padded_columns), maps.dtype)
     for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], maps.shape[-2:], stride, dilation):
         padded[b, g, :, y, x] += np.einsum("bgfyx,gfc->bgcyx", maps, filters[..., i, j])
-    return unpad(padded.reshape(maps.shape[0], groups * channels, padded_rows, padded_columns), padding)
+    return unpad(_merged(padded, 1), padding)
 
 
 def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
@@ -95,7 +101,7 @@ def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilati
     filters = np.zeros((groups, maps.shape[2], padded.shape[2], rows, columns), images.dtype)
     for i, j, (b, g, y, x) in tap_slices((rows, columns), maps.shape[-2:], stride, dilation):
         filters[..., i, j] = np.einsum("bgcyx,bgfyx->gfc", padded[b, g, :, y, x], maps)
-    return _flipped(filters.reshape(-1, *filters.shape[2:]), flip)
+    return _flipped(_merged(filters, 0), flip)
 
 
 def locally_connected2d(images, filters, stride, padding, dilation, groups, flip):
@@ -109,7 +115,7 @@ def locally_connected2d(images, filters, stride, padding, dilation, groups, flip
     maps = np.zeros((images.shape[0], *filters.shape[:4]), images.dtype)
     for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], counts, stride, dilation):
         maps += np.einsum("bgcyx,gfyxc->bgfyx", padded[b, g, :, y, x], filters[..., i, j])
-    return maps.reshape(images.shape[0], -1, *counts)
+    return _merged(maps, 1)
 
 
 def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
@@ -120,7 +126,7 @@ def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding
     padded = np.zeros((maps.shape[0], groups, channels, padded_rows, padded_columns), maps.dtype)
     for i, j, (b, g, y, x) in tap_slices(filters.shape[-2:], maps.shape[-2:], stride, dilation):
         padded[b, g, :, y, x] += np.einsum("bgfyx,gfyxc->bgcyx", maps, filters[..., i, j])
-    return unpad(padded.reshape(maps.shape[0], groups * channels, padded_rows, padded_columns), padding)
+    return unpad(_merged(padded, 1), padding)
 
 
 def locally_connected2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
@@ -130,7 +136,7 @@ def locally_connected2d_filter_grad(images, maps, rows, columns, stride, padding
     filters = np.zeros((groups, maps.shape[2], *counts, padded.shape[2], rows, columns), images.dtype)
     for i, j, (b, g, y, x) in tap_slices((rows, columns), counts, stride, dilation):
         filters[..., i, j] = np.einsum("bgcyx,bgfyx->gfyxc", padded[b, g, :, y, x], maps)
-    return _flipped(filters.reshape(-1, *filters.shape[2:]), flip)
+    return _flipped(_merged(filters, 0), flip)
 
 
 # ---------------------------------------------------------------------------------------------- pools
