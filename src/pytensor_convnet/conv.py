@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 
-from pytensor_convnet.geometry import BorderMode
+from pytensor_convnet.geometry import BorderMode, as_count
 from pytensor_convnet.ops.base import as_common_floats, as_images
 from pytensor_convnet.ops.correlation import Correlate2d, Correlation
 from pytensor_convnet.ops.locally_connected import LocallyConnected2d
@@ -346,10 +346,8 @@ def _lengths(shape: Any, ndim: int, name: str, *, needed: int = 0) -> list[Any]:
     if None in lengths[ndim - needed :]:
         raise ValueError(f"{name} must give rows and columns (its last two entries), got {shape!r}")
     for length in lengths:
-        if isinstance(length, Variable) or length is None:
-            continue
-        if isinstance(length, bool) or int(length) != length or length < 0:
-            raise ValueError(f"{name} must hold non-negative integers or None, got {shape!r}")
+        if not isinstance(length, Variable) and length is not None:
+            as_count(length, name, least=0)
     return lengths
 
 

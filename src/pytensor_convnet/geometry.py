@@ -9,6 +9,7 @@ Vocabulary, used everywhere in the package: images are bc01 ``(batch, channels, 
 is not known yet: what cannot be judged passes.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -79,19 +80,26 @@ def full_padding(taps: Length, dilation: Length) -> Length:
     return dilated_length(taps, dilation) - 1
 
 
+def as_count(value: Any, name: str, *, least: int) -> int:
+    """``value`` as an int of at least ``least``; floats and strings that merely look like one are refused."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return count
+
+
 def as_pair(value: Any, name: str, *, least: int) -> Pair:
     """``value``, an int or two of them, as ``(rows, columns)``, each at least ``least``."""
-    entries = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    try:
-        pair = tuple(int(entry) for entry in entries)
-        whole = all(int(entry) == entry for entry in entries)
-    except (TypeError, ValueError):
-        pair, whole = (), False
-    if len(pair) != 2 or not whole:
-        raise ValueError(f"{name} must be an integer or a pair (rows, columns) of integers, got {value!r}")
-    if min(pair) < least:
-        raise ValueError(f"{name} must be at least {least} on each axis, got {value!r}")
-    return pair[0], pair[1]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair (rows, columns) of integers, got {value!r}")
+        rows, columns = (as_count(entry, name, least=least) for entry in value)
+        return rows, columns
+    count = as_count(value, name, least=least)
+    return count, count
 
 
 def as_padding(border_mode: BorderMode, name: str = "border_mode") -> Padding | Literal["half", "full"]:

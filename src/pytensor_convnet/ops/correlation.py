@@ -63,9 +63,7 @@ class Correlation(ConvnetOp):
         self.stride = geometry.as_pair(stride, "subsample", least=1)
         self.padding = geometry.as_padding(padding)
         self.dilation = geometry.as_pair(dilation, "filter_dilation", least=1)
-        if int(groups) != groups or groups < 1:
-            raise ValueError(f"num_groups must be a positive integer, got {groups!r}")
-        self.groups = int(groups)
+        self.groups = geometry.as_count(groups, "num_groups", least=1)
         self.flip = bool(flip)
 
     def __str__(self) -> str:
