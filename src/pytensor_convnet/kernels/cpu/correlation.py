@@ -1,0 +1,258 @@
+"""Correlation of images with filters, and its gradient with respect to the images.
+
+Both are one algorithm, `_correlate_rows`, on different axes (see `packing`): a row of outputs at a time, the
+input rows it reads kept packed in a ring, 16 (float32) or 8 images to a vector, register blocks of filters by
+columns. No intermediate array grows with the images.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from pytensor_convnet.geometry import correlation_length
+from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, parallel_kernel
+from pytensor_convnet.kernels.cpu.packing import (
+    aim_at_row,
+    ceil_div,
+    choose_tiling,
+    correlation_axis,
+    gradient_axis,
+    inputs_read,
+    new_runs,
+    new_tiles,
+    pack_row,
+    place_tiles,
+    unpack_row,
+    useful_threads,
+    vectors,
+)
+from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, correlate_block
+from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
+
+__all__ = ["correlate2d", "correlate2d_filter_grad", "correlate2d_input_grad"]
+
+
+class Sizes(NamedTuple):
+    """Channels read and filters applied in each of the groups."""
+
+    groups: int
+    channels: int
+    filters: int
+
+
+@kernel
+def _pack_filters(filters, rows, columns, packed, packed_at):
+    """Write filters ``(filters, channels, rows, columns)`` in the order in which register blocks read them::
+
+    for row_phase: for column_phase: for block of filters:
+        for row tap: for channel: for column tap: for filter in block
+    """
+    count, channels = filters.shape[:2]
+    blocks = ceil_div(count, MOST_FILTERS)
+    at = packed_at
+    for row_phase in range(rows.out_step):
+        for column_phase in range(columns.out_step):
+            for block in range(blocks):
+                for r in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
+                    for channel in range(channels):
+                        for c in columns.taps[columns.starts[column_phase] : columns.starts[column_phase + 1]]:
+                            for f in range(block * count // blocks, (block + 1) * count // blocks):
+                                packed[at] = filters[f, channel, r, c]
+                                at += 1
+
+
+@kernel
+def _correlate_row(
+    base, row_phase, group, ring, used, width, weights, out, block, offsets, tiles, runs, rows, columns, tiling, sizes
+):
+    """One row of outputs in every lane of a lane group, all filters of a group::
+
+        for f in range(sizes.filters):
+            for x in range(tiling.columns * columns.out_step):
+                for row tap, channel, column tap:
+                    out[lane, f, row, x] += weights * ring[lane, channel, row + row tap, x + column tap]
+
+    Row taps that meet only padding are left out. Floor: one multiply-add for each trip of the loop nest, two
+    vectors a cycle; a block of F filters and X columns loads F + X numbers for its F * X multiply-adds.
+    """
+    lanes = VECTOR_BYTES // out.itemsize
+    tap, stop = rows.starts[row_phase], rows.starts[row_phase + 1]
+    row_taps = stop - tap
+    while tap < stop and not used[(base * rows.in_step + rows.offsets[tap] - rows.first) % rows.span]:
+        tap += 1
+    while tap < stop and not used[(base * rows.in_step + rows.offsets[stop - 1] - rows.first) % rows.span]:
+        stop -= 1
+    skipped = tap - rows.starts[row_phase]
+
+    filled = 0
+    for column_phase in range(columns.out_step):
+        for t in range(tap, stop):
+            slot = (base * rows.in_step + rows.offsets[t] - rows.first) % rows.span
+            for channel in range(sizes.channels):
+                for offset in columns.offsets[columns.starts[column_phase] : columns.starts[column_phase + 1]]:
+                    column = offset - columns.first
+                    offsets[filled] = ((slot * sizes.channels + channel) * width + column) * lanes
+                    filled += 1
+
+    aim_at_row(out, tiles, rows, columns, tiling.columns, base, row_phase, runs)
+    out_width = tiling.columns * columns.out_step
+    phase_at = sizes.filters * sizes.channels * (group * rows.taps.size + rows.starts[row_phase]) * columns.taps.size
+    blocks = ceil_div(sizes.filters, MOST_FILTERS)
+    for b in range(blocks):
+        first = b * sizes.filters // blocks
+        count = (b + 1) * sizes.filters // blocks - first
+        offsets_at = 0
+        column_blocks = ceil_div(tiling.columns, MOST_COLUMNS[count])
+        for column_phase in range(columns.out_step):
+            column_taps = columns.starts[column_phase + 1] - columns.starts[column_phase]
+            weights_at = phase_at + sizes.channels * (
+                row_taps * (sizes.filters * columns.starts[column_phase] + first * column_taps)
+                + skipped * column_taps * count
+            )
+            trips = (stop - tap) * sizes.channels * column_taps
+            for c in range(column_blocks):
+                column = c * tiling.columns // column_blocks
+                correlate_block(
+                    count,
+                    (c + 1) * tiling.columns // column_blocks - column,
+                    ring,
+                    column * columns.in_step * lanes,
+                    offsets,
+                    offsets_at,
+                    trips,
+                    columns.in_step * lanes,
+                    weights,
+                    weights_at,
+                    block,
+                    (column * columns.out_step + column_phase) * lanes,
+                    out_width * lanes,
+                    columns.out_step * lanes,
+                )
+            offsets_at += trips
+        for f in range(count):
+            unpack_row(block, f * out_width * lanes, out_width, out, group * sizes.filters + first + f, runs)
+
+
+@kernel
+def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, tiling, sizes):
+    """Chunk ``chunk`` of all rows of outputs, a row of every lane in a group of lanes at a time::
+
+    for group: for lane group: for base row:
+        pack the input rows it reads that the ring does not hold yet
+        for row_phase: _correlate_row
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    width = inputs_read(columns, tiling.columns)
+    row_vectors = sizes.channels * width
+    ring, used = vectors(rows.span * row_vectors, source), np.empty(rows.span, np.bool_)
+    block = vectors(MOST_FILTERS * tiling.columns * columns.out_step + lanes, source)
+    offsets = np.empty(sizes.channels * rows.taps.size * columns.taps.size, np.int64)
+    tiles, runs = new_tiles(lanes), new_runs(lanes)
+
+    units = sizes.groups * tiling.lane_groups * tiling.rows
+    unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
+    while unit < last:
+        part, start = divmod(unit, tiling.rows)
+        group, lane_group = divmod(part, tiling.lane_groups)
+        place_tiles(tiling, lane_group, tiles)
+        packed = start * rows.in_step
+        stop = min(tiling.rows, start + last - unit)
+        for base in range(start, stop):
+            top = base * rows.in_step
+            for row in range(max(packed, top), top + rows.span):
+                slot = row % rows.span
+                used[slot] = pack_row(
+                    source, tiles, rows, columns, row, width, group * sizes.channels, sizes.channels,
+                    ring, slot * row_vectors * lanes, width * lanes, runs,
+                )  # fmt: skip
+            packed = top + rows.span
+            for row_phase in range(rows.out_step):
+                _correlate_row(
+                    base, row_phase, group, ring, used, width, weights, out, block, offsets,
+                    tiles, runs, rows, columns, tiling, sizes,
+                )  # fmt: skip
+        unit += stop - start
+
+
+@parallel_kernel
+def _correlate(threads, source, weights, out, rows, columns, tiling, sizes):
+    """All of `_correlate_rows`, on ``threads`` threads if the pool is free."""
+    if threads > 1 and take_pool():
+        for chunk in prange(threads):
+            _correlate_rows(chunk, threads, source, weights, out, rows, columns, tiling, sizes)
+        release_pool()
+    else:
+        for chunk in range(threads):
+            _correlate_rows(chunk, threads, source, weights, out, rows, columns, tiling, sizes)
+
+
+@kernel
+def correlate2d(images, filters, stride, padding, dilation, groups, flip):
+    """Correlate images ``(batch, channels, rows, columns)`` with filters ``(filters, channels // groups, rows, columns)``.
+
+    ``padding`` is ``((top, bottom), (left, right))``; ``flip`` reads the filters reversed on both spatial axes,
+    which makes it a true convolution. Returns maps ``(batch, filters, rows, columns)``.
+
+    Floor: ``2 * maps.size * filters[0].size`` FLOPs (less what meets padding); images read once and maps written
+    once.
+    """
+    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
+    batch, channels, in_rows, in_columns = images.shape
+    count, _, row_taps, column_taps = filters.shape
+    (top, bottom), (left, right) = padding
+    out_rows = correlation_length(in_rows, row_taps, stride[0], top, bottom, dilation[0])
+    out_columns = correlation_length(in_columns, column_taps, stride[1], left, right, dilation[1])
+    if images.size == 0 or filters.size == 0:
+        return np.zeros((batch, count, out_rows, out_columns), images.dtype)
+
+    maps = np.empty((batch, count, out_rows, out_columns), images.dtype)
+    rows = correlation_axis(out_rows, in_rows, row_taps, stride[0], top, dilation[0])
+    columns = correlation_axis(out_columns, in_columns, column_taps, stride[1], left, dilation[1])
+    sizes = Sizes(groups, channels // groups, count // groups)
+    whole = any_layout(filters)
+    if flip:
+        whole = whole[:, :, ::-1, ::-1]
+    weights = np.empty(filters.size, filters.dtype)
+    for group in range(groups):
+        part = whole[group * sizes.filters : (group + 1) * sizes.filters]
+        _pack_filters(part, rows, columns, weights, group * part.size)
+    lanes = VECTOR_BYTES // images.itemsize
+    tiling = choose_tiling(batch, lanes, rows, columns, sizes.channels, sizes.filters)
+    threads = useful_threads(maps.size * filters.size // count)
+    _correlate(threads, any_layout(images), weights, maps, rows, columns, tiling, sizes)
+    return maps
+
+
+@kernel
+def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
+    """The gradient of `correlate2d` with respect to images of ``rows`` by ``columns``, given that of its maps.
+
+    The maps are correlated with filters whose roles of filter and channel are exchanged; for a stride, once for
+    each residue of the images' rows and columns, with the taps that meet it. Floor: the FLOPs and bytes of
+    `correlate2d`.
+    """
+    count, group_channels, row_taps, column_taps = filters.shape
+    shape = (maps.shape[0], group_channels * groups, rows, columns)
+    check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
+    images = np.zeros(shape, maps.dtype)
+    if images.size == 0 or filters.size == 0 or maps.size == 0:
+        return images
+
+    row_axis = gradient_axis(rows, maps.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
+    column_axis = gradient_axis(columns, maps.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
+    sizes = Sizes(groups, count // groups, group_channels)
+    whole = any_layout(filters)
+    if flip:
+        whole = whole[:, :, ::-1, ::-1]
+    weights = np.empty(filters.size, filters.dtype)
+    for group in range(groups):
+        part = whole[group * sizes.channels : (group + 1) * sizes.channels]
+        _pack_filters(part.transpose(1, 0, 2, 3), row_axis, column_axis, weights, group * part.size)
+    lanes = VECTOR_BYTES // maps.itemsize
+    tiling = choose_tiling(maps.shape[0], lanes, row_axis, column_axis, sizes.channels, sizes.filters)
+    threads = useful_threads(maps.size * filters.size // count)
+    _correlate(threads, any_layout(maps), weights, images, row_axis, column_axis, tiling, sizes)
+    return images

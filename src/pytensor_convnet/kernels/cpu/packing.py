@@ -1,0 +1,262 @@
+"""Images in lanes: which tile of which image each vector lane holds, and copying rows there and back.
+
+A lane holds a *tile*: an image, or a rectangle of its output positions together with all the input that these
+positions read. A full batch takes one tile an image; a batch smaller than the lanes cuts images into more
+tiles, so that no lane is idle. Tiles of one *lane group* are computed together, one in each lane.
+
+Along an axis, output position ``base * out_step + phase`` reads the input positions ``base * in_step +
+offset``, for the offsets of that phase. A correlation has one phase, an ``in_step`` of its stride and an offset
+for each tap. Its gradient has as many phases as the stride, an ``in_step`` of 1, and each tap in the one phase
+where it meets the maps: so a strided gradient, too, is a few dense correlations. `Axis` holds those numbers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pytensor_convnet.geometry import dilated_length
+from pytensor_convnet.kernels.cpu.jit import kernel
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, gather_lanes, scatter_lanes
+from pytensor_convnet.kernels.cpu.threads import thread_count
+
+_BAND_BYTES = 640 * 1024
+"""Packed input that should stay in a core's second-level cache while one row of outputs is computed."""
+
+_PACKING_COST = 8
+"""Multiply-adds of a vector that take as long as packing one."""
+
+_WORK_OF_A_THREAD = 500_000
+"""Multiply-adds below which another thread costs more than it brings."""
+
+
+class Axis(NamedTuple):
+    """What outputs read along one axis; see the module's docstring."""
+
+    outputs: int
+    inputs: int
+    out_step: int
+    in_step: int
+    first: int
+    """The smallest offset."""
+    span: int
+    """Input positions from the smallest to the largest offset."""
+    starts: np.ndarray
+    """``starts[phase]:starts[phase + 1]`` is the part of ``taps`` and ``offsets`` for a phase."""
+    taps: np.ndarray
+    """Places in the filter."""
+    offsets: np.ndarray
+    """Ascending within a phase."""
+
+
+class Tiling(NamedTuple):
+    """How images are cut into tiles; ``rows`` and ``columns`` of a tile count bases, not outputs."""
+
+    batch: int
+    rows: int
+    columns: int
+    row_tiles: int
+    column_tiles: int
+    lane_groups: int
+
+
+class Tiles(NamedTuple):
+    """The tile of each lane: its image (-1 for none) and its first base row and column."""
+
+    images: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+class Runs(NamedTuple):
+    """A run of columns of each lane's image: the byte it starts at, and which of its columns exist."""
+
+    starts: np.ndarray
+    lows: np.ndarray
+    highs: np.ndarray
+
+
+@kernel
+def correlation_axis(outputs, inputs, taps, stride, before, dilation):
+    """The axis of a correlation: its outputs read images."""
+    numbers = np.arange(taps)
+    span = dilated_length(taps, dilation)
+    starts = np.array([0, taps])
+    return Axis(outputs, inputs, 1, stride, -before, span, starts, numbers, numbers * dilation - before)
+
+
+@kernel
+def gradient_axis(outputs, inputs, taps, stride, before, dilation):
+    """The axis of a correlation's input gradient: its outputs are images, and it reads maps."""
+    starts, numbers, offsets = np.empty(stride + 1, np.int64), np.empty(taps, np.int64), np.empty(taps, np.int64)
+    found = 0
+    for phase in range(stride):
+        starts[phase] = found
+        for tap in range(taps - 1, -1, -1):
+            position = phase + before - tap * dilation
+            if position % stride == 0:
+                numbers[found] = tap
+                offsets[found] = position // stride
+                found += 1
+    starts[stride] = found
+    first = offsets.min()
+    return Axis(outputs, inputs, stride, 1, first, offsets.max() - first + 1, starts, numbers, offsets)
+
+
+@kernel
+def plain_axis(length):
+    """An axis whose outputs read the input at their own place."""
+    zero = np.zeros(1, np.int64)
+    return Axis(length, length, 1, 1, 0, 1, np.array([0, 1]), zero, zero)
+
+
+@kernel
+def inputs_read(axis, bases):
+    """Input positions that ``bases`` consecutive bases read."""
+    return (bases - 1) * axis.in_step + axis.span
+
+
+@kernel
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+@kernel
+def choose_tiling(batch, lanes, rows, columns, channels, filters):
+    """The tiling of least estimated cost: multiply-adds, with idle lanes and overhang, and packing.
+
+    A tiling whose packed rows overflow the cache is charged a quarter more.
+    """
+    all_rows, all_columns = ceil_div(rows.outputs, rows.out_step), ceil_div(columns.outputs, columns.out_step)
+    work = filters * rows.taps.size * columns.taps.size
+    best, least = Tiling(batch, all_rows, all_columns, 1, 1, ceil_div(batch, lanes)), np.inf
+    for row_tiles in range(1, min(all_rows, lanes) + 1):
+        for column_tiles in range(1, min(all_columns, 4 * lanes) + 1):
+            tile_rows, tile_columns = ceil_div(all_rows, row_tiles), ceil_div(all_columns, column_tiles)
+            groups = ceil_div(batch * row_tiles * column_tiles, lanes)
+            width = inputs_read(columns, tile_columns)
+            packing = _PACKING_COST * inputs_read(rows, tile_rows) * width
+            cost = 1.0 * groups * (tile_rows * tile_columns * work + packing)
+            if channels * rows.span * width * VECTOR_BYTES > _BAND_BYTES:
+                cost *= 1.25
+            if cost < least:
+                least = cost
+                best = Tiling(batch, tile_rows, tile_columns, row_tiles, column_tiles, groups)
+    return best
+
+
+@kernel
+def useful_threads(multiply_adds):
+    """Threads worth waking for this many multiply-adds."""
+    return max(1, min(thread_count(), multiply_adds // _WORK_OF_A_THREAD))
+
+
+@kernel
+def vectors(count, like):
+    """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
+    lanes = VECTOR_BYTES // like.itemsize
+    memory = np.empty((count + 1) * lanes, like.dtype)
+    start = -(memory.ctypes.data // like.itemsize) % lanes
+    return memory[start : start + count * lanes]
+
+
+@kernel
+def new_tiles(lanes):
+    return Tiles(np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.empty(lanes, np.int64))
+
+
+@kernel
+def new_runs(lanes):
+    return Runs(np.empty(lanes, np.int64), np.zeros(lanes, np.int64), np.empty(lanes, np.int64))
+
+
+@kernel
+def place_tiles(tiling, lane_group, tiles):
+    """Set the tiles of a lane group."""
+    lanes = tiles.images.size
+    for lane in range(lanes):
+        tile = lane_group * lanes + lane
+        image, place = divmod(tile, tiling.row_tiles * tiling.column_tiles)
+        tiles.images[lane] = image if image < tiling.batch else -1
+        tiles.rows[lane] = place // tiling.column_tiles * tiling.rows
+        tiles.columns[lane] = place % tiling.column_tiles * tiling.columns
+
+
+@kernel
+def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed, packed_at, channel_step, runs):
+    """Pack one row of all lanes' tiles, all ``channels`` from ``channel`` on; whether any of it is image::
+
+        for c in range(channels):
+            for column in range(width):
+                for lane in range(lanes):
+                    y = tiles.rows[lane] * rows.in_step + rows.first + row
+                    x = tiles.columns[lane] * columns.in_step + columns.first + column
+                    packed[packed_at + c * channel_step + column * lanes + lane] = (
+                        source[tiles.images[lane], channel + c, y, x]  # 0 outside of the image
+                    )
+
+    Floor: read and write ``channels * width`` vectors; a square of lanes by lanes numbers takes some 100
+    instructions where columns are contiguous. `runs` is memory to work in.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    steps = source.strides
+    some = False
+    for lane in range(lanes):
+        y = tiles.rows[lane] * rows.in_step + rows.first + row
+        x = tiles.columns[lane] * columns.in_step + columns.first
+        exists = tiles.images[lane] >= 0 and 0 <= y < rows.inputs
+        some |= exists
+        runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
+        runs.lows[lane] = -x
+        runs.highs[lane] = columns.inputs - x if exists else runs.lows[lane]
+    for c in range(channels):
+        at, shift = packed_at + c * channel_step, (channel + c) * steps[1]
+        if steps[3] == source.itemsize:
+            for column in range(0, width, lanes):
+                gather_lanes(
+                    source,
+                    shift + column * steps[3],
+                    runs.starts,
+                    runs.lows,
+                    runs.highs,
+                    column,
+                    packed,
+                    at + column * lanes,
+                    min(lanes, width - column),
+                )
+        else:
+            packed[at : at + width * lanes] = 0
+            for lane in range(lanes):
+                y = tiles.rows[lane] * rows.in_step + rows.first + row
+                x = tiles.columns[lane] * columns.in_step + columns.first
+                for column in range(max(runs.lows[lane], 0), min(runs.highs[lane], width)):
+                    value = source[tiles.images[lane], channel + c, y, x + column]
+                    packed[at + column * lanes + lane] = value
+    return some
+
+
+@kernel
+def aim_at_row(out, tiles, rows, columns, tile_columns, base, phase, runs):
+    """Set ``runs`` to row ``base * out_step + phase`` of the lanes' tiles in ``out``, channel 0."""
+    steps = out.strides
+    for lane in range(tiles.images.size):
+        y = (tiles.rows[lane] + base) * rows.out_step + phase
+        x = tiles.columns[lane] * columns.out_step
+        exists = tiles.images[lane] >= 0 and y < rows.outputs
+        runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3]
+        runs.highs[lane] = min(columns.outputs - x, tile_columns * columns.out_step) if exists else 0
+
+
+@kernel
+def unpack_row(packed, packed_at, width, out, channel, runs):
+    """Write ``width`` columns of packed outputs to the row of ``out`` that ``runs`` aims at."""
+    lanes = VECTOR_BYTES // out.itemsize
+    for column in range(0, width, lanes):
+        scatter_lanes(
+            packed,
+            packed_at + column * lanes,
+            out,
+            channel * out.strides[1] + column * out.strides[3],
+            runs.starts,
+            runs.highs,
+            column,
+        )
