@@ -111,7 +111,7 @@ def as_padding(border_mode: BorderMode, name: str = "border_mode") -> Padding | 
     if border_mode == "valid":
         return (0, 0), (0, 0)
     if border_mode in ("half", "full"):
-        return border_mode  # type: ignore[return-value]
+        return border_mode
     if isinstance(border_mode, str):
         raise ValueError(f"{name} must be 'valid', 'full', 'half', an int or pairs, got {border_mode!r}")
     sides = border_mode if isinstance(border_mode, Sequence) else (border_mode, border_mode)
@@ -173,7 +173,7 @@ def correlation_problem(
             "The filters' channel axis must be input channels // num_groups."
         )
     for axis, name in enumerate(("rows", "columns")):
-        length, taps = images[2 + axis], filters[axis - 2]
+        length, taps = images[axis - 2], filters[axis - 2]
         if taps == 0:
             return f"filters have no {name}: {met}. Filters need at least one tap on each axis."
         if length is None or taps is None:
@@ -198,7 +198,7 @@ def maps_problem(
         return problem
     expected: list[int | None] = [images[0], filters[0]]
     for axis in range(2):
-        length, taps = images[2 + axis], filters[axis - 2]
+        length, taps = images[axis - 2], filters[axis - 2]
         if length is None or taps is None:
             expected.append(None)
             continue
@@ -223,8 +223,9 @@ def pool_problem(
     """Why windows cannot slide over ``images`` (the last two axes are pooled); ``None`` if they can."""
     met = f"input is {format_shape(images)}, ws {format_shape(window)}, stride {format_shape(stride)}, pad {padding}"
     for axis, name in enumerate(("rows", "columns")):
-        length, size, step = images[len(images) - 2 + axis], window[axis], stride[axis]
+        length, size, step = images[axis - 2], window[axis], stride[axis]
         before, after = padding[axis]
+        padded = None if length is None or before is None or after is None else length + before + after
         if size is not None and size < 1:
             return f"ws must be at least 1 on each axis, got {size} {name}: {met}."
         if step is not None and step < 1:
@@ -239,11 +240,9 @@ def pool_problem(
                 )
         if length == 0:
             return f"input has no {name} to pool: {met}."
-        if None in (length, size, before, after):
-            continue
-        if ignore_border and size > length + before + after:
+        if ignore_border and size is not None and padded is not None and size > padded:
             return (
-                f"ws spans {size} {name} but the padded input has only {length + before + after} "
+                f"ws spans {size} {name} but the padded input has only {padded} "
                 f"({length} + pad {before} + {after}): {met}. "
                 "Use a smaller window, or ignore_border=False to keep partial windows."
             )
@@ -266,10 +265,11 @@ def pooled_problem(
         return problem
     fits = not any(map(_differ, images[:-2], pooled[:-2]))
     for axis in range(2):
-        facts = (images[len(images) - 2 + axis], window[axis], stride[axis], *padding[axis])
-        count = pooled[len(pooled) - 2 + axis]
-        if count is not None and None not in facts:
-            fits &= count in (pool_length(*facts, True), pool_length(*facts, False))
+        length, size, step, (before, after) = images[axis - 2], window[axis], stride[axis], padding[axis]
+        count = pooled[axis - 2]
+        if count is not None and None not in (length, size, step, before, after):
+            counts = [pool_length(length, size, step, before, after, ignored) for ignored in (True, False)]
+            fits &= count in counts
     if fits:
         return None
     return (

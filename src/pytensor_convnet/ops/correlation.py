@@ -105,7 +105,12 @@ class Correlation(ConvnetOp):
         padding = self.resolved_padding(filters[-2], filters[-1])
         rows, columns = (
             geometry.correlation_length(
-                images[axis - 2], filters[axis - 2], self.stride[axis], *padding[axis], self.dilation[axis]
+                images[axis - 2],
+                filters[axis - 2],
+                self.stride[axis],
+                padding[axis][0],
+                padding[axis][1],
+                self.dilation[axis],
             )
             for axis in range(2)
         )

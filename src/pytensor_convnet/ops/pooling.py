@@ -52,20 +52,22 @@ def winners_dtype(window: Variable) -> str:
     return "uint8" if rows is not None and columns is not None and rows * columns <= 256 else "int64"
 
 
-def pooled_lengths(images, window, stride, padding, ignore_border: bool) -> tuple[Length, Length]:
-    """Rows and columns of the pooled maps."""
+def pooled_lengths(images, windows, ignore_border: bool) -> tuple[Length, Length]:
+    """Rows and columns of the pooled maps; ``windows`` are window, stride and padding."""
+    window, stride, padding = windows
     rows, columns = (
         geometry.pool_length(
-            images[axis + 2],
-            window[axis],
-            stride[axis],
-            padding[axis][0],
-            padding[axis][1],
-            ignore_border,
+            images[axis + 2], window[axis], stride[axis], padding[axis][0], padding[axis][1], ignore_border
         )
         for axis in range(2)
     )
     return rows, columns
+
+
+def check_static_windows(images: geometry.Shape, windows: tuple[Variable, ...], ignore_border: bool) -> None:
+    """Raise a ValueError if windows cannot slide over images of shape ``images``."""
+    window, stride, padding = map(known_values, windows)
+    check_no_problem(geometry.pool_problem(images, window, stride, padding, ignore_border))
 
 
 def check_static_pooled(images: geometry.Shape, pooled: geometry.Shape, windows: tuple[Variable, ...]) -> None:
@@ -97,8 +99,7 @@ class MaxPool2d(ConvnetOp):
     def make_node(self, images, window, stride, padding):
         images = as_images(images, "input", MAX_DTYPES)
         windows = as_windows(window, stride, padding)
-        facts = map(known_values, windows)
-        check_no_problem(geometry.pool_problem(images.type.shape, *facts, self.ignore_border))
+        check_static_windows(images.type.shape, windows, self.ignore_border)
         shape, _ = self.static_output_shapes(images, *windows)
         maxima = pt.tensor(dtype=images.type.dtype, shape=shape)
         winners = pt.tensor(dtype=winners_dtype(windows[0]), shape=shape)
@@ -106,7 +107,7 @@ class MaxPool2d(ConvnetOp):
 
     def output_shapes(self, shapes, *integers):
         [images] = shapes
-        shape = (*images[:2], *pooled_lengths(images, *integers, self.ignore_border))
+        shape = (*images[:2], *pooled_lengths(images, integers, self.ignore_border))
         return [shape, shape]
 
     def connection_pattern(self, node):
@@ -233,14 +234,13 @@ class AveragePool2d(AveragePool):
     def make_node(self, images, window, stride, padding):
         images = as_images(images, "input")
         windows = as_windows(window, stride, padding)
-        facts = map(known_values, windows)
-        check_no_problem(geometry.pool_problem(images.type.shape, *facts, self.ignore_border))
+        check_static_windows(images.type.shape, windows, self.ignore_border)
         [shape] = self.static_output_shapes(images, *windows)
         return Apply(self, [images, *windows], [pt.tensor(dtype=images.type.dtype, shape=shape)])
 
     def output_shapes(self, shapes, *integers):
         [images] = shapes
-        return [(*images[:2], *pooled_lengths(images, *integers, self.ignore_border))]
+        return [(*images[:2], *pooled_lengths(images, integers, self.ignore_border))]
 
     def pullback(self, inputs, outputs, cotangents):
         images, *windows = inputs
