@@ -1,0 +1,173 @@
+"""Strips: how pooling kernels turn short rows of images into long vector loops.
+
+A window's taps lie ``stride`` apart from those of its neighbour, and rows are often shorter than a few vector
+registers. So the kernels copy a *strip*, some output rows of a plane or several small planes, into a scratch
+buffer sorted by phase: pixel ``(row, column)`` of the padded image goes to phase
+``(row % stride_rows, column % stride_columns)``, line ``row // stride_rows``, cell ``column // stride_columns``.
+There the values of one tap for *all* windows of the strip, over the ends of rows and planes, are one contiguous
+run, and the loop over windows is an ordinary vector loop whatever the stride. Cells between the rows compute
+values that nobody reads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from pytensor_convnet.kernels.cpu.chunks import part
+
+SCRATCH_CELLS = 4096
+"""Cells of a strip: in float32 a strip and its results fill half of a 32 KiB level 1 cache."""
+
+
+@intrinsic
+def run(typing_context, array, indices, length):
+    """The ``length`` elements from ``array[indices]`` on, as a contiguous vector.
+
+    The caller knows that they are adjacent and inside, and keeps ``array`` alive: the vector holds no
+    reference, because counting references from several threads costs more than copying a row.
+    """
+    vector = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def codegen(context, builder, signature, arguments):
+        array_type, indices_type, _ = signature.args
+        source = context.make_array(array_type)(context, builder, arguments[0])
+        positions = cgutils.unpack_tuple(builder, arguments[1], indices_type.count)
+        pointer = cgutils.get_item_pointer(context, builder, array_type, source, positions)
+        result = context.make_array(vector)(context, builder)
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        context.populate_array(
+            result, data=pointer, shape=[arguments[2]], strides=[itemsize], itemsize=itemsize, meminfo=None
+        )
+        return result._getvalue()
+
+    return vector(array, indices, types.intp), codegen
+
+
+def lowest(array):
+    """The value of ``array``'s dtype that no other is below."""
+    raise NotImplementedError
+
+
+@overload(lowest)
+def _lowest(array):
+    if isinstance(array.dtype, types.Float):
+        return lambda array: -np.inf
+    if isinstance(array.dtype, types.Boolean):
+        return lambda array: False
+    least = array.dtype.minval
+    return lambda array: least
+
+
+class Strips(NamedTuple):
+    """How planes are cut into strips. A strip has several planes, or several rows of one, or one row."""
+
+    planes: int
+    rows: int
+    bands: int  # strips that it takes to cover a plane's rows
+    total: int  # strips of all planes
+    row_phases: int
+    column_phases: int
+    lines: int  # of one plane in one phase
+    pitch: int  # cells of a line
+    cells: int  # of one phase, all planes
+
+
+@part
+def cut(planes, windows):
+    """Cut ``planes`` planes into strips of about `SCRATCH_CELLS` cells."""
+    row_phases = min(windows.stride_rows, windows.window_rows)
+    column_phases = min(windows.stride_columns, windows.window_columns)
+    overhang = (windows.window_rows - 1) // windows.stride_rows
+    pitch = windows.out_columns + (windows.window_columns - 1) // windows.stride_columns
+    line_cells = row_phases * column_phases * pitch
+    # A strip loads `overhang` more lines than it has rows: not too many for too few.
+    rows = max(SCRATCH_CELLS // line_cells - overhang, 1 + overhang // 4)
+    planes_of_strip = 1
+    if rows >= windows.out_rows:
+        rows = windows.out_rows
+        planes_of_strip = max(1, min(planes, SCRATCH_CELLS // (line_cells * (rows + overhang))))
+    lines = rows + overhang
+    bands = (windows.out_rows + rows - 1) // rows
+    total = bands * ((planes + planes_of_strip - 1) // planes_of_strip)
+    cells = planes_of_strip * lines * pitch
+    return Strips(planes_of_strip, rows, bands, total, row_phases, column_phases, lines, pitch, cells)
+
+
+@part
+def place(strip, strips, windows, planes):
+    """Where a strip lies: its first plane, number of planes, first row, number of rows."""
+    first_plane = strip // strips.bands * strips.planes
+    first_row = strip % strips.bands * strips.rows
+    return (
+        first_plane,
+        min(strips.planes, planes - first_plane),
+        first_row,
+        min(strips.rows, windows.out_rows - first_row),
+    )
+
+
+@part
+def _copy_every(source, target, step):
+    """``target[t] = source[t * step]``."""
+    if step == 1:
+        for t in range(target.size):
+            target[t] = source[t]
+    elif step == 2:
+        for t in range(target.size):
+            target[t] = source[2 * t]
+    else:
+        for t in range(target.size):
+            target[t] = source[step * t]
+
+
+@part
+def _load_line(images, b, c, row, phase, line, windows, filling):
+    """Fill ``line`` with columns ``phase, phase + stride, ...`` of one padded row."""
+    step = windows.stride_columns
+    origin = phase - windows.left
+    begin = min(line.size, (max(0, -origin) + step - 1) // step)
+    end = max(begin, min(line.size, (windows.columns - origin + step - 1) // step))
+    if row < 0 or row >= windows.rows:
+        begin = end = line.size
+    for t in range(begin):
+        line[t] = filling
+    for t in range(end, line.size):
+        line[t] = filling
+    if end == begin:
+        return
+    first = origin + begin * step
+    inside = run(line, (begin,), end - begin)
+    if images.strides[3] == images.itemsize:
+        _copy_every(run(images, (b, c, row, first), (inside.size - 1) * step + 1), inside, step)
+    else:
+        for t in range(inside.size):
+            inside[t] = images[b, c, row, first + t * step]
+
+
+@part
+def load_strip(images, scratch, filling, where, strips, windows):
+    """Copy a strip of padded images into ``scratch``, sorted by phase; padding becomes ``filling``."""
+    first_plane, planes, first_row, rows = where
+    channels = images.shape[1]
+    needed = (rows - 1) * windows.stride_rows + windows.window_rows
+    for p in range(planes):
+        b, c = divmod(first_plane + p, channels)
+        for k in range(needed):
+            phase, line = k % windows.stride_rows, k // windows.stride_rows
+            if phase >= strips.row_phases:
+                continue
+            row = first_row * windows.stride_rows - windows.top + k
+            for column_phase in range(strips.column_phases):
+                start = (phase * strips.column_phases + column_phase) * strips.cells
+                start += (p * strips.lines + line) * strips.pitch
+                _load_line(images, b, c, row, column_phase, run(scratch, (start,), strips.pitch), windows, filling)
+
+
+@part
+def tap_start(i, j, strips, windows):
+    """Where in the scratch the run of tap ``(i, j)`` begins."""
+    phase = (i % windows.stride_rows) * strips.column_phases + j % windows.stride_columns
+    return phase * strips.cells + (i // windows.stride_rows) * strips.pitch + j // windows.stride_columns
