@@ -8,14 +8,19 @@ columns. No intermediate array grows with the images.
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import types
 
 from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, parallel_kernel
+from pytensor_convnet.kernels.cpu.filter_packing import pack_filters, split_groups, swap_roles
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.packing import (
+    AXIS,
+    TILING,
     aim_at_row,
+    block_filters,
     ceil_div,
     choose_tiling,
     correlation_axis,
@@ -30,7 +35,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, correlate_block
-from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
 
 __all__ = ["correlate2d", "correlate2d_filter_grad", "correlate2d_input_grad"]
 
@@ -43,28 +47,7 @@ class Sizes(NamedTuple):
     filters: int
 
 
-@kernel
-def _pack_filters(filters, rows, columns, packed, packed_at):
-    """Write filters ``(filters, channels, rows, columns)`` in the order in which register blocks read them::
-
-    for row_phase: for column_phase: for block of filters:
-        for row tap: for channel: for column tap: for filter in block
-    """
-    count, channels = filters.shape[:2]
-    blocks = ceil_div(count, MOST_FILTERS)
-    at = packed_at
-    for row_phase in range(rows.out_step):
-        for column_phase in range(columns.out_step):
-            for block in range(blocks):
-                for r in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
-                    for channel in range(channels):
-                        for c in columns.taps[columns.starts[column_phase] : columns.starts[column_phase + 1]]:
-                            for f in range(block * count // blocks, (block + 1) * count // blocks):
-                                packed[at] = filters[f, channel, r, c]
-                                at += 1
-
-
-@kernel
+@inner_kernel
 def _correlate_row(
     base, row_phase, group, ring, used, width, weights, out, block, offsets, tiles, runs, rows, columns, tiling, sizes
 ):
@@ -100,10 +83,9 @@ def _correlate_row(
     aim_at_row(out, tiles, rows, columns, tiling.columns, base, row_phase, runs)
     out_width = tiling.columns * columns.out_step
     phase_at = sizes.filters * sizes.channels * (group * rows.taps.size + rows.starts[row_phase]) * columns.taps.size
-    blocks = ceil_div(sizes.filters, MOST_FILTERS)
-    for b in range(blocks):
-        first = b * sizes.filters // blocks
-        count = (b + 1) * sizes.filters // blocks - first
+    first = 0
+    while first < sizes.filters:
+        count = block_filters(sizes.filters - first)
         offsets_at = 0
         column_blocks = ceil_div(tiling.columns, MOST_COLUMNS[count])
         for column_phase in range(columns.out_step):
@@ -134,9 +116,17 @@ def _correlate_row(
             offsets_at += trips
         for f in range(count):
             unpack_row(block, f * out_width * lanes, out_width, out, group * sizes.filters + first + f, runs)
+        first += count
 
 
-@kernel
+def _rows_signature(number):
+    images = types.Array(number, 4, "A", readonly=True)
+    sizes = types.NamedUniTuple(types.intp, 3, Sizes)
+    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, TILING, sizes
+
+
+@chunked(_rows_signature)
+@inner_kernel
 def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, tiling, sizes):
     """Chunk ``chunk`` of all rows of outputs, a row of every lane in a group of lanes at a time::
 
@@ -177,21 +167,47 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, tiling, 
         unit += stop - start
 
 
-@parallel_kernel
-def _correlate(threads, source, weights, out, rows, columns, tiling, sizes):
-    """All of `_correlate_rows`, on ``threads`` threads if the pool is free."""
-    if threads > 1 and take_pool():
-        for chunk in prange(threads):
-            _correlate_rows(chunk, threads, source, weights, out, rows, columns, tiling, sizes)
-        release_pool()
-    else:
-        for chunk in range(threads):
-            _correlate_rows(chunk, threads, source, weights, out, rows, columns, tiling, sizes)
+@inner_kernel
+def _correlate(source, filters, out, rows, columns):
+    """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes."""
+    weights = np.empty(filters.size, source.dtype)
+    pack_filters(filters, rows, columns, weights)
+    sizes = Sizes(filters.shape[0], filters.shape[2], filters.shape[1])
+    lanes = VECTOR_BYTES // source.itemsize
+    tiling = choose_tiling(source.shape[0], lanes, rows, columns, sizes.channels, sizes.filters)
+    bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
+    threads = useful_threads(source.shape[0] * bases * filters.size)
+    _correlate_rows(threads, source, weights, out, rows, columns, tiling, sizes)
+
+
+def _pass_signature(number):
+    source, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
+    pair = types.UniTuple(types.intp, 2)
+    return source, filters, number[:, :, :, ::1], pair, types.UniTuple(pair, 2), pair
+
+
+@detached(_pass_signature)
+@inner_kernel
+def _forward(images, filters, maps, stride, padding, dilation):
+    taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
+    rows = correlation_axis(maps.shape[2], images.shape[2], taps[0], stride[0], before[0], dilation[0])
+    columns = correlation_axis(maps.shape[3], images.shape[3], taps[1], stride[1], before[1], dilation[1])
+    _correlate(images, filters, maps, rows, columns)
+
+
+@detached(_pass_signature)
+@inner_kernel
+def _input_grad(maps, filters, images, stride, padding, dilation):
+    taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
+    rows = gradient_axis(images.shape[2], maps.shape[2], taps[0], stride[0], before[0], dilation[0])
+    columns = gradient_axis(images.shape[3], maps.shape[3], taps[1], stride[1], before[1], dilation[1])
+    _correlate(maps, swap_roles(filters), images, rows, columns)
 
 
 @kernel
 def correlate2d(images, filters, stride, padding, dilation, groups, flip):
-    """Correlate images ``(batch, channels, rows, columns)`` with filters ``(filters, channels // groups, rows, columns)``.
+    """Correlate images ``(batch, channels, rows, columns)`` with filters ``(filters, channels // groups, rows,
+    columns)``.
 
     ``padding`` is ``((top, bottom), (left, right))``; ``flip`` reads the filters reversed on both spatial axes,
     which makes it a true convolution. Returns maps ``(batch, filters, rows, columns)``.
@@ -200,29 +216,17 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     once.
     """
     check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
-    batch, channels, in_rows, in_columns = images.shape
-    count, _, row_taps, column_taps = filters.shape
     (top, bottom), (left, right) = padding
-    out_rows = correlation_length(in_rows, row_taps, stride[0], top, bottom, dilation[0])
-    out_columns = correlation_length(in_columns, column_taps, stride[1], left, right, dilation[1])
+    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
+    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
+    shape = (images.shape[0], filters.shape[0], rows, columns)
     if images.size == 0 or filters.size == 0:
-        return np.zeros((batch, count, out_rows, out_columns), images.dtype)
-
-    maps = np.empty((batch, count, out_rows, out_columns), images.dtype)
-    rows = correlation_axis(out_rows, in_rows, row_taps, stride[0], top, dilation[0])
-    columns = correlation_axis(out_columns, in_columns, column_taps, stride[1], left, dilation[1])
-    sizes = Sizes(groups, channels // groups, count // groups)
-    whole = any_layout(filters)
+        return np.zeros(shape, images.dtype)
+    maps = np.empty(shape, images.dtype)
+    grouped = split_groups(filters, groups)
     if flip:
-        whole = whole[:, :, ::-1, ::-1]
-    weights = np.empty(filters.size, filters.dtype)
-    for group in range(groups):
-        part = whole[group * sizes.filters : (group + 1) * sizes.filters]
-        _pack_filters(part, rows, columns, weights, group * part.size)
-    lanes = VECTOR_BYTES // images.itemsize
-    tiling = choose_tiling(batch, lanes, rows, columns, sizes.channels, sizes.filters)
-    threads = useful_threads(maps.size * filters.size // count)
-    _correlate(threads, any_layout(images), weights, maps, rows, columns, tiling, sizes)
+        grouped = grouped[:, :, :, ::-1, ::-1]
+    _forward(any_layout(images), grouped, maps, stride, padding, dilation)
     return maps
 
 
@@ -234,25 +238,14 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
     each residue of the images' rows and columns, with the taps that meet it. Floor: the FLOPs and bytes of
     `correlate2d`.
     """
-    count, group_channels, row_taps, column_taps = filters.shape
-    shape = (maps.shape[0], group_channels * groups, rows, columns)
+    shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)
     check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
-    images = np.zeros(shape, maps.dtype)
-    if images.size == 0 or filters.size == 0 or maps.size == 0:
-        return images
-
-    row_axis = gradient_axis(rows, maps.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
-    column_axis = gradient_axis(columns, maps.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
-    sizes = Sizes(groups, count // groups, group_channels)
-    whole = any_layout(filters)
-    if flip:
-        whole = whole[:, :, ::-1, ::-1]
-    weights = np.empty(filters.size, filters.dtype)
-    for group in range(groups):
-        part = whole[group * sizes.channels : (group + 1) * sizes.channels]
-        _pack_filters(part.transpose(1, 0, 2, 3), row_axis, column_axis, weights, group * part.size)
-    lanes = VECTOR_BYTES // maps.itemsize
-    tiling = choose_tiling(maps.shape[0], lanes, row_axis, column_axis, sizes.channels, sizes.filters)
-    threads = useful_threads(maps.size * filters.size // count)
-    _correlate(threads, any_layout(maps), weights, images, row_axis, column_axis, tiling, sizes)
+    if maps.size == 0 or filters.size == 0:
+        return np.zeros(shape, maps.dtype)
+    images = np.empty(shape, maps.dtype)
+    if images.size > 0:
+        grouped = split_groups(filters, groups)
+        if flip:
+            grouped = grouped[:, :, :, ::-1, ::-1]
+        _input_grad(any_layout(maps), grouped, images, stride, padding, dilation)
     return images

@@ -7,11 +7,15 @@ meet in one register, and are added up at the end of a band of rows.
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import check_maps
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, parallel_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.packing import (
+    AXIS,
+    TILING,
+    block_filters,
     ceil_div,
     choose_tiling,
     correlation_axis,
@@ -25,7 +29,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, filter_grad_block
-from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
 
 _BAND_POSITIONS = 96
 """Output positions that a register block should sum over: enough to pay for adding up its lanes, few enough
@@ -51,7 +54,7 @@ class Blocking(NamedTuple):
     slices: int
 
 
-@kernel
+@inner_kernel
 def _choose_blocking(groups, filters, channels, rows, columns, tiling):
     """Blocks whose packed bands stay in cache, and enough slices to make `_TASKS` tasks."""
     bands = ceil_div(tiling.rows * tiling.columns, _BAND_POSITIONS)
@@ -66,7 +69,7 @@ def _choose_blocking(groups, filters, channels, rows, columns, tiling):
     return Blocking(groups, filters, channels, filter_blocks, channel_blocks, bands, slices)
 
 
-@kernel
+@inner_kernel(inline="always")
 def _sum_band(
     images,
     used,
@@ -96,11 +99,10 @@ def _sum_band(
     Row taps leave out the rows where they meet only padding. Floor: one multiply-add of a vector for each trip
     of the nest's three outer loops and y and x, two a cycle; F filters and X taps load F + X vectors for F * X of them.
     """
-    blocks = ceil_div(filters, MOST_FILTERS)
     row_size = channels * columns.taps.size
-    for b in range(blocks):
-        first = b * filters // blocks
-        count = (b + 1) * filters // blocks - first
+    first = 0
+    while first < filters:
+        count = block_filters(filters - first)
         tap_blocks = ceil_div(row_size, MOST_COLUMNS[count])
         for r in range(rows.taps.size):
             offset = rows.offsets[r] - rows.first
@@ -127,9 +129,10 @@ def _sum_band(
                     (r * row_size + tap) * filters + first,
                     filters,
                 )
+        first += count
 
 
-@kernel
+@inner_kernel(inline="always")
 def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, columns, tiling, blocking):
     """One slice of all bands, for one block of filters and channels; ``partial`` is set to their sum."""
     block, part = divmod(task, blocking.slices)
@@ -184,7 +187,14 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
         )  # fmt: skip
 
 
-@kernel
+def _tasks_signature(number):
+    images = types.Array(number, 4, "A", readonly=True)
+    blocking = types.NamedUniTuple(types.intp, 7, Blocking)
+    return images, images, number[:, ::1], AXIS, AXIS, TILING, blocking
+
+
+@chunked(_tasks_signature)
+@inner_kernel
 def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, tiling, blocking):
     """Chunk ``chunk`` of all tasks."""
     most_rows = ceil_div(tiling.rows, blocking.bands)
@@ -198,19 +208,7 @@ def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, tiling, blo
         _sum_task(task, images, maps, partials[task], packed_images, packed_maps, rows, columns, tiling, blocking)
 
 
-@parallel_kernel
-def _sum_all(threads, images, maps, partials, rows, columns, tiling, blocking):
-    """All of `_sum_tasks`, on ``threads`` threads if the pool is free."""
-    if threads > 1 and take_pool():
-        for chunk in prange(threads):
-            _sum_tasks(chunk, threads, images, maps, partials, rows, columns, tiling, blocking)
-        release_pool()
-    else:
-        for chunk in range(threads):
-            _sum_tasks(chunk, threads, images, maps, partials, rows, columns, tiling, blocking)
-
-
-@kernel
+@inner_kernel
 def _add_slices(partials, blocking, gradient):
     """Add the slices of each block, in order, into ``gradient`` (filters, channels, rows, columns)."""
     row_taps, column_taps = gradient.shape[2:]
@@ -230,29 +228,42 @@ def _add_slices(partials, blocking, gradient):
                         at += 1
 
 
+def _pass_signature(number):
+    source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
+    pair = types.UniTuple(types.intp, 2)
+    return source, source, gradient, pair, types.UniTuple(pair, 2), pair, types.intp
+
+
+@detached(_pass_signature)
+@inner_kernel
+def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
+    """Plan the pass, sum all tasks, and add up their sums into ``gradient``, which is zero."""
+    count, channels, row_taps, column_taps = gradient.shape
+    rows = correlation_axis(maps.shape[2], images.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
+    columns = correlation_axis(maps.shape[3], images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
+    lanes = VECTOR_BYTES // images.itemsize
+    tiling = choose_tiling(images.shape[0], lanes, rows, columns, 1, count // groups)
+    blocking = _choose_blocking(groups, count // groups, channels, rows, columns, tiling)
+    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
+    most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
+    tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
+    partials = np.empty((tasks, most_filters * most_channels * row_taps * column_taps), images.dtype)
+    threads = useful_threads(maps.size * channels * row_taps * column_taps)
+    _sum_tasks(threads, images, maps, partials, rows, columns, tiling, blocking)
+    _add_slices(partials, blocking, gradient)
+
+
 @kernel
 def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     """The gradient of `correlate2d` with respect to filters of ``rows`` by ``columns``, given that of its maps.
 
     Floor: the FLOPs of `correlate2d`, and reading images and maps once for each block of filters and channels.
     """
-    channels, count = images.shape[1] // max(groups, 1), maps.shape[1]
-    shape = (count, channels, rows, columns)
+    shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
     check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)
     gradient = np.zeros(shape, images.dtype)
-    if images.size == 0 or maps.size == 0:
-        return gradient
-
-    row_axis = correlation_axis(maps.shape[2], images.shape[2], rows, stride[0], padding[0][0], dilation[0])
-    column_axis = correlation_axis(maps.shape[3], images.shape[3], columns, stride[1], padding[1][0], dilation[1])
-    lanes = VECTOR_BYTES // images.itemsize
-    tiling = choose_tiling(images.shape[0], lanes, row_axis, column_axis, 1, count // groups)
-    blocking = _choose_blocking(groups, count // groups, channels, row_axis, column_axis, tiling)
-    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
-    most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
-    tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
-    partials = np.empty((tasks, most_filters * most_channels * rows * columns), images.dtype)
-    threads = useful_threads(maps.size * channels * rows * columns)
-    _sum_all(threads, any_layout(images), any_layout(maps), partials, row_axis, column_axis, tiling, blocking)
-    _add_slices(partials, blocking, gradient[:, :, ::-1, ::-1] if flip else gradient[:, :, ::1, ::1])
+    if images.size > 0 and maps.size > 0:
+        step = -1 if flip else 1
+        view = gradient[:, :, ::step, ::step]
+        _filter_grad(any_layout(images), any_layout(maps), view, stride, padding, dilation, groups)
     return gradient

@@ -13,10 +13,11 @@ where it meets the maps: so a strided gradient, too, is a few dense correlations
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
 from pytensor_convnet.geometry import dilated_length
-from pytensor_convnet.kernels.cpu.jit import kernel
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, gather_lanes, scatter_lanes
+from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.simd import MOST_FILTERS, VECTOR_BYTES, gather_lanes, scatter_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _BAND_BYTES = 640 * 1024
@@ -59,6 +60,10 @@ class Tiling(NamedTuple):
     lane_groups: int
 
 
+AXIS = types.NamedTuple((types.intp,) * 6 + (types.intp[::1],) * 3, Axis)
+TILING = types.NamedUniTuple(types.intp, 6, Tiling)
+
+
 class Tiles(NamedTuple):
     """The tile of each lane: its image (-1 for none) and its first base row and column."""
 
@@ -75,7 +80,7 @@ class Runs(NamedTuple):
     highs: np.ndarray
 
 
-@kernel
+@inner_kernel
 def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation: its outputs read images."""
     numbers = np.arange(taps)
@@ -84,7 +89,7 @@ def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     return Axis(outputs, inputs, 1, stride, -before, span, starts, numbers, numbers * dilation - before)
 
 
-@kernel
+@inner_kernel
 def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation's input gradient: its outputs are images, and it reads maps."""
     starts, numbers, offsets = np.empty(stride + 1, np.int64), np.empty(taps, np.int64), np.empty(taps, np.int64)
@@ -98,29 +103,40 @@ def gradient_axis(outputs, inputs, taps, stride, before, dilation):
                 offsets[found] = position // stride
                 found += 1
     starts[stride] = found
-    first = offsets.min()
-    return Axis(outputs, inputs, stride, 1, first, offsets.max() - first + 1, starts, numbers, offsets)
+    first, last = offsets[0], offsets[0]
+    for offset in offsets:
+        first, last = min(first, offset), max(last, offset)
+    return Axis(outputs, inputs, stride, 1, first, last - first + 1, starts, numbers, offsets)
 
 
-@kernel
+@inner_kernel
 def plain_axis(length):
     """An axis whose outputs read the input at their own place."""
     zero = np.zeros(1, np.int64)
     return Axis(length, length, 1, 1, 0, 1, np.array([0, 1]), zero, zero)
 
 
-@kernel
+@inner_kernel
 def inputs_read(axis, bases):
     """Input positions that ``bases`` consecutive bases read."""
     return (bases - 1) * axis.in_step + axis.span
 
 
-@kernel
+@inner_kernel
 def ceil_div(a, b):
     return -(-a // b)
 
 
-@kernel
+@inner_kernel
+def block_filters(filters):
+    """Filters of the next register block when so many are left."""
+    size = MOST_FILTERS
+    while size > filters:
+        size //= 2
+    return size
+
+
+@inner_kernel
 def choose_tiling(batch, lanes, rows, columns, channels, filters):
     """The tiling of least estimated cost: multiply-adds, with idle lanes and overhang, and packing.
 
@@ -144,13 +160,13 @@ def choose_tiling(batch, lanes, rows, columns, channels, filters):
     return best
 
 
-@kernel
+@inner_kernel
 def useful_threads(multiply_adds):
     """Threads worth waking for this many multiply-adds."""
     return max(1, min(thread_count(), multiply_adds // _WORK_OF_A_THREAD))
 
 
-@kernel
+@inner_kernel
 def vectors(count, like):
     """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
     lanes = VECTOR_BYTES // like.itemsize
@@ -159,17 +175,17 @@ def vectors(count, like):
     return memory[start : start + count * lanes]
 
 
-@kernel
+@inner_kernel
 def new_tiles(lanes):
     return Tiles(np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.empty(lanes, np.int64))
 
 
-@kernel
+@inner_kernel
 def new_runs(lanes):
     return Runs(np.empty(lanes, np.int64), np.zeros(lanes, np.int64), np.empty(lanes, np.int64))
 
 
-@kernel
+@inner_kernel
 def place_tiles(tiling, lane_group, tiles):
     """Set the tiles of a lane group."""
     lanes = tiles.images.size
@@ -181,7 +197,7 @@ def place_tiles(tiling, lane_group, tiles):
         tiles.columns[lane] = place % tiling.column_tiles * tiling.columns
 
 
-@kernel
+@inner_kernel
 def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed, packed_at, channel_step, runs):
     """Pack one row of all lanes' tiles, all ``channels`` from ``channel`` on; whether any of it is image::
 
@@ -234,7 +250,7 @@ def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed
     return some
 
 
-@kernel
+@inner_kernel
 def aim_at_row(out, tiles, rows, columns, tile_columns, base, phase, runs):
     """Set ``runs`` to row ``base * out_step + phase`` of the lanes' tiles in ``out``, channel 0."""
     steps = out.strides
@@ -246,7 +262,7 @@ def aim_at_row(out, tiles, rows, columns, tile_columns, base, phase, runs):
         runs.highs[lane] = min(columns.outputs - x, tile_columns * columns.out_step) if exists else 0
 
 
-@kernel
+@inner_kernel
 def unpack_row(packed, packed_at, width, out, channel, runs):
     """Write ``width`` columns of packed outputs to the row of ``out`` that ``runs`` aims at."""
     lanes = VECTOR_BYTES // out.itemsize

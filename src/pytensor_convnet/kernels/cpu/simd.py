@@ -5,7 +5,7 @@ one image (or one tile of an image) in each lane, so there are only three things
 get from images into lanes, how they get back, and the two multiply-accumulate loops in between.
 
 The loops exist in many sizes, because their accumulators must be registers: one function for each number of
-filters and columns that fits. `most_columns` says which sizes those are.
+filters and columns that fits. `MOST_FILTERS` and `MOST_COLUMNS` say which sizes those are.
 """
 
 import os
@@ -34,9 +34,9 @@ def _host_registers() -> tuple[int, int]:
 VECTOR_BYTES, _REGISTERS = _host_registers()
 
 MOST_FILTERS = 8 if _REGISTERS == 32 else 4
-"""Filters of the largest register block."""
+"""Filters of the largest register block. A block has a power of two of them, so that few sizes need compiling."""
 
-MOST_COLUMNS = (0, *(min(8, (_REGISTERS - 1) // (filters + 1)) for filters in range(1, MOST_FILTERS + 1)))
+MOST_COLUMNS = tuple(min(8, (_REGISTERS - 1) // (filters + 1)) for filters in range(MOST_FILTERS + 1))
 """For each number of filters, the columns of its largest block: accumulators, one vector a column, one spare."""
 
 
@@ -102,7 +102,7 @@ def _call_for_size(builder, filters, columns, function_for, arguments):
     done = builder.append_basic_block("done")
     size = builder.add(builder.mul(filters, _int64(16)), columns)
     choice = builder.switch(size, done)
-    for f in range(1, MOST_FILTERS + 1):
+    for f in (size for size in (1, 2, 4, 8) if size <= MOST_FILTERS):
         for x in range(1, MOST_COLUMNS[f] + 1):
             block = builder.append_basic_block(f"size_{f}_{x}")
             choice.add_case(_int64(16 * f + x), block)
@@ -207,7 +207,8 @@ def correlate_block(
         for f in range(filters):
             for x in range(columns):
                 out[out_at + f * filter_step + x * out_step] = sum(
-                    images[images_at + offsets[offsets_at + k] + x * column_step] * weights[weights_at + k * filters + f]
+                    images[images_at + offsets[offsets_at + k] + x * column_step]
+                    * weights[weights_at + k * filters + f]
                     for k in range(count)
                 )
 
@@ -215,7 +216,8 @@ def correlate_block(
     """
     integer = types.intp
     signature = types.void(
-        integer, integer, images, integer, offsets, integer, integer, integer, weights, integer, out, integer, integer, integer
+        integer, integer, images, integer, offsets, integer, integer, integer,
+        weights, integer, out, integer, integer, integer,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
@@ -246,11 +248,11 @@ def correlate_block(
 
 
 def _add_lanes(builder, vectors):
-    """One vector whose lane ``i`` is the sum over the lanes of ``vectors[i]``; their number is a power of two.
+    """One short vector whose lane ``i`` is the sum over the lanes of ``vectors[i]``; their number is a power of two.
 
-    Each round halves the number of vectors: of two vectors it makes one that holds sums of neighbours.
+    A round adds neighbours. While there are several vectors it joins two that are half as long thereby.
     """
-    lanes = vectors[0].type.count
+    count, lanes = len(vectors), vectors[0].type.count
     while len(vectors) > 1:
         evens, odds = list(range(0, 2 * lanes, 2)), list(range(1, 2 * lanes, 2))
         vectors = [
@@ -258,6 +260,9 @@ def _add_lanes(builder, vectors):
             for a, b in zip(vectors[::2], vectors[1::2])
         ]
     (total,) = vectors
+    while total.type.count > count:
+        evens, odds = list(range(0, total.type.count, 2)), list(range(1, total.type.count, 2))
+        total = builder.fadd(_shuffle(builder, total, total, evens), _shuffle(builder, total, total, odds))
     return total
 
 
@@ -286,18 +291,11 @@ def _filter_grad_function(module, element, filters, columns):
     for x in range(columns):
         column = _pointer(builder, out, builder.mul(tap_step, _int64(x)))
         for first in range(0, filters, vector.count):
-            some = [sums[f][x] for f in range(first, min(filters, first + vector.count))]
-            _add_to(builder, _pointer(builder, column, _int64(first)), some)
+            added = _add_lanes(builder, [row[x] for row in sums[first : first + vector.count]])
+            place = _pointer(builder, column, _int64(first))
+            _store(builder, builder.fadd(_load(builder, added.type, place), added), place)
     builder.ret_void()
     return function
-
-
-def _add_to(builder, pointer, vectors):
-    """Add the sum over lanes of each vector to the numbers at ``pointer``."""
-    vector, count = vectors[0].type, len(vectors)
-    whole = vectors + [ir.Constant(vector, None)] * (vector.count - count)
-    sums = _shuffle(builder, _add_lanes(builder, whole), ir.Constant(vector, None), list(range(count)))
-    _store(builder, builder.fadd(_load(builder, sums.type, pointer), sums), pointer)
 
 
 @intrinsic
@@ -331,7 +329,8 @@ def filter_grad_block(
     """
     integer = types.intp
     signature = types.void(
-        integer, integer, images, taps, integer, positions, integer, integer, maps, integer, integer, out, integer, integer
+        integer, integer, images, taps, integer, positions, integer, integer,
+        maps, integer, integer, out, integer, integer,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):

@@ -1,0 +1,210 @@
+"""Kernels behind a pointer: compiled once, whoever calls them.
+
+Numba compiles everything that a function calls again into that function, at every level of calls. For large
+register-blocked loops that would be seconds for each user. A *detached* kernel is reached through a pointer
+instead: callers hold a few instructions, and its own code is compiled, or read from the disk cache, once a
+process. A *chunked* one is detached and runs in parallel.
+
+The pointers live in this module and compiled code finds them by symbol, so that callers can be cached on disk.
+A null pointer means that this process has not loaded the kernel yet: the caller then calls back into Python.
+"""
+
+import ctypes
+import functools
+
+from llvmlite import binding, ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from pytensor_convnet.kernels.cpu.jit import kernel, parallel_kernel
+from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
+
+_int64 = ir.IntType(64)
+_address = ir.IntType(8).as_pointer()
+_chunk_function = ir.FunctionType(ir.VoidType(), [_address, _int64, _int64])
+
+
+inner_kernel = functools.partial(kernel, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of a kernel that only other kernels call: it compiles faster, having no entry from Python."""
+
+
+class _Pointer:
+    """The pointer to one compiled version of a kernel, and how to set it."""
+
+    def __init__(self, dispatcher, label, signature):
+        self.dispatcher, self.signature = dispatcher, signature
+        self.symbol = f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__name__}.{label}"
+        self._callback = ctypes.CFUNCTYPE(None)(self.load)
+        self._cell = (ctypes.c_int64 * 2)(0, ctypes.cast(self._callback, ctypes.c_void_p).value)
+        binding.add_symbol(self.symbol, ctypes.addressof(self._cell))
+
+    def load(self):
+        """Compile the kernel or read it from the disk cache, and set the pointer."""
+        if not self._cell[0]:
+            arguments = self.signature()
+            self.dispatcher.compile(arguments)
+            compiled = self.dispatcher.overloads[arguments]
+            self._cell[0] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    def emit_load(self, context, builder):
+        """Emit the instructions that get the pointer; they raise RuntimeError where it cannot be had."""
+        cell = builder.module.globals.get(self.symbol)
+        cell = cell or ir.GlobalVariable(builder.module, ir.ArrayType(_int64, 2), self.symbol)
+        place = builder.gep(cell, [_int64(0), _int64(0)])
+        with cgutils.if_unlikely(builder, cgutils.is_null(builder, builder.load(place))):
+            callback = builder.load(builder.gep(cell, [_int64(0), _int64(1)]))
+            callback_type = ir.FunctionType(ir.VoidType(), []).as_pointer()
+            builder.call(builder.inttoptr(callback, callback_type), [])
+        pointer = builder.load(place)
+        with cgutils.if_unlikely(builder, cgutils.is_null(builder, pointer)):
+            message = f"{self.dispatcher.py_func.__name__} could not be compiled; the error was printed above"
+            context.call_conv.return_user_exc(builder, RuntimeError, (message,))
+        return pointer
+
+
+@intrinsic
+def _call_chunk(typing_context, function, closure, chunk, chunks):
+    """Call ``function(closure, chunk, chunks)``, where ``function`` and ``closure`` are addresses."""
+
+    def codegen(context, builder, signature, arguments):
+        function, closure, chunk, chunks = arguments
+        function = builder.inttoptr(function, _chunk_function.as_pointer())
+        builder.call(function, [builder.inttoptr(closure, _address), chunk, chunks])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@parallel_kernel
+def _call_chunks(function, closure, chunks):
+    """The package's one parallel loop: all chunks, each on a thread of its own if the pool is free."""
+    if chunks > 1 and take_pool():
+        for chunk in prange(chunks):
+            _call_chunk(function, closure, chunk, chunks)
+        release_pool()
+    else:
+        for chunk in range(chunks):
+            _call_chunk(function, closure, chunk, chunks)
+
+
+_run = _Pointer(_call_chunks, "any", lambda: (types.intp, types.intp, types.intp))
+
+
+def detached(signature):
+    """Decorator of a kernel that returns nothing: compiled once, and called by other kernels as before.
+
+    ``signature`` makes the Numba types of its arguments from the float type of its arrays.
+    """
+
+    def decorate(dispatcher):
+        pointers = _pointers(dispatcher, signature)
+
+        @intrinsic
+        def call(typing_context, *arguments):
+            pointer = _pointer_for(pointers, arguments)
+            pointer.load()
+
+            def codegen(context, builder, signature, arguments):
+                (packed,) = arguments
+                kernel_pointer = pointer.emit_load(context, builder)
+                values = cgutils.unpack_tuple(builder, packed)
+                return _emit_call(context, builder, kernel_pointer, pointer.signature(), values)
+
+            return types.void(types.Tuple(pointer.signature())), codegen
+
+        return call
+
+    return decorate
+
+
+def chunked(signature):
+    """Decorator of a kernel ``(chunk, chunks, *arguments)`` that does one chunk of a work and returns nothing.
+
+    What it becomes is called by other kernels as ``(chunks, *arguments)`` and does all chunks, in parallel if
+    it may. ``signature`` makes the Numba types of ``arguments`` from the float type of their arrays.
+    """
+
+    def decorate(dispatcher):
+        pointers = _pointers(dispatcher, lambda number: (types.intp, types.intp, *signature(number)))
+
+        @intrinsic
+        def call(typing_context, chunks, *arguments):
+            pointer = _pointer_for(pointers, arguments)
+            pointer.load()
+            _run.load()
+            _, chunks, *kernel_types = pointer.signature()
+
+            def codegen(context, builder, signature, arguments):
+                chunks, packed = arguments
+                return _emit_chunks(context, builder, pointer, chunks, cgutils.unpack_tuple(builder, packed))
+
+            return types.void(chunks, types.Tuple(kernel_types)), codegen
+
+        return call
+
+    return decorate
+
+
+def _pointers(dispatcher, signature):
+    """A pointer for each float type."""
+    return {
+        number: _Pointer(dispatcher, str(number), functools.partial(signature, number))
+        for number in (types.float32, types.float64)
+    }
+
+
+def _pointer_for(pointers, arguments):
+    """The pointer for the float type of the arrays among ``arguments``, which are Numba types."""
+    number, *others = {a.dtype for a in arguments if getattr(a, "dtype", None) in pointers}
+    if others:
+        raise TypingError(f"arrays must have one dtype, got {number} and {others[0]}")
+    return pointers[number]
+
+
+def _emit_call(context, builder, pointer, kernel_types, values):
+    """Emit a call of the kernel at ``pointer``, which is an integer; what it raises is raised on."""
+    kernel_type = context.call_conv.get_function_type(types.none, kernel_types).as_pointer()
+    kernel = builder.inttoptr(pointer, kernel_type)
+    status, _ = context.call_conv.call_function(builder, kernel, types.none, kernel_types, values)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+    return context.get_dummy_value()
+
+
+def _emit_chunks(context, builder, pointer, chunks, arguments):
+    """Emit a closure of the kernel's pointer, a flag for failure and the arguments, and the call that runs it."""
+    kernel_pointer, run_pointer = pointer.emit_load(context, builder), _run.emit_load(context, builder)
+    closure_type = ir.LiteralStructType([_int64, _int64, *(argument.type for argument in arguments)])
+    closure = cgutils.alloca_once(builder, closure_type)
+    for place, value in enumerate((kernel_pointer, _int64(0), *arguments)):
+        builder.store(value, cgutils.gep_inbounds(builder, closure, 0, place))
+
+    function = builder.ptrtoint(_chunk_of_closure(context, builder.module, pointer, closure_type), _int64)
+    values = (function, builder.ptrtoint(closure, _int64), chunks)
+    _emit_call(context, builder, run_pointer, _run.signature(), values)
+    failed = builder.load(cgutils.gep_inbounds(builder, closure, 0, 1))
+    with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory to pack images in",))
+    return context.get_dummy_value()
+
+
+def _chunk_of_closure(context, module, pointer, closure_type):
+    """The function ``(closure, chunk, chunks)`` that calls the closure's kernel with its arguments."""
+    function = ir.Function(module, _chunk_function, module.get_unique_name(f"{pointer.symbol}.chunk"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    closure, chunk, chunks = function.args
+    closure = builder.bitcast(closure, closure_type.as_pointer())
+    kernel_pointer, _, *arguments = (
+        builder.load(cgutils.gep_inbounds(builder, closure, 0, place)) for place in range(len(closure_type.elements))
+    )
+    kernel_types = pointer.signature()
+    kernel_type = context.call_conv.get_function_type(types.none, kernel_types).as_pointer()
+    kernel = builder.inttoptr(kernel_pointer, kernel_type)
+    status, _ = context.call_conv.call_function(builder, kernel, types.none, kernel_types, (chunk, chunks, *arguments))
+    with cgutils.if_unlikely(builder, status.is_error):
+        builder.store(_int64(1), cgutils.gep_inbounds(builder, closure, 0, 1))
+    builder.ret_void()
+    return function
