@@ -326,11 +326,20 @@ def _winner_sentence(n: Sequence[int]) -> str:
     )
 
 
-CORRELATION, MAPS, POOL, POOLED, WINNER = range(5)
+def _winners_sentence(n: Sequence[int]) -> str:
+    # winners (4), maps (4)
+    return (
+        f"winners are {format_shape(n[:4])} but output_grad is {format_shape(n[4:])}: "
+        "each value of output_grad goes to one winner, so both must have the pooled shape."
+    )
+
+
+CORRELATION, MAPS, POOL, POOLED, WINNER, WINNERS = range(6)
 _SENTENCES: dict[int, Any] = {
     CORRELATION: _correlation_sentence,
     MAPS: _maps_sentence,
     POOL: _pool_sentence,
     POOLED: _pooled_sentence,
     WINNER: _winner_sentence,
+    WINNERS: _winners_sentence,
 }

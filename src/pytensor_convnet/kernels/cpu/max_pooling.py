@@ -9,7 +9,7 @@ winners, not the images: one byte a window instead of reading and comparing the 
 
 import numpy as np
 
-from pytensor_convnet.geometry import WINNER, ShapeError
+from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.chunks import over_chunks, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.pool_checks import check_pool, check_pooled
@@ -166,6 +166,13 @@ def _max_pool_gather_chunk(chunk, chunks, images, winners, maps, misfits, window
 
 
 @part
+def _check_same_shape(winners, maps):
+    """Raise `ShapeError` unless every value of maps of shape ``maps`` has its winner."""
+    if winners != maps:
+        raise ShapeError(WINNERS, winners[0], winners[1], winners[2], winners[3], maps[0], maps[1], maps[2], maps[3])
+
+
+@part
 def _check_misfits(misfits, winners, windows):
     """Raise `ShapeError` if a chunk found a winner that is none of its window's pixels."""
     for misfit in misfits:
@@ -187,7 +194,7 @@ def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     """
     shape = (winners.shape[0], winners.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, winners.shape, window, stride, padding)
-    check_pooled(shape, maps.shape, window, stride, padding)
+    _check_same_shape(winners.shape, maps.shape)
     images = np.empty(shape, maps.dtype)
     misfits = np.full(thread_count(), -1)
     arguments = (any_layout(winners), any_layout(maps), images, misfits, windows)
