@@ -79,9 +79,13 @@ def check_vectorized(op, arrays, integers=(), batched=(0,)):
         [with_batch.get(x, x) for x in tensors], vectorize_graph(outputs, with_batch), mode=PYTHON
     )
     random = np.random.default_rng(2)
-    stacks = {i: np.stack([[random.permuted(arrays[i], axis=-1) for _ in range(3)] for _ in range(2)]) for i in batched}
-    if arrays[0].dtype == np.uint8:  # winners must stay with their images
-        stacks[0] = np.stack([[arrays[0]] * 3] * 2)
+
+    def stack(array):
+        # Winners belong to their windows: only other arrays may be shuffled.
+        shuffled = (array if array.dtype == np.uint8 else random.permuted(array, axis=-1) for _ in range(6))
+        return np.stack(list(shuffled)).reshape((2, 3, *array.shape))
+
+    stacks = {i: stack(arrays[i]) for i in batched}
     results = function(*(stacks.get(i, x) for i, x in enumerate(arrays)))
     for place in np.ndindex(2, 3):
         single = run(op, *(stacks[i][place] if i in stacks else x for i, x in enumerate(arrays)), *integers)

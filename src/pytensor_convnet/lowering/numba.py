@@ -136,9 +136,15 @@ def _max_pool2d_gather(op, node, kernel):
     return max_pool2d_gather
 
 
+def _mode_number(op):
+    from pytensor_convnet.kernels import cpu
+
+    return cpu.MODES[op.mode]
+
+
 @_register(AveragePool2d, "average_pool2d")
 def _average_pool2d(op, node, kernel):
-    ignore_border, mode = op.ignore_border, op.mode
+    ignore_border, mode = op.ignore_border, _mode_number(op)
 
     @numba_njit
     def average_pool2d(images, window, stride, padding):
@@ -149,7 +155,7 @@ def _average_pool2d(op, node, kernel):
 
 @_register(AveragePool2dGrad, "average_pool2d_grad")
 def _average_pool2d_grad(op, node, kernel):
-    mode = op.mode
+    mode = _mode_number(op)
 
     @numba_njit
     def average_pool2d_grad(maps, rows, columns, window, stride, padding):

@@ -3,7 +3,6 @@
 The same CPU kernels as the Numba backend's, imported when the first one is needed.
 """
 
-from pytensor_convnet import reference as kernels
 from pytensor_convnet.ops import (
     AveragePool2d,
     AveragePool2dGrad,
@@ -20,13 +19,19 @@ from pytensor_convnet.ops import (
 from pytensor_convnet.ops.base import evaluate
 
 
+def _kernels():
+    from pytensor_convnet.kernels import cpu
+
+    return cpu
+
+
 def _register_correlation(op_type, name):
     @evaluate.register(op_type)
     def run(op, node, *inputs):
         first, second, *integers = inputs
         rows_and_columns = [int(length) for length in integers]
         padding = op.resolved_padding(*op.filter_taps(inputs))
-        kernel = getattr(kernels, name)
+        kernel = getattr(_kernels(), name)
         return [kernel(first, second, *rows_and_columns, op.stride, padding, op.dilation, op.groups, op.flip)]
 
 
@@ -46,24 +51,26 @@ def _windows(window, stride, padding):
 @evaluate.register(MaxPool2d)
 def _max_pool2d(op, node, images, *windows):
     dtype = node.outputs[1].type.numpy_dtype.type
-    return kernels.max_pool2d(images, dtype, *_windows(*windows), op.ignore_border)
+    return _kernels().max_pool2d(images, dtype, *_windows(*windows), op.ignore_border)
 
 
 @evaluate.register(MaxPool2dGrad)
 def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
-    return [kernels.max_pool2d_grad(winners, maps, int(rows), int(columns), *_windows(*windows))]
+    return [_kernels().max_pool2d_grad(winners, maps, int(rows), int(columns), *_windows(*windows))]
 
 
 @evaluate.register(MaxPool2dGather)
 def _max_pool2d_gather(op, node, images, winners, *windows):
-    return [kernels.max_pool2d_gather(images, winners, *_windows(*windows))]
+    return [_kernels().max_pool2d_gather(images, winners, *_windows(*windows))]
 
 
 @evaluate.register(AveragePool2d)
 def _average_pool2d(op, node, images, *windows):
-    return [kernels.average_pool2d(images, *_windows(*windows), op.ignore_border, op.mode)]
+    return [_kernels().average_pool2d(images, *_windows(*windows), op.ignore_border, _kernels().MODES[op.mode])]
 
 
 @evaluate.register(AveragePool2dGrad)
 def _average_pool2d_grad(op, node, maps, rows, columns, *windows):
-    return [kernels.average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), op.mode)]
+    return [
+        _kernels().average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), _kernels().MODES[op.mode])
+    ]

@@ -1,1 +1,31 @@
-"""CPU kernels: Numba and LLVM vector instructions, no compiled extension. Importing this compiles nothing."""
+"""CPU kernels: Numba and LLVM vector instructions, no compiled extension.
+
+Importing this loads Numba and compiles nothing; a kernel is compiled when it first meets a dtype, and kept on disk.
+"""
+
+from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
+from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
+from pytensor_convnet.kernels.cpu.locally_connected import (
+    locally_connected2d,
+    locally_connected2d_filter_grad,
+    locally_connected2d_input_grad,
+)
+from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d, max_pool2d_gather, max_pool2d_grad
+
+KERNELS = (
+    average_pool2d,
+    average_pool2d_grad,
+    correlate2d,
+    correlate2d_filter_grad,
+    correlate2d_input_grad,
+    locally_connected2d,
+    locally_connected2d_filter_grad,
+    locally_connected2d_input_grad,
+    max_pool2d,
+    max_pool2d_gather,
+    max_pool2d_grad,
+)
+"""Every kernel, as Numba's dispatcher."""
+
+__all__ = ["KERNELS", "MODES", *(kernel.__name__ for kernel in KERNELS)]
