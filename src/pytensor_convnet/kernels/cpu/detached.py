@@ -37,7 +37,7 @@ class _Pointer:
         self.dispatcher, self.signature = dispatcher, signature
         self.symbol = f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__name__}.{label}"
         self._callback = ctypes.CFUNCTYPE(None)(self.load)
-        self._cell = (ctypes.c_int64 * 2)(0, ctypes.cast(self._callback, ctypes.c_void_p).value)
+        self._cell = (ctypes.c_int64 * 2)(0, ctypes.cast(self._callback, ctypes.c_void_p).value or 0)
         binding.add_symbol(self.symbol, ctypes.addressof(self._cell))
 
     def load(self):

@@ -30,7 +30,7 @@ from pytensor_convnet.kernels.cpu.packing import (
 )
 from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, filter_grad_block
 
-_BAND_POSITIONS = 96
+_BAND_POSITIONS = 72
 """Output positions that a register block should sum over: enough to pay for adding up its lanes, few enough
 for the maps of its filters to stay in the first-level cache."""
 
@@ -57,8 +57,7 @@ class Blocking(NamedTuple):
 @inner_kernel
 def _choose_blocking(groups, filters, channels, rows, columns, tiling):
     """Blocks whose packed bands stay in cache, and enough slices to make `_TASKS` tasks."""
-    bands = ceil_div(tiling.rows * tiling.columns, _BAND_POSITIONS)
-    bands = min(bands, tiling.rows)
+    bands = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // tiling.columns))
     band_rows = ceil_div(tiling.rows, bands)
     image_bytes = inputs_read(rows, band_rows) * inputs_read(columns, tiling.columns) * VECTOR_BYTES
     map_bytes = band_rows * tiling.columns * VECTOR_BYTES

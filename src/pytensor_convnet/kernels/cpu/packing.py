@@ -215,19 +215,25 @@ def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed
     """
     lanes = VECTOR_BYTES // source.itemsize
     steps = source.strides
-    some = False
+    some, lowest, highest = False, width, 0
     for lane in range(lanes):
         y = tiles.rows[lane] * rows.in_step + rows.first + row
         x = tiles.columns[lane] * columns.in_step + columns.first
         exists = tiles.images[lane] >= 0 and 0 <= y < rows.inputs
-        some |= exists
         runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
         runs.lows[lane] = -x
         runs.highs[lane] = columns.inputs - x if exists else runs.lows[lane]
+        if exists:
+            some = True
+            lowest, highest = min(lowest, max(-x, 0)), max(highest, min(columns.inputs - x, width))
+    if highest < lowest:
+        lowest = highest = width
     for c in range(channels):
         at, shift = packed_at + c * channel_step, (channel + c) * steps[1]
+        packed[at : at + lowest * lanes] = 0
+        packed[at + highest * lanes : at + width * lanes] = 0
         if steps[3] == source.itemsize:
-            for column in range(0, width, lanes):
+            for column in range(lowest, highest, lanes):
                 gather_lanes(
                     source,
                     shift + column * steps[3],
@@ -237,10 +243,10 @@ def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed
                     column,
                     packed,
                     at + column * lanes,
-                    min(lanes, width - column),
+                    min(lanes, highest - column),
                 )
         else:
-            packed[at : at + width * lanes] = 0
+            packed[at + lowest * lanes : at + highest * lanes] = 0
             for lane in range(lanes):
                 y = tiles.rows[lane] * rows.in_step + rows.first + row
                 x = tiles.columns[lane] * columns.in_step + columns.first
