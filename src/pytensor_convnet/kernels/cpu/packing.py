@@ -17,7 +17,7 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel
-from pytensor_convnet.kernels.cpu.simd import MOST_FILTERS, VECTOR_BYTES, gather_lanes, scatter_lanes
+from pytensor_convnet.kernels.cpu.simd import MOST_FILTERS, VECTOR_BYTES, copy_vectors, gather_lanes, scatter_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _BAND_BYTES = 640 * 1024
@@ -210,8 +210,9 @@ def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed
                         source[tiles.images[lane], channel + c, y, x]  # 0 outside of the image
                     )
 
-    Floor: read and write ``channels * width`` vectors; a square of lanes by lanes numbers takes some 100
-    instructions where columns are contiguous. `runs` is memory to work in.
+    Floor: read and write ``channels * width`` vectors. Where images lie side by side (c01b) that is all there is
+    to do; where columns do (bc01), a square of lanes by lanes numbers takes some 200 instructions; any other
+    strides are read number by number. `runs` is memory to work in.
     """
     lanes = VECTOR_BYTES // source.itemsize
     steps = source.strides
@@ -228,11 +229,18 @@ def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed
             lowest, highest = min(lowest, max(-x, 0)), max(highest, min(columns.inputs - x, width))
     if highest < lowest:
         lowest = highest = width
+    neighbours = steps[0] == source.itemsize and tiles.images[0] >= 0
+    for lane in range(lanes):
+        neighbours &= tiles.images[lane] == tiles.images[0] + lane and runs.lows[lane] == runs.lows[0]
+        neighbours &= runs.starts[lane] == runs.starts[0] + lane * source.itemsize
     for c in range(channels):
         at, shift = packed_at + c * channel_step, (channel + c) * steps[1]
         packed[at : at + lowest * lanes] = 0
         packed[at + highest * lanes : at + width * lanes] = 0
-        if steps[3] == source.itemsize:
+        if neighbours:
+            start = runs.starts[0] + shift + lowest * steps[3]
+            copy_vectors(source, start, steps[3], packed, at + lowest * lanes, highest - lowest)
+        elif steps[3] == source.itemsize:
             for column in range(lowest, highest, lanes):
                 gather_lanes(
                     source,

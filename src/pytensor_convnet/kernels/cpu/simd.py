@@ -462,6 +462,32 @@ def gather_lanes(typing_context, source, shift, starts, lows, highs, first, pack
     return signature, codegen
 
 
+@intrinsic
+def copy_vectors(typing_context, source, start, step, packed, packed_at, count):
+    """Read ``count`` vectors, ``step`` bytes apart, where the lanes' images are neighbours in memory (c01b)::
+
+    for i in range(count):
+        for lane in range(lanes):
+            packed[packed_at + i * lanes + lane] = source[start + i * step + lane * itemsize]
+    """
+    integer = types.intp
+    signature = types.void(source, integer, integer, packed, integer, integer)
+
+    def codegen(context, builder, signature, arguments):
+        source, start, step, packed, packed_at, count = arguments
+        vector = _vector(_element(signature.args[0]))
+        data = _data(context, builder, signature.args[0], source)
+        data = _pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), start)
+        packed = _pointer(builder, _data(context, builder, signature.args[3], packed), packed_at)
+        with cgutils.for_range(builder, count) as loop:
+            values = _load(builder, vector, _pointer(builder, data, builder.mul(loop.index, step)))
+            place = builder.mul(loop.index, _int64(vector.count))
+            _store(builder, values, _pointer(builder, packed, place))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def _scatter_function(module, element):
     """The instructions of `scatter_lanes`."""
     vector, bytes_pointer, integers = _vector(element), ir.IntType(8).as_pointer(), _int64.as_pointer()
