@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytensor
@@ -27,7 +27,7 @@ BATCH_SIZE = 50
 LEARNING_RATE = 0.05
 MOMENTUM = 0.9
 
-ModeName = str | Mode | None
+ModeName: TypeAlias = str | Mode | None
 """A mode of PyTensor: its name, the mode itself, or None for the default."""
 
 
@@ -137,6 +137,12 @@ class History:
         """Spent on the epochs that were finished, validation not counted."""
         return sum(epoch.seconds for epoch in self.epochs)
 
+    @property
+    def images_per_second(self) -> float:
+        """Mean speed of training; 0 if no epoch was finished."""
+        images = sum(epoch.images_per_second * epoch.seconds for epoch in self.epochs)
+        return images / self.training_seconds if self.epochs else 0.0
+
 
 class SharedImages:
     """Labelled images in shared variables, from which an index selects a minibatch.
@@ -233,8 +239,8 @@ def momentum_updates(
     >>> position = pytensor.shared(1.0)
     >>> gradient = pytensor.grad(position**2, position)
     >>> step = pytensor.function([], updates=momentum_updates({"x": position}, {"x": gradient}, 0.1, 0.5))
-    >>> step(), step(), position.get_value().round(2)
-    ([], [], array(0.54))
+    >>> step(), step(), round(float(position.get_value()), 2)
+    ([], [], 0.54)
     """
     updates = {}
     for name, parameter in parameters.items():
@@ -438,7 +444,6 @@ def train(
     try:
         for epoch in range(1, epochs + 1):
             functions.data.order.set_value(rng.permutation(to_learn))
-            progress = None
             for progress in functions.learn(epoch, epochs, learning_rate, momentum):
                 if on_batch is not None:
                     on_batch(progress)
@@ -485,8 +490,8 @@ class _Functions:
             seconds += time.perf_counter() - started
             if not math.isfinite(loss):
                 raise Diverged(
-                    f"the loss became {loss} in epoch {epoch}, minibatch {batch} of {batches}: the steps are too large; "
-                    f"lower learning_rate (it is {learning_rate:g}) or momentum (it is {momentum:g})"
+                    f"the loss became {loss} in epoch {epoch}, minibatch {batch} of {batches}: the steps are too "
+                    f"large; lower learning_rate (it is {learning_rate:g}) or momentum (it is {momentum:g})"
                 )
             seen = min(batch * self.batch_size, images)
             yield BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
@@ -577,7 +582,7 @@ def check_mode(mode: ModeName) -> None:
     >>> check_mode("FASTEST")
     Traceback (most recent call last):
     ...
-    pytensor_convnet.training.InvalidSetting: mode must be one of CVM, ..., got 'FASTEST'
+    pytensor_convnet.training.InvalidSetting: mode must be one of C, CVM, ..., got 'FASTEST'
     """
     try:
         get_mode(mode)
