@@ -70,22 +70,8 @@ def _choose_blocking(groups, filters, channels, rows, columns, tiling):
 
 @inner_kernel(inline="always")
 def _sum_band(
-    images,
-    used,
-    width,
-    in_rows,
-    maps,
-    map_step,
-    taps,
-    positions,
-    partial,
-    filters,
-    channels,
-    band_rows,
-    rows,
-    columns,
-    tiling,
-):
+    images, used, maps, map_step, taps, positions, partial, filters, channels, band_rows, rows, columns, tiling
+):  # fmt: skip
     """Add to a block of the gradient what one packed band contributes::
 
         for f in range(filters):
@@ -95,8 +81,10 @@ def _sum_band(
                         maps[f, y, x, lane] * images[channel, y + row tap, x + column tap, lane]
                     )
 
-    Row taps leave out the rows where they meet only padding. Floor: one multiply-add of a vector for each trip
-    of the nest's three outer loops and y and x, two a cycle; F filters and X taps load F + X vectors for F * X of them.
+    Row taps leave out the rows where they meet only padding. Floor: a multiply-add of a vector for each trip of the
+    nest but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
+    Measured on one core of a Zen 5 EPYC, float32, as a fraction of the 273 GFLOP/s of a register block: 0.67 for
+    cifar2, 0.84 for cifar3, 0.58 for alex1, 0.54 for lenet2, 0.15 for lenet1.
     """
     row_size = channels * columns.taps.size
     first = 0
@@ -113,21 +101,11 @@ def _sum_band(
             for c in range(tap_blocks):
                 tap = c * row_size // tap_blocks
                 filter_grad_block(
-                    count,
-                    (c + 1) * row_size // tap_blocks - tap,
-                    images,
-                    taps,
-                    r * row_size + tap,
-                    positions,
-                    start * tiling.columns,
-                    stop * tiling.columns,
-                    maps,
-                    first * map_step,
-                    map_step,
-                    partial,
-                    (r * row_size + tap) * filters + first,
-                    filters,
-                )
+                    count, (c + 1) * row_size // tap_blocks - tap,
+                    images, taps, r * row_size + tap, positions, start * tiling.columns, stop * tiling.columns,
+                    maps, first * map_step, map_step,
+                    partial, (r * row_size + tap) * filters + first, filters,
+                )  # fmt: skip
         first += count
 
 
@@ -181,7 +159,7 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
                 packed_maps, y * tiling.columns * lanes, map_step, runs,
             )  # fmt: skip
         _sum_band(
-            packed_images, used, width, most_in_rows, packed_maps, map_step, taps.ravel(), positions.ravel(), partial,
+            packed_images, used, packed_maps, map_step, taps.ravel(), positions.ravel(), partial,
             filters, channels, band_rows, rows, columns, tiling,
         )  # fmt: skip
 
