@@ -34,7 +34,8 @@ from pytensor_convnet.kernels.cpu.packing import (
     useful_threads,
     vectors,
 )
-from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, correlate_block
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 __all__ = ["correlate2d", "correlate2d_filter_grad", "correlate2d_input_grad"]
 

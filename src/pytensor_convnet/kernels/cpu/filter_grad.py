@@ -28,7 +28,8 @@ from pytensor_convnet.kernels.cpu.packing import (
     useful_threads,
     vectors,
 )
-from pytensor_convnet.kernels.cpu.simd import MOST_COLUMNS, MOST_FILTERS, VECTOR_BYTES, filter_grad_block
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BAND_POSITIONS = 72
 """Output positions that a register block should sum over: enough to pay for adding up its lanes, few enough

@@ -17,7 +17,8 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel
-from pytensor_convnet.kernels.cpu.simd import MOST_FILTERS, VECTOR_BYTES, copy_vectors, gather_lanes, scatter_lanes
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, scatter_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _BAND_BYTES = 640 * 1024
