@@ -6,21 +6,19 @@ images into lanes and how they get back, which is here, and the two multiply-acc
 in `register_blocks`.
 """
 
-import os
-
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 int1, int32, int64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
 def _host_registers() -> tuple[int, int]:
-    """Bytes in a vector register of the host, and how many registers there are."""
-    name = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
-    features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
-    enabled = set(features.split(",")) if name != "generic" else set()
+    """Bytes in a vector register that Numba compiles for, and how many registers there are."""
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    enabled = features.split(",")
     if "+avx512f" in enabled:
         return 64, 32
     if "+avx" in enabled:
