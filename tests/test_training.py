@@ -1,6 +1,8 @@
 """Training: that it learns, keeps the best parameters, counts right, and refuses what cannot work."""
 
 import math
+import signal
+import threading
 
 import numpy as np
 import pytensor
@@ -217,6 +219,39 @@ def test_a_loss_that_explodes_stops_training_and_keeps_the_best_parameters(datas
     ):
         train(lenet, dataset, on_epoch=poison, **SETTINGS)
     assert same_values(lenet.get_values(), seen[0])
+
+
+def test_ctrl_c_waits_for_the_end_of_the_minibatch(dataset):
+    batches = []
+
+    def press(report):
+        batches.append(report)
+        if report.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+            batches.append("still here")
+
+    lenet = make_lenet(dataset)
+    history = train(lenet, dataset, on_batch=press, **SETTINGS)
+    assert history.interrupted
+    assert (history.best_epoch, batches[-1], len(batches)) == (1, "still here", 7)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait(dataset):
+    def press_twice(report):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    assert train(make_lenet(dataset), dataset, on_batch=press_twice, **SETTINGS).interrupted
+
+
+def test_it_trains_in_another_thread_than_the_main_one(dataset):
+    histories = []
+    thread = threading.Thread(target=lambda: histories.append(train(make_lenet(dataset), dataset, **SETTINGS)))
+    thread.start()
+    thread.join()
+    assert len(histories[0].epochs) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,13 @@ that minibatch in the place of its symbolic input, and `updates` move the parame
 """
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,9 +26,9 @@ from pytensor_convnet.models import Classifier
 VALIDATION_FRACTION = 0.1
 
 # Good for LeNet on the digits and on MNIST.
-EPOCHS = 10
+EPOCHS = 20
 BATCH_SIZE = 50
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.03
 MOMENTUM = 0.9
 
 ModeName: TypeAlias = str | Mode | None
@@ -360,6 +364,10 @@ def evaluate(
     return score(evaluation_function(model, data, batch_size, mode), data, batch_size)
 
 
+def _ignore(report: object) -> None:
+    """What `train` calls where its caller wants no reports."""
+
+
 def train(
     model: Classifier,
     dataset: Dataset,
@@ -370,9 +378,9 @@ def train(
     mode: ModeName = None,
     seed: int = 0,
     validation_fraction: float = VALIDATION_FRACTION,
-    on_compiled: Callable[[float], None] | None = None,
-    on_batch: Callable[[BatchReport], None] | None = None,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_compiled: Callable[[float], object] = _ignore,
+    on_batch: Callable[[BatchReport], object] = _ignore,
+    on_epoch: Callable[[EpochReport], object] = _ignore,
 ) -> History:
     """Train a network, keep the best parameters it had, and judge them.
 
@@ -403,7 +411,7 @@ def train(
         Called with the seconds that compilation took.
     on_batch, on_epoch : callable, optional
         Called with a `BatchReport` after each minibatch, an `EpochReport` after each epoch. A `KeyboardInterrupt`,
-        from the user or raised in there, ends training as if that had been the last epoch. If none was finished
+        raised in there or by Ctrl-C, ends training as if the epoch before had been the last. If none was finished
         the network keeps what it has learnt until then.
 
     Returns
@@ -436,37 +444,67 @@ def train(
     order = rng.permutation(len(dataset.train_images))
     to_validate, to_learn = order[:held_out], order[held_out:]
 
-    functions = _Functions(model, dataset, batch_size, mode)
-    history = History(compile_seconds=functions.compile_seconds)
-    if on_compiled is not None:
-        on_compiled(history.compile_seconds)
+    session = _Session(model, dataset, batch_size, mode)
+    history = History(compile_seconds=session.compile_seconds)
+    on_compiled(history.compile_seconds)
     best = _BestParameters(model)
-    try:
-        for epoch in range(1, epochs + 1):
-            functions.data.order.set_value(rng.permutation(to_learn))
-            for progress in functions.learn(epoch, epochs, learning_rate, momentum):
-                if on_batch is not None:
+    with _interrupts_held_back() as raise_if_interrupted:
+        try:
+            for epoch in range(1, epochs + 1):
+                session.data.order.set_value(rng.permutation(to_learn))
+                for progress in session.learn(epoch, epochs, learning_rate, momentum):
                     on_batch(progress)
-            validation = functions.score(to_validate)
-            best.offer(epoch, validation)
-            report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
-            history.epochs.append(report)
-            if on_epoch is not None:
+                    raise_if_interrupted()
+                validation = session.score(to_validate)
+                best.offer(epoch, validation)
+                report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
+                history.epochs.append(report)
                 on_epoch(report)
-    except KeyboardInterrupt:
-        history.interrupted = True
-    finally:
-        best.restore()
-    history.best_epoch = best.epoch
-    history.train = functions.score(to_learn)
-    history.validation = functions.score(to_validate)
-    functions.data.replace(dataset.test_images, dataset.test_labels)
-    history.test = functions.score(np.arange(len(dataset.test_images)))
+                raise_if_interrupted()
+        except KeyboardInterrupt:
+            history.interrupted = True
+        finally:
+            best.restore()
+        history.best_epoch = best.epoch
+        history.train = session.score(to_learn)
+        history.validation = session.score(to_validate)
+        session.data.replace(dataset.test_images, dataset.test_labels)
+        history.test = session.score(np.arange(len(dataset.test_images)))
     return history
 
 
-class _Functions:
-    """The compiled functions that training needs, and the data that they share."""
+@contextmanager
+def _interrupts_held_back() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the function that this yields is called, which then raises `KeyboardInterrupt`.
+
+    Within compiled code the interrupt would surface as a SystemError, or between the updates of two parameters. A
+    second Ctrl-C does not wait. Where Ctrl-C does not raise `KeyboardInterrupt` in this thread, nothing is changed.
+    """
+    pressed = 0
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed > 1:
+            signal.default_int_handler(number, frame)
+
+    def raise_if_interrupted() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_if_interrupted
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield raise_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Session:
+    """The compiled functions of a training, and the data that they share."""
 
     def __init__(self, model: Classifier, dataset: Dataset, batch_size: int, mode: ModeName) -> None:
         started = time.perf_counter()
