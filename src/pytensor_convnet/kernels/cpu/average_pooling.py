@@ -10,7 +10,7 @@ import numpy as np
 from pytensor_convnet.kernels.cpu.chunks import over_chunks, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.pool_checks import check_pool, check_pooled
-from pytensor_convnet.kernels.cpu.strips import cut, load_strip, place, run, tap_start
+from pytensor_convnet.kernels.cpu.strips import cut, load_strip, new_scratch, place, run, tap_start
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -61,14 +61,14 @@ def _average_pool_chunk(chunk, chunks, images, maps, heights, widths, windows):
     """Pool one chunk of the strips."""
     planes = images.shape[0] * images.shape[1]
     strips = cut(planes, windows)
-    scratch = np.empty(strips.row_phases * strips.column_phases * strips.cells, images.dtype)
+    scratch, insides = new_scratch(0, images, strips, windows)
     sums = np.empty(strips.cells, maps.dtype)
     # Taps further down or right than the image reaches add nothing.
     tap_rows = min(windows.window_rows, windows.rows + windows.top)
     tap_columns = min(windows.window_columns, windows.columns + windows.left)
     for strip in range(chunk * strips.total // chunks, (chunk + 1) * strips.total // chunks):
         where = place(strip, strips, windows, planes)
-        load_strip(images, scratch, 0, where, strips, windows)
+        load_strip(images, scratch, insides, 0, where, strips, windows)
         size = ((where[1] - 1) * strips.lines + where[3] - 1) * strips.pitch + windows.out_columns
         strip_sums = run(sums, (0,), size)
         strip_sums[:] = 0

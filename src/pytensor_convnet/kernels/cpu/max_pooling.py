@@ -13,7 +13,7 @@ from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.chunks import over_chunks, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.pool_checks import check_pool, check_pooled
-from pytensor_convnet.kernels.cpu.strips import cut, load_strip, lowest, place, run, tap_start
+from pytensor_convnet.kernels.cpu.strips import cut, load_strip, lowest, new_scratch, place, run, tap_start
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_TAPS = 1 << 15
@@ -38,7 +38,10 @@ def _begin(maxima, winners, where, strips, windows, filling):
     """
     maxima[:] = filling
     winners[:] = 0
+    if not (windows.top or windows.left):
+        return
     _, planes, first_row, rows = where
+    partial = min(windows.out_columns, -(-windows.left // windows.stride_columns))
     for p in range(planes):
         for y in range(rows):
             start = (p * strips.lines + y) * strips.pitch
@@ -46,7 +49,7 @@ def _begin(maxima, winners, where, strips, windows, filling):
             if above:
                 for x in range(windows.out_columns):
                     winners[start + x] = above * windows.window_columns
-            for x in range(min(windows.out_columns, -(-windows.left // windows.stride_columns))):
+            for x in range(partial):
                 winners[start + x] += windows.left - x * windows.stride_columns
 
 
@@ -70,7 +73,7 @@ def _max_pool_chunk(chunk, chunks, images, maxima, winners, windows):
     planes = images.shape[0] * images.shape[1]
     strips = cut(planes, windows)
     filling = lowest(images)
-    scratch = np.empty(strips.row_phases * strips.column_phases * strips.cells, images.dtype)
+    scratch, insides = new_scratch(filling, images, strips, windows)
     best = np.empty(strips.cells, maxima.dtype)
     numbers = np.empty(strips.cells, winners.dtype)
     # Taps further down or right than the image reaches cannot win.
@@ -78,7 +81,7 @@ def _max_pool_chunk(chunk, chunks, images, maxima, winners, windows):
     tap_columns = min(windows.window_columns, windows.columns + windows.left)
     for strip in range(chunk * strips.total // chunks, (chunk + 1) * strips.total // chunks):
         where = place(strip, strips, windows, planes)
-        load_strip(images, scratch, filling, where, strips, windows)
+        load_strip(images, scratch, insides, filling, where, strips, windows)
         size = ((where[1] - 1) * strips.lines + where[3] - 1) * strips.pitch + windows.out_columns
         strip_maxima, strip_winners = run(best, (0,), size), run(numbers, (0,), size)
         _begin(strip_maxima, strip_winners, where, strips, windows, filling)

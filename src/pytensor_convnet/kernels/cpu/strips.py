@@ -112,58 +112,70 @@ def place(strip, strips, windows, planes):
 @part
 def _copy_every(source, target, step):
     """``target[t] = source[t * step]``."""
-    if step == 1:
-        for t in range(target.size):
-            target[t] = source[t]
-    elif step == 2:
-        for t in range(target.size):
-            target[t] = source[2 * t]
-    else:
-        for t in range(target.size):
-            target[t] = source[step * t]
+    for t in range(target.size):
+        target[t] = source[step * t]
 
 
 @part
-def _load_line(images, b, c, row, phase, line, windows, filling):
-    """Fill ``line`` with columns ``phase, phase + stride, ...`` of one padded row."""
+def new_scratch(filling, images, strips, windows):
+    """A scratch buffer full of ``filling``, and where in its lines the images go.
+
+    The second is, for each column phase, the first cell inside the image, the first cell after it and the column
+    of the former. The cells outside are padding; they keep their filling from strip to strip.
+    """
+    scratch = np.empty(strips.row_phases * strips.column_phases * strips.cells, images.dtype)
+    scratch[:] = filling
+    insides = np.empty((strips.column_phases, 3), np.int64)
     step = windows.stride_columns
-    origin = phase - windows.left
-    begin = min(line.size, (max(0, -origin) + step - 1) // step)
-    end = max(begin, min(line.size, (windows.columns - origin + step - 1) // step))
-    if row < 0 or row >= windows.rows:
-        begin = end = line.size
-    for t in range(begin):
-        line[t] = filling
-    for t in range(end, line.size):
-        line[t] = filling
-    if end == begin:
-        return
-    first = origin + begin * step
-    inside = run(line, (begin,), end - begin)
-    if images.strides[3] == images.itemsize:
-        _copy_every(run(images, (b, c, row, first), (inside.size - 1) * step + 1), inside, step)
-    else:
-        for t in range(inside.size):
-            inside[t] = images[b, c, row, first + t * step]
+    for phase in range(strips.column_phases):
+        origin = phase - windows.left
+        begin = min(strips.pitch, (max(0, -origin) + step - 1) // step)
+        end = max(begin, min(strips.pitch, (windows.columns - origin + step - 1) // step))
+        insides[phase, 0], insides[phase, 1], insides[phase, 2] = begin, end, origin + begin * step
+    return scratch, insides
 
 
 @part
-def load_strip(images, scratch, filling, where, strips, windows):
-    """Copy a strip of padded images into ``scratch``, sorted by phase; padding becomes ``filling``."""
+def _load_line(images, b, c, row, scratch, start, insides, strips, windows):
+    """Copy one row of an image to its line, which begins at ``start``, in every column phase."""
+    step = windows.stride_columns
+    adjacent = images.strides[3] == images.itemsize
+    for phase in range(strips.column_phases):
+        begin, end, first = insides[phase, 0], insides[phase, 1], insides[phase, 2]
+        line = run(scratch, (start + phase * strips.cells + begin,), end - begin)
+        # With a constant step the loop becomes vector loads and shuffles.
+        if adjacent and step == 1:
+            _copy_every(run(images, (b, c, row, first), line.size), line, 1)
+        elif adjacent and step == 2:
+            _copy_every(run(images, (b, c, row, first), 2 * line.size - 1), line, 2)
+        else:
+            for t in range(line.size):
+                line[t] = images[b, c, row, first + t * step]
+
+
+@part
+def load_strip(images, scratch, insides, filling, where, strips, windows):
+    """Copy a strip of padded images into ``scratch``, sorted by phase; rows of padding become ``filling``.
+
+    Rows are read in their order in memory, which is what a processor fetches ahead.
+    """
     first_plane, planes, first_row, rows = where
-    channels = images.shape[1]
+    origin = first_row * windows.stride_rows - windows.top
     needed = (rows - 1) * windows.stride_rows + windows.window_rows
+    phase_cells = strips.column_phases * strips.cells
     for p in range(planes):
-        b, c = divmod(first_plane + p, channels)
-        for k in range(needed):
-            phase, line = k % windows.stride_rows, k // windows.stride_rows
-            if phase >= strips.row_phases:
-                continue
-            row = first_row * windows.stride_rows - windows.top + k
-            for column_phase in range(strips.column_phases):
-                start = (phase * strips.column_phases + column_phase) * strips.cells
-                start += (p * strips.lines + line) * strips.pitch
-                _load_line(images, b, c, row, column_phase, run(scratch, (start,), strips.pitch), windows, filling)
+        b, c = divmod(first_plane + p, images.shape[1])
+        phase, start = 0, p * strips.lines * strips.pitch
+        for row in range(origin, origin + needed):
+            if phase < strips.row_phases:
+                if 0 <= row < windows.rows:
+                    _load_line(images, b, c, row, scratch, start, insides, strips, windows)
+                else:
+                    for column_phase in range(strips.column_phases):
+                        run(scratch, (start + column_phase * strips.cells,), strips.pitch)[:] = filling
+            phase, start = phase + 1, start + phase_cells
+            if phase == windows.stride_rows:
+                phase, start = 0, start - windows.stride_rows * phase_cells + strips.pitch
 
 
 @part
