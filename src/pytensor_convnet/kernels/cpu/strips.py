@@ -12,6 +12,7 @@ values that nobody reads.
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
@@ -20,6 +21,8 @@ from pytensor_convnet.kernels.cpu.chunks import part
 
 SCRATCH_CELLS = 4096
 """Cells of a strip: in float32 a strip and its results fill half of a 32 KiB level 1 cache."""
+
+CACHE_LINE_BYTES = 64
 
 
 @intrinsic
@@ -44,6 +47,25 @@ def run(typing_context, array, indices, length):
         return result._getvalue()
 
     return vector(array, indices, types.intp), codegen
+
+
+@intrinsic
+def fetch(typing_context, array, indices):
+    """Start to read the cache line of ``array[indices]``, without waiting for it."""
+
+    def codegen(context, builder, signature, arguments):
+        array_type, indices_type = signature.args
+        source = context.make_array(array_type)(context, builder, arguments[0])
+        positions = cgutils.unpack_tuple(builder, arguments[1], indices_type.count)
+        pointer = cgutils.get_item_pointer(context, builder, array_type, source, positions)
+        address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, indices), codegen
 
 
 def lowest(array):
@@ -154,21 +176,35 @@ def _load_line(images, b, c, row, scratch, start, insides, strips, windows):
 
 
 @part
+def _fetch_row(images, b, c, row, windows):
+    """Start to read a row of an image, if there is such a row."""
+    if row < windows.rows:
+        for column in range(0, windows.columns, CACHE_LINE_BYTES // images.itemsize):
+            fetch(images, (b, c, row, column))
+
+
+@part
 def load_strip(images, scratch, insides, filling, where, strips, windows):
     """Copy a strip of padded images into ``scratch``, sorted by phase; rows of padding become ``filling``.
 
-    Rows are read in their order in memory, which is what a processor fetches ahead.
+    Beside each row, the processor is told to read what the next strip has in its place: short rows with work
+    between them are too irregular for it to foresee, and every line of memory would be waited for.
     """
     first_plane, planes, first_row, rows = where
     origin = first_row * windows.stride_rows - windows.top
     needed = (rows - 1) * windows.stride_rows + windows.window_rows
     phase_cells = strips.column_phases * strips.cells
+    planes_ahead = strips.planes if strips.bands == 1 else 0
+    rows_ahead = strips.rows * windows.stride_rows if strips.bands > 1 else 0
+    last_plane = images.shape[0] * images.shape[1] - 1
     for p in range(planes):
         b, c = divmod(first_plane + p, images.shape[1])
+        next_b, next_c = divmod(min(first_plane + p + planes_ahead, last_plane), images.shape[1])
         phase, start = 0, p * strips.lines * strips.pitch
         for row in range(origin, origin + needed):
             if phase < strips.row_phases:
                 if 0 <= row < windows.rows:
+                    _fetch_row(images, next_b, next_c, row + rows_ahead, windows)
                     _load_line(images, b, c, row, scratch, start, insides, strips, windows)
                 else:
                     for column_phase in range(strips.column_phases):
