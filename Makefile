@@ -8,7 +8,8 @@ RUN := $(VENV)/bin
 
 demo: $(VENV)/.train  ## train LeNet on handwritten digits; leaves pictures and parameters in demo/
 	mkdir -p demo
-	$(RUN)/pytensor-convnet train --model lenet --data digits --save demo/lenet-digits.npz --plots demo
+	$(RUN)/pytensor-convnet train --model lenet --data digits --shift 2 --epochs 8 \
+		--save demo/lenet-digits.npz --plots demo
 
 test: $(VENV)/.test  ## run the whole suite
 	$(RUN)/python -m pytest

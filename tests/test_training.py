@@ -317,3 +317,27 @@ def test_a_program_written_for_theano_runs(dataset):
     )
     losses = [np.mean([step(batch) for batch in range(5)]) for _ in range(5)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_moved_copies_follow_the_images_themselves():
+    images = np.random.default_rng(0).random((4, 1, 16, 16), dtype="float32")
+    copies = training.moved_copies(images, 2)
+    assert copies.shape == (20, 1, 16, 16)
+    np.testing.assert_array_equal(copies[:4], images)
+    np.testing.assert_array_equal(copies[4:8, :, :-2], images[:, :, 2:])
+    np.testing.assert_array_equal(copies[12:16, :, :, :-2], images[:, :, :, 2:])
+
+
+def test_it_learns_from_moved_copies(dataset):
+    seen = []
+    history = train(make_lenet(dataset), dataset, **SETTINGS, shift=1, on_batch=seen.append)
+    held_out = round(training.VALIDATION_FRACTION * len(dataset.train_images))
+    images_an_epoch = 5 * (len(dataset.train_images) - held_out)
+    assert seen[-1].batches == math.ceil(images_an_epoch / SETTINGS["batch_size"])
+    assert history.test.accuracy > 0.9
+
+
+@pytest.mark.parametrize("shift", [-1, 16, 1.5, True])
+def test_a_wrong_shift_is_refused(dataset, shift):
+    with pytest.raises(InvalidSetting, match="shift must be an integer"):
+        train(make_lenet(dataset), dataset, **SETTINGS, shift=shift)

@@ -87,6 +87,10 @@ def train(
     ] = training.MOMENTUM,
     mode: ModeOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides all that is random; the same seed, the same training.")] = 0,
+    shift: Annotated[
+        int,
+        typer.Option(min=0, help="Learn also from copies moved by so many pixels up, down, left and right."),
+    ] = 0,
     save: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write the trained network to this file (.npz).")
     ] = None,
@@ -121,6 +125,7 @@ def train(
                 momentum,
                 mode,
                 seed,
+                shift,
                 on_compiled=display.on_compiled,
                 on_batch=display.on_batch,
                 on_epoch=display.on_epoch,

@@ -7,10 +7,15 @@ compiles for a backend never pays for importing it.
 
 import importlib
 import importlib.util
+import os
 import sys
 from importlib.abc import MetaPathFinder
 
 from pytensor_convnet.lowering import python  # noqa: F401  (registers what `perform` computes)
+
+# After a product of matrices OpenBLAS lets its threads spin for some 26 ms, on the very cores that our kernels want
+# next: on two cores that doubles a LeNet step. It reads this when it is loaded, with SciPy, which is after us.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 _REGISTRATIONS = {"pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba"}
 

@@ -1,4 +1,4 @@
-"""The three passes of a correlation: against the NumPy definitions, against torch, and under threads and forks."""
+"""The three passes of a correlation: against the NumPy definitions, and under threads and forks."""
 
 import multiprocessing
 import threading
@@ -101,27 +101,6 @@ def test_passes_agree_with_the_definition_for_any_geometry(dtype, drawn, flip):
 def test_passes_agree_with_the_definition(images, filters, stride, padding, dtype):
     arrays = random_arrays(images, filters, map_shape(images, filters, stride, padding, (1, 1)), dtype=dtype)
     assert_passes_agree(*arrays, stride, padding, (1, 1), 1, True)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_passes_agree_with_torch(flip):
-    torch = pytest.importorskip("torch")
-    images, filters = random_arrays((20, 6, 15, 14), (9, 2, 3, 4))
-    stride, padding, dilation, groups = (2, 1), ((2, 2), (1, 1)), (1, 2), 3
-    x, w = (torch.tensor(array, requires_grad=True) for array in (images, filters))
-    y = torch.nn.functional.conv2d(
-        x, w.flip(2, 3) if flip else w, stride=stride, padding=(2, 1), dilation=dilation, groups=groups
-    )
-    (maps,) = random_arrays(tuple(y.shape), seed=1)
-    y.backward(torch.tensor(maps))
-    moves = (stride, padding, dilation, groups, flip)
-    np.testing.assert_allclose(correlate2d(images, filters, *moves), y.detach().numpy(), rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(
-        correlate2d_input_grad(filters, maps, 15, 14, *moves), x.grad.numpy(), rtol=1e-10, atol=1e-10
-    )
-    np.testing.assert_allclose(
-        correlate2d_filter_grad(images, maps, 3, 4, *moves), w.grad.numpy(), rtol=1e-10, atol=1e-10
-    )
 
 
 VIEWS = {

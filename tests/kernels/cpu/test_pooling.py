@@ -183,46 +183,6 @@ def test_the_first_nan_wins(dtype):
     check_max_pool(images, np.uint8, (3, 3), (2, 1), ((1, 2), (0, 1)), False)
 
 
-# ------------------------------------------------------------------------------------- against torch
-
-TORCH_CASES = [
-    ((3, 4, 12, 13), 3, 2, 1, False),
-    ((3, 4, 12, 13), 3, 2, 1, True),
-    ((2, 3, 9, 10), 2, 2, 0, True),
-    ((2, 3, 9, 10), 4, 1, 2, False),
-]
-
-
-@pytest.mark.parametrize(("shape", "window", "stride", "padding", "partial"), TORCH_CASES)
-def test_max_pool_and_gradient_agree_with_torch(shape, window, stride, padding, partial):
-    torch = pytest.importorskip("torch")
-    images = torch.from_numpy(random(*shape)).requires_grad_()
-    expected = torch.nn.functional.max_pool2d(images, window, stride, padding, ceil_mode=partial)
-    grad = torch.from_numpy(random(*expected.shape, seed=1))
-    expected.backward(grad)
-
-    windows = (window, window), (stride, stride), ((padding, padding),) * 2
-    maxima, winners = max_pool2d(images.detach().numpy(), np.uint8, *windows, not partial)
-    close(maxima, expected.detach().numpy())
-    close(max_pool2d_grad(winners, grad.numpy(), *shape[2:], *windows), images.grad.numpy())
-
-
-@pytest.mark.parametrize("mode", ["average_inc_pad", "average_exc_pad"])
-@pytest.mark.parametrize(("shape", "window", "stride", "padding", "partial"), TORCH_CASES)
-def test_average_pool_and_gradient_agree_with_torch(shape, window, stride, padding, partial, mode):
-    torch = pytest.importorskip("torch")
-    images = torch.from_numpy(random(*shape)).requires_grad_()
-    expected = torch.nn.functional.avg_pool2d(
-        images, window, stride, padding, ceil_mode=partial, count_include_pad=mode == "average_inc_pad"
-    )
-    grad = torch.from_numpy(random(*expected.shape, seed=1))
-    expected.backward(grad)
-
-    windows = (window, window), (stride, stride), ((padding, padding),) * 2
-    close(average_pool2d(images.detach().numpy(), *windows, not partial, MODES[mode]), expected.detach().numpy())
-    close(average_pool2d_grad(grad.numpy(), *shape[2:], *windows, MODES[mode]), images.grad.numpy())
-
-
 # -------------------------------------------------------------------------------------------- misfits
 
 IMAGES = np.zeros((2, 3, 5, 6))

@@ -1,0 +1,1 @@
+"""The benchmark suite; so far its cases, which `benchmarks/first_table.py` measures."""
