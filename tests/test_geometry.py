@@ -74,13 +74,18 @@ def test_full_length_inverts_correlation_length(length, taps, stride, before, af
         ((1, 2), ((1, 1), (2, 2))),
         (((1, 0), (0, 2)), ((1, 0), (0, 2))),
         ((1, (0, 2)), ((1, 1), (0, 2))),
+        (np.array([1, 2]), ((1, 1), (2, 2))),
+        (np.array([[1, 0], [0, 2]]), ((1, 0), (0, 2))),
+        (np.int64(3), ((3, 3), (3, 3))),
     ],
 )
 def test_border_modes_resolve_to_padding(border_mode, padding):
     assert geometry.resolve_padding(geometry.as_padding(border_mode), (3, 4), (2, 1)) == padding
 
 
-@pytest.mark.parametrize("border_mode", ["same", (1, 2, 3), -1, ((1, -1), (0, 0)), 1.5, (1, "x"), None])
+@pytest.mark.parametrize(
+    "border_mode", ["same", (1, 2, 3), -1, ((1, -1), (0, 0)), 1.5, (1, "x"), None, np.array([1, 2, 3])]
+)
 def test_a_wrong_border_mode_is_refused_by_name(border_mode):
     with pytest.raises(ValueError, match="border_mode must"):
         geometry.as_padding(border_mode)

@@ -80,6 +80,11 @@ def full_padding(taps: Length, dilation: Length) -> Length:
     return dilated_length(taps, dilation) - 1
 
 
+def _plain(value: Any) -> Any:
+    """``value`` with NumPy's arrays and numbers as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def as_count(value: Any, name: str, *, least: int) -> int:
     """``value`` as an int of at least ``least``; floats and strings that merely look like one are refused."""
     try:
@@ -93,6 +98,7 @@ def as_count(value: Any, name: str, *, least: int) -> int:
 
 def as_pair(value: Any, name: str, *, least: int) -> Pair:
     """``value``, an int or two of them, as ``(rows, columns)``, each at least ``least``."""
+    value = _plain(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
             raise ValueError(f"{name} must be an integer or a pair (rows, columns) of integers, got {value!r}")
@@ -108,11 +114,12 @@ def as_padding(border_mode: BorderMode, name: str = "border_mode") -> Padding | 
     'half' and 'full' depend on the filters' shape and come back as they are; `resolve_padding` turns them
     into numbers once that shape is known.
     """
-    if border_mode == "valid":
-        return (0, 0), (0, 0)
-    if border_mode in ("half", "full"):
-        return border_mode
+    border_mode = _plain(border_mode)
     if isinstance(border_mode, str):
+        if border_mode == "valid":
+            return (0, 0), (0, 0)
+        if border_mode == "half" or border_mode == "full":
+            return border_mode
         raise ValueError(f"{name} must be 'valid', 'full', 'half', an int or pairs, got {border_mode!r}")
     sides = border_mode if isinstance(border_mode, Sequence) else (border_mode, border_mode)
     if len(sides) != 2:
