@@ -31,17 +31,6 @@ def _cache_key(op, node):
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def _named(function, key):
-    """``function``, to be compiled by Numba, under a name that no other function has.
-
-    A name in compiled code is the function's and a number counted in each process. Functions that different processes
-    stored on disk can thus bear one name, and a process that loads both runs one of them for both. PyTensor counts
-    at random since, but 3.0.0 does not.
-    """
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{key[:32]}"
-    return numba_njit(function)
-
-
 def _padding_function(op):
     """A compiled function from filter rows and columns to the padding in numbers."""
     padding, dilation = op.padding, op.dilation
@@ -57,7 +46,7 @@ def _padding_function(op):
             top, left = one_side(rows, dilation[0]), one_side(columns, dilation[1])
             return (top, top), (left, left)
 
-    return _named(resolve, sha256(repr((padding, dilation)).encode()).hexdigest())
+    return numba_njit(resolve)
 
 
 def _register(op_type, kernel_name):
@@ -68,8 +57,7 @@ def _register(op_type, kernel_name):
         def funcify(op, node, **kwargs):
             from pytensor_convnet.kernels import cpu
 
-            key = _cache_key(op, node)
-            return _named(build(op, node, getattr(cpu, kernel_name)), key), key
+            return build(op, node, getattr(cpu, kernel_name)), _cache_key(op, node)
 
         return build
 
@@ -82,6 +70,7 @@ def _forward(op, node, kernel):
     stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
     padding = _padding_function(op)
 
+    @numba_njit
     def correlate(images, filters):
         sides = padding(filters.shape[-2], filters.shape[-1])
         return kernel(images, filters, stride, sides, dilation, groups, flip)
@@ -95,6 +84,7 @@ def _input_grad(op, node, kernel):
     stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
     padding = _padding_function(op)
 
+    @numba_njit
     def input_grad(filters, maps, rows, columns):
         sides = padding(filters.shape[-2], filters.shape[-1])
         return kernel(filters, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
@@ -108,6 +98,7 @@ def _filter_grad(op, node, kernel):
     stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
     padding = _padding_function(op)
 
+    @numba_njit
     def filter_grad(images, maps, rows, columns):
         sides = padding(rows.item(), columns.item())
         return kernel(images, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
@@ -120,6 +111,7 @@ def _max_pool2d(op, node, kernel):
     ignore_border = op.ignore_border
     winners_dtype = node.outputs[1].type.numpy_dtype
 
+    @numba_njit
     def max_pool2d(images, window, stride, padding):
         return kernel(images, winners_dtype, window, stride, padding, ignore_border)
 
@@ -128,6 +120,7 @@ def _max_pool2d(op, node, kernel):
 
 @_register(MaxPool2dGrad, "max_pool2d_grad")
 def _max_pool2d_grad(op, node, kernel):
+    @numba_njit
     def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
         return kernel(winners, maps, rows.item(), columns.item(), window, stride, padding)
 
@@ -136,6 +129,7 @@ def _max_pool2d_grad(op, node, kernel):
 
 @_register(MaxPool2dGather, "max_pool2d_gather")
 def _max_pool2d_gather(op, node, kernel):
+    @numba_njit
     def max_pool2d_gather(images, winners, window, stride, padding):
         return kernel(images, winners, window, stride, padding)
 
@@ -152,6 +146,7 @@ def _mode_number(op):
 def _average_pool2d(op, node, kernel):
     ignore_border, mode = op.ignore_border, _mode_number(op)
 
+    @numba_njit
     def average_pool2d(images, window, stride, padding):
         return kernel(images, window, stride, padding, ignore_border, mode)
 
@@ -162,6 +157,7 @@ def _average_pool2d(op, node, kernel):
 def _average_pool2d_grad(op, node, kernel):
     mode = _mode_number(op)
 
+    @numba_njit
     def average_pool2d_grad(maps, rows, columns, window, stride, padding):
         return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
 
