@@ -6,6 +6,7 @@ kernels' sources. The geometry reaches a kernel as plain integers, so one compil
 
 from hashlib import sha256
 
+import numpy as np
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
 
 from pytensor_convnet import geometry
@@ -29,6 +30,12 @@ def _cache_key(op, node):
 
     facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT
     return sha256(repr(facts).encode()).hexdigest()
+
+
+def _numbers(op):
+    """Stride, dilation, groups and flip in NumPy's types: Numba compiles a kernel anew for each Python constant."""
+    stride, dilation = (tuple(map(np.int64, pair)) for pair in (op.stride, op.dilation))
+    return stride, dilation, np.int64(op.groups), np.bool_(op.flip)
 
 
 def _padding_function(op):
@@ -67,7 +74,7 @@ def _register(op_type, kernel_name):
 @_register(Correlate2d, "correlate2d")
 @_register(LocallyConnected2d, "locally_connected2d")
 def _forward(op, node, kernel):
-    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    stride, dilation, groups, flip = _numbers(op)
     padding = _padding_function(op)
 
     @numba_njit
@@ -81,7 +88,7 @@ def _forward(op, node, kernel):
 @_register(Correlate2dInputGrad, "correlate2d_input_grad")
 @_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
 def _input_grad(op, node, kernel):
-    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    stride, dilation, groups, flip = _numbers(op)
     padding = _padding_function(op)
 
     @numba_njit
@@ -95,7 +102,7 @@ def _input_grad(op, node, kernel):
 @_register(Correlate2dFilterGrad, "correlate2d_filter_grad")
 @_register(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
 def _filter_grad(op, node, kernel):
-    stride, dilation, groups, flip = op.stride, op.dilation, op.groups, op.flip
+    stride, dilation, groups, flip = _numbers(op)
     padding = _padding_function(op)
 
     @numba_njit
@@ -108,7 +115,7 @@ def _filter_grad(op, node, kernel):
 
 @_register(MaxPool2d, "max_pool2d")
 def _max_pool2d(op, node, kernel):
-    ignore_border = op.ignore_border
+    ignore_border = np.bool_(op.ignore_border)
     winners_dtype = node.outputs[1].type.numpy_dtype
 
     @numba_njit
@@ -139,12 +146,12 @@ def _max_pool2d_gather(op, node, kernel):
 def _mode_number(op):
     from pytensor_convnet.kernels import cpu
 
-    return cpu.MODES[op.mode]
+    return np.int64(cpu.MODES[op.mode])
 
 
 @_register(AveragePool2d, "average_pool2d")
 def _average_pool2d(op, node, kernel):
-    ignore_border, mode = op.ignore_border, _mode_number(op)
+    ignore_border, mode = np.bool_(op.ignore_border), _mode_number(op)
 
     @numba_njit
     def average_pool2d(images, window, stride, padding):

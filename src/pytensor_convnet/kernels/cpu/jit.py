@@ -6,6 +6,7 @@ would run stale code. Here one fingerprint covers every source that kernels are 
 
 import functools
 import hashlib
+import uuid
 from pathlib import Path
 
 import numba
@@ -21,7 +22,11 @@ FINGERPRINT = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES
 
 
 class _KernelCacheLocator:
-    """Stores a kernel where Numba would, but judges its freshness by `FINGERPRINT`."""
+    """Stores a kernel where Numba would, in files of its own for each `FINGERPRINT`.
+
+    Not only does changed source make old files stale; a process that still runs the old source keeps its files,
+    which otherwise it and one that runs the new source would overwrite under each other's eyes.
+    """
 
     @classmethod
     def from_function(cls, py_func, py_file):
@@ -31,16 +36,32 @@ class _KernelCacheLocator:
         found = (other.from_function(py_func, py_file) for other in others)
         locator = next((locator for locator in found if locator is not None), None)
         if locator is not None:
+            place = locator.get_disambiguator()
             locator.get_source_stamp = lambda: FINGERPRINT
+            locator.get_disambiguator = lambda: f"{place}.{FINGERPRINT[:16]}"
         return locator
 
 
 CacheImpl._locator_classes.insert(0, _KernelCacheLocator)
 
-kernel = functools.partial(numba.njit, cache=True, error_model="numpy")
-"""Decorator of a kernel that runs on the calling thread."""
+_PROCESS = uuid.uuid4().hex[:12]
 
-parallel_kernel = functools.partial(numba.njit, cache=True, error_model="numpy", parallel=True)
+
+def kernel(function=None, **options):
+    """Decorator of a kernel that runs on the calling thread, compiled by Numba and kept on disk.
+
+    Numba numbers the stored versions of a function, and two processes that store their first versions at once may
+    give different ones the same number: each would then run the other's code. So each process has its own numbers.
+    """
+    if function is None:
+        return functools.partial(kernel, **options)
+    dispatcher = numba.njit(cache=True, error_model="numpy", **options)(function)
+    files = dispatcher._cache._cache_file
+    files._data_name_pattern = files._data_name_pattern.replace("{number", f"{_PROCESS}.{{number")
+    return dispatcher
+
+
+parallel_kernel = functools.partial(kernel, parallel=True)
 """Decorator of a kernel that holds one `prange`; see `threads` for how to write it."""
 
 # The formulas exist once, in geometry; this lets kernels call them.
