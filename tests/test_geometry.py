@@ -57,13 +57,6 @@ def test_symbolic_lengths_equal_integer_lengths(length, window, stride, before, 
         assert int(formula(*symbols, last).eval(mode="FAST_COMPILE")) == formula(*facts, last)
 
 
-@given(lengths, small, small, sides, sides, small)
-def test_full_length_inverts_correlation_length(length, taps, stride, before, after, dilation):
-    shortest = geometry.full_length(length, taps, stride, before, after, dilation)
-    assert geometry.correlation_length(shortest, taps, stride, before, after, dilation) == length
-    assert geometry.correlation_length(shortest - 1, taps, stride, before, after, dilation) == length - 1
-
-
 @pytest.mark.parametrize(
     ("border_mode", "padding"),
     [

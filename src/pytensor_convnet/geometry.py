@@ -45,13 +45,6 @@ def correlation_length(
     return (length + before + after - dilated_length(taps, dilation)) // stride + 1
 
 
-def full_length(
-    length: Length, taps: Length, stride: Length, before: Length, after: Length, dilation: Length
-) -> Length:
-    """The shortest input for which `correlation_length` gives ``length``: what a transposed correlation makes."""
-    return (length - 1) * stride + dilated_length(taps, dilation) - before - after
-
-
 def pool_length(
     length: Length, window: Length, stride: Length, before: Length, after: Length, ignore_border: bool
 ) -> Length:

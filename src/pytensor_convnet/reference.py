@@ -1,6 +1,6 @@
 """What every operation means, in NumPy: short, slow, obviously right.
 
-Tests compare every kernel with these definitions, and an Op without a faster implementation runs them.
+Tests compare every kernel with these definitions; nothing else runs them.
 Images are bc01 ``(batch, channels, rows, columns)``; paddings are ``((top, bottom), (left, right))``; strides,
 dilations and windows are ``(rows, columns)``. Arguments are assumed to fit each other: `geometry` checks that.
 
