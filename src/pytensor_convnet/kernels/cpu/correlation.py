@@ -12,41 +12,65 @@ from numba import types
 
 from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.column_reads import READS, choose_reads
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
-from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
-from pytensor_convnet.kernels.cpu.filter_packing import pack_filters, split_groups, swap_roles
+from pytensor_convnet.kernels.cpu.filter_packing import (
+    FilterOrder,
+    pack_filters,
+    packed_filters_at,
+    packed_filters_size,
+    split_groups,
+    swap_roles,
+)
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.minimal_filtering import transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     TILING,
-    aim_at_row,
     block_filters,
     ceil_div,
     choose_tiling,
     correlation_axis,
     gradient_axis,
-    inputs_read,
     new_runs,
     new_tiles,
     pack_row,
     place_tiles,
-    unpack_row,
     useful_threads,
     vectors,
 )
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
+from pytensor_convnet.kernels.cpu.unpacking import (
+    STREAMED_BYTES,
+    band_of_stage,
+    rows_of_run,
+    stage_pitch,
+    unpack_rows,
+)
 
-__all__ = ["correlate2d", "correlate2d_filter_grad", "correlate2d_input_grad"]
+__all__ = ["correlate2d", "correlate2d_input_grad"]
 
 
-class Sizes(NamedTuple):
-    """Channels read and filters applied in each of the groups, and the bytes of a number."""
+_PANEL = 192
+"""Products that a register block adds up at a time: what it reads of the inputs then stays in first-level cache
+while one block of filters after the other meets it."""
 
-    groups: int
-    channels: int
+
+class Plan(NamedTuple):
+    """How one group's outputs are computed and written."""
+
     filters: int
-    item_bytes: int
+    channels: int
+    groups: int
+    pitch: int
+    """Columns of a row on the stage."""
+    band: int
+    """Bases whose outputs wait on the stage."""
+    run_rows: int
+    """Rows that leave it together."""
+    streaming: bool
 
 
 @inner_kernel
@@ -62,90 +86,122 @@ def _taps_in_images(base, row_phase, used, rows):
 
 
 @inner_kernel
-def _list_offsets(base, tap, stop, width, rows, columns, sizes, offsets):
+def _list_offsets(base, tap, stop, column_phase, rows, reads, channels, offsets):
     """Write where in the ring the inputs of row taps ``tap`` to ``stop`` are, in the order of packed filters."""
-    lanes = VECTOR_BYTES // sizes.item_bytes
+    lanes_and_vectors = offsets[-1]
     filled = 0
-    for column_phase in range(columns.out_step):
-        for t in range(tap, stop):
-            slot = (base * rows.in_step + rows.offsets[t] - rows.first) % rows.span
-            for channel in range(sizes.channels):
-                for offset in columns.offsets[columns.starts[column_phase] : columns.starts[column_phase + 1]]:
-                    column = offset - columns.first
-                    offsets[filled] = ((slot * sizes.channels + channel) * width + column) * lanes
-                    filled += 1
+    for t in range(tap, stop):
+        slot = (base * rows.in_step + rows.offsets[t] - rows.first) % rows.span
+        for channel in range(channels):
+            start = (slot * channels + channel) * reads.row_vectors
+            for offset in reads.offsets[reads.first[column_phase] : reads.first[column_phase + 1]]:
+                offsets[filled] = (start + offset) * lanes_and_vectors
+                filled += 1
+    return filled
 
 
 @inner_kernel(inline="always")
-def _correlate_row(
-    group, row_phase, tap, stop, first, count, ring, weights, block, offsets, rows, columns, tiling, sizes
-):
-    """One row of outputs in every lane, for the block of ``count`` filters from ``first`` on::
+def _correlate_point(point, count, ring, offsets, weights, weights_at, skipped, depth, out, out_at, steps, reads, plan):
+    """One value of each tile in a row, for all filters: for the direct algorithm, the outputs themselves::
 
-        for f in range(count):
-            for x in range(tiling.columns * columns.out_step):
-                block[f, x, lane] = sum of weights[f, k] * ring[offsets[k] + x, lane]
-                    over k, that is row tap, channel, column tap
+        for f in range(plan.filters):
+            for tile in range(reads.tiles):
+                out[f, tile, lane] = sum of weights[f, k] * ring[offsets[k] + point, tile, lane]
+                    over k, that is row tap, channel, read
 
     Floor: a multiply-add of a vector for each trip of the nest, two a cycle; a register block of F filters and X
     columns loads F + X numbers for F * X of them. Measured on one core of a Zen 5 EPYC, float32, with everything in
     the first-level cache: 273 GFLOP/s.
     """
-    lanes = VECTOR_BYTES // sizes.item_bytes
-    row_taps = rows.starts[row_phase + 1] - rows.starts[row_phase]
-    out_width = tiling.columns * columns.out_step
-    phase_at = sizes.filters * sizes.channels * (group * rows.taps.size + rows.starts[row_phase]) * columns.taps.size
-    column_blocks = ceil_div(tiling.columns, MOST_COLUMNS[count])
-    offsets_at = 0
-    for column_phase in range(columns.out_step):
-        column_taps = columns.starts[column_phase + 1] - columns.starts[column_phase]
-        earlier_filters = sizes.filters * columns.starts[column_phase] + first * column_taps
-        skipped = (tap - rows.starts[row_phase]) * column_taps * count
-        weights_at = phase_at + sizes.channels * (row_taps * earlier_filters + skipped)
-        trips = (stop - tap) * sizes.channels * column_taps
+    filter_step, tile_step, lanes = steps
+    panels = max(1, ceil_div(count, _PANEL))
+    for panel in range(panels):
+        start, stop = panel * count // panels, (panel + 1) * count // panels
+        column_blocks = ceil_div(reads.tiles, MOST_COLUMNS[min(plan.filters, MOST_FILTERS)])
         for c in range(column_blocks):
-            column = c * tiling.columns // column_blocks
-            correlate_block(
-                count, (c + 1) * tiling.columns // column_blocks - column,
-                ring, column * columns.in_step * lanes, offsets, offsets_at, trips, columns.in_step * lanes,
-                weights, weights_at,
-                block, (column * columns.out_step + column_phase) * lanes, out_width * lanes, columns.out_step * lanes,
-            )  # fmt: skip
-        offsets_at += trips
+            tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
+            first = 0
+            while first < plan.filters:
+                size = block_filters(plan.filters - first)
+                correlate_block(
+                    size, next_tile - tile,
+                    ring, (point * reads.places + tile * reads.tile_step) * lanes, offsets, start, stop - start,
+                    reads.tile_step * lanes, weights, weights_at + first * depth + (skipped + start) * size,
+                    out, out_at + first * filter_step + tile * tile_step, filter_step, tile_step, panel > 0,
+                )  # fmt: skip
+                first += size
+
+
+@inner_kernel(inline="always")
+def _correlate_row(group, base, row_phase, used, ring, offsets, weights, values, stage, at, step, rows, columns, reads, plan):
+    """One row of outputs in every lane, of all column phases and filters, to the stage."""
+    lanes = VECTOR_BYTES // ring.itemsize
+    order = FilterOrder(plan.groups, plan.filters, plan.channels)
+    tap, stop = _taps_in_images(base, row_phase, used, rows)
+    for column_phase in range(columns.out_step):
+        count = _list_offsets(base, tap, stop, column_phase, rows, reads, plan.channels, offsets)
+        depth = plan.channels * (reads.first[column_phase + 1] - reads.first[column_phase])
+        skipped = (tap - rows.starts[row_phase]) * depth
+        depth *= rows.starts[row_phase + 1] - rows.starts[row_phase]
+        out_at = at + column_phase * lanes
+        for point in range(reads.points):
+            weights_at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
+            if reads.points == 1:
+                _correlate_point(
+                    point, count, ring, offsets, weights, weights_at, skipped, depth,
+                    stage, out_at, (step, columns.out_step * lanes, lanes), reads, plan,
+                )  # fmt: skip
+            else:
+                _correlate_point(
+                    point, count, ring, offsets, weights, weights_at, skipped, depth,
+                    values, point * reads.tiles * lanes, (reads.points * reads.tiles * lanes, lanes, lanes), reads, plan,
+                )  # fmt: skip
+        if reads.points > 1:
+            for f in range(plan.filters):
+                transform_outputs(
+                    reads.form, values, f * reads.points * reads.tiles * lanes, reads.tiles * lanes, lanes,
+                    stage, out_at + f * step, columns.out_step * lanes, reads.outputs * columns.out_step * lanes,
+                    reads.tiles,
+                )  # fmt: skip
 
 
 def _rows_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
-    sizes = types.NamedUniTuple(types.intp, 4, Sizes)
-    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, TILING, sizes
+    plan = types.NamedTuple((types.intp,) * 6 + (types.boolean,), Plan)
+    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, READS, TILING, plan
 
 
 @chunked(_rows_signature)
 @inner_kernel
-def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, tiling, sizes):
+def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, tiling, plan):
     """Chunk ``chunk`` of all rows of outputs, a row of every lane in a group of lanes at a time::
 
-        for group: for lane group: for base row:
-            pack the input rows it reads that the ring does not hold yet
-            for row_phase: for block of filters:
-                compute the row with _correlate_row
-                unpack it
+        for group: for lane group: for band of rows:
+            for base row: pack the input rows it reads that the ring does not hold yet
+                for row_phase: compute the row with _correlate_row
+            write the band
 
-    Row taps that meet only padding are left out. Floor: what `_correlate_row` takes, and for memory, reading the
-    source once and writing the outputs once. Measured there, as a fraction of 273 GFLOP/s with nominal FLOPs: 0.83
-    for cifar2, 0.98 for cifar3 (whose padding is skipped), 0.79 for alex1, 0.69 for lenet2; 0.21 for lenet1, which
-    writes 23 MB for its 288 MFLOP.
+    Row taps that meet only padding are left out. Floor: what `_correlate_point` takes, and for memory, reading the
+    source once and writing the outputs once.
     """
     lanes = VECTOR_BYTES // source.itemsize
-    width = inputs_read(columns, tiling.columns)
-    row_vectors = sizes.channels * width
-    ring, used = vectors(rows.span * row_vectors, source), np.empty(rows.span, np.bool_)
-    out_width = tiling.columns * columns.out_step
-    block = vectors(MOST_FILTERS * out_width + lanes, source)
-    offsets = np.empty(sizes.channels * rows.taps.size * columns.taps.size, np.int64)
+    ring = vectors(rows.span * plan.channels * reads.row_vectors, source)
+    raw = vectors(reads.width, source)
+    used = np.empty(rows.span, np.bool_)
+    values = vectors(plan.filters * reads.points * reads.tiles if reads.points > 1 else 0, source)
+    # A tile may hang over its row by less than its outputs, and a run is turned by whole squares of lanes.
+    room = reads.outputs * columns.out_step + columns.out_step * reads.tile_step + lanes
+    step = (plan.band * rows.out_step * plan.pitch + room) * lanes
+    stage = vectors(plan.filters * step // lanes, source)
+    turned = vectors(ceil_div(plan.run_rows * plan.pitch, lanes) * lanes, source)
+    most_reads = 0
+    for phase in range(columns.out_step):
+        most_reads = max(most_reads, reads.first[phase + 1] - reads.first[phase])
+    offsets = np.empty(plan.channels * rows.taps.size * most_reads + 1, np.int64)
+    offsets[-1] = lanes
     tiles, runs = new_tiles(lanes), new_runs(lanes)
 
-    units = sizes.groups * tiling.lane_groups * tiling.rows
+    units = plan.groups * tiling.lane_groups * tiling.rows
     unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
     while unit < last:
         part, start = divmod(unit, tiling.rows)
@@ -153,44 +209,48 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, tiling, 
         place_tiles(tiling, lane_group, tiles)
         packed = start * rows.in_step
         stop = min(tiling.rows, start + last - unit)
-        for base in range(start, stop):
-            top = base * rows.in_step
-            for row in range(max(packed, top), top + rows.span):
-                slot = row % rows.span
-                used[slot] = pack_row(
-                    source, tiles, rows, columns, row, width, group * sizes.channels, sizes.channels,
-                    ring, slot * row_vectors * lanes, width * lanes, runs,
-                )  # fmt: skip
-            packed = top + rows.span
-            for row_phase in range(rows.out_step):
-                tap, tap_stop = _taps_in_images(base, row_phase, used, rows)
-                _list_offsets(base, tap, tap_stop, width, rows, columns, sizes, offsets)
-                aim_at_row(out, tiles, rows, columns, tiling.columns, base, row_phase, runs)
-                first = 0
-                while first < sizes.filters:
-                    count = block_filters(sizes.filters - first)
-                    _correlate_row(
-                        group, row_phase, tap, tap_stop, first, count,
-                        ring, weights, block, offsets, rows, columns, tiling, sizes,
+        for first in range(start, stop, plan.band):
+            bases = min(plan.band, stop - first)
+            for base in range(first, first + bases):
+                top = base * rows.in_step
+                for row in range(max(packed, top), top + rows.span):
+                    slot = row % rows.span
+                    used[slot] = pack_row(
+                        source, tiles, rows, columns, row, reads, group * plan.channels, plan.channels,
+                        ring, slot * plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes, raw, runs,
                     )  # fmt: skip
-                    for f in range(count):
-                        filter_ = group * sizes.filters + first + f
-                        unpack_row(block, f * out_width * lanes, out_width, out, filter_, runs)
-                    first += count
+                packed = top + rows.span
+                for row_phase in range(rows.out_step):
+                    at = ((base - first) * rows.out_step + row_phase) * plan.pitch * lanes
+                    _correlate_row(
+                        group, base, row_phase, used, ring, offsets, weights, values, stage, at, step,
+                        rows, columns, reads, plan,
+                    )  # fmt: skip
+            unpack_rows(
+                stage, step, first, bases, plan.filters, group * plan.filters, out, tiles, rows, columns,
+                plan.pitch, plan.run_rows, runs, turned, plan.streaming,
+            )  # fmt: skip
         unit += stop - start
+    finish_streaming()
 
 
 @inner_kernel
 def _correlate(source, filters, out, rows, columns):
     """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes."""
-    weights = np.empty(filters.size, source.dtype)
-    pack_filters(filters, rows, columns, weights)
-    sizes = Sizes(filters.shape[0], filters.shape[2], filters.shape[1], filters.itemsize)
+    groups, count, channels = filters.shape[:3]
     lanes = VECTOR_BYTES // source.itemsize
-    tiling = choose_tiling(source.shape[0], lanes, rows, columns, sizes.channels, sizes.filters)
+    tiling = choose_tiling(source.shape[0], lanes, rows, columns, channels, count)
+    reads = choose_reads(rows, columns, tiling.columns, channels, count, source.itemsize)
     bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
     threads = useful_threads(source.shape[0] * bases * filters.size)
-    _correlate_rows(threads, source, weights, out, rows, columns, tiling, sizes)
+    order = FilterOrder(groups, count, channels)
+    weights = np.empty(packed_filters_size(rows, reads, order), source.dtype)
+    pack_filters(threads, filters, rows, reads, order, weights)
+    pitch = stage_pitch(columns, tiling)
+    band = band_of_stage(count, rows, pitch, tiling, source.itemsize)
+    run_rows = rows_of_run(band, rows, pitch, tiling)
+    plan = Plan(count, channels, groups, pitch, band, run_rows, out.nbytes >= STREAMED_BYTES)
+    _correlate_rows(threads, source, weights, out, rows, columns, reads, tiling, plan)
 
 
 def _pass_signature(number):
@@ -235,7 +295,7 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     shape = (images.shape[0], filters.shape[0], rows, columns)
     if images.size == 0 or filters.size == 0:
         return np.zeros(shape, images.dtype)
-    maps = np.empty(shape, images.dtype)
+    maps = new_output(shape, images.dtype)
     grouped = split_groups(filters, groups)
     if flip:
         grouped = grouped[:, :, :, ::-1, ::-1]
@@ -255,7 +315,7 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
     check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
     if maps.size == 0 or filters.size == 0:
         return np.zeros(shape, maps.dtype)
-    images = np.empty(shape, maps.dtype)
+    images = new_output(shape, maps.dtype)
     if images.size > 0:
         grouped = split_groups(filters, groups)
         if flip:

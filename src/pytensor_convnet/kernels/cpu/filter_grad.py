@@ -10,11 +10,14 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import check_maps
+from pytensor_convnet.kernels.cpu.column_reads import READS, choose_reads
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES, transform_maps
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     TILING,
+    aim_at_inputs,
     block_filters,
     ceil_div,
     choose_tiling,
@@ -22,6 +25,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     inputs_read,
     new_runs,
     new_tiles,
+    pack_columns,
     pack_row,
     place_tiles,
     plain_axis,
@@ -32,8 +36,8 @@ from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILT
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BAND_POSITIONS = 72
-"""Output positions that a register block should sum over: enough to pay for adding up its lanes, few enough
-for the maps of its filters to stay in the first-level cache."""
+"""Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
+the maps of its filters to stay in the first-level cache."""
 
 _BAND_BYTES = 384 * 1024
 """Packed images, and as much of packed maps, that stay in a core's second-level cache."""
@@ -41,6 +45,9 @@ _BAND_BYTES = 384 * 1024
 _TASKS = 32
 """Pieces into which the work is cut. Fixed, so that the order of summation, and with it the result, does not
 depend on the number of threads."""
+
+_PARTIAL_BYTES = 1 << 23
+"""Memory for the sums of all slices, if there is more than one slice."""
 
 
 class Blocking(NamedTuple):
@@ -56,154 +63,205 @@ class Blocking(NamedTuple):
 
 
 @inner_kernel
-def _choose_blocking(groups, filters, channels, rows, columns, tiling):
+def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
     """Blocks whose packed bands stay in cache, and enough slices to make `_TASKS` tasks."""
-    bands = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // tiling.columns))
+    bands = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
     band_rows = ceil_div(tiling.rows, bands)
-    image_bytes = inputs_read(rows, band_rows) * inputs_read(columns, tiling.columns) * VECTOR_BYTES
-    map_bytes = band_rows * tiling.columns * VECTOR_BYTES
+    image_bytes = inputs_read(rows, band_rows) * reads.row_vectors * VECTOR_BYTES
+    map_bytes = band_rows * reads.points * reads.tiles * VECTOR_BYTES
     channel_blocks = ceil_div(channels, max(1, _BAND_BYTES // image_bytes))
     filter_blocks = ceil_div(filters, max(MOST_FILTERS, _BAND_BYTES // map_bytes))
     blocks = groups * filter_blocks * channel_blocks
-    slices = max(1, min(tiling.lane_groups * bands, _TASKS // blocks))
+    sums = groups * filters * channels * rows.taps.size * reads.offsets.size * reads.points
+    affordable = _PARTIAL_BYTES // (sums * item_bytes)
+    slices = max(1, min(tiling.lane_groups * bands, _TASKS // blocks, affordable))
     return Blocking(groups, filters, channels, filter_blocks, channel_blocks, bands, slices)
+
+
+@inner_kernel
+def _part(number, parts, total):
+    """First and size of part ``number`` of ``total`` things in ``parts`` parts."""
+    first = number * total // parts
+    return first, (number + 1) * total // parts - first
 
 
 @inner_kernel(inline="always")
 def _sum_band(
-    images, used, maps, map_step, taps, positions, partial, filters, channels, band_rows, rows, columns, tiling
+    images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
     """Add to a block of the gradient what one packed band contributes::
 
-        for f in range(filters):
-            for row tap, channel, column tap:
-                for y in range(band_rows): for x in range(tiling.columns): for lane in range(lanes):
-                    partial[row tap, channel, column tap, f] += (
-                        maps[f, y, x, lane] * images[channel, y + row tap, x + column tap, lane]
+        for point: for f in range(filters):
+            for row tap, channel, read:
+                for y in range(band_rows): for tile in range(reads.tiles): for lane in range(lanes):
+                    partial[point, row tap, channel, read, f] += (
+                        maps[f, point, y, tile, lane] * images[channel, y + row tap, tile + read, point, lane]
                     )
 
     Row taps leave out the rows where they meet only padding. Floor: a multiply-add of a vector for each trip of the
     nest but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
-    Measured on one core of a Zen 5 EPYC, float32, as a fraction of the 273 GFLOP/s of a register block: 0.67 for
-    cifar2, 0.84 for cifar3, 0.58 for alex1, 0.54 for lenet2, 0.15 for lenet1.
     """
-    row_size = channels * columns.taps.size
-    first = 0
-    while first < filters:
-        count = block_filters(filters - first)
-        tap_blocks = ceil_div(row_size, MOST_COLUMNS[count])
-        for r in range(rows.taps.size):
-            offset = rows.offsets[r] - rows.first
-            start, stop = 0, band_rows
-            while start < stop and not used[start * rows.in_step + offset]:
-                start += 1
-            while start < stop and not used[(stop - 1) * rows.in_step + offset]:
-                stop -= 1
-            for c in range(tap_blocks):
-                tap = c * row_size // tap_blocks
-                filter_grad_block(
-                    count, (c + 1) * row_size // tap_blocks - tap,
-                    images, taps, r * row_size + tap, positions, start * tiling.columns, stop * tiling.columns,
-                    maps, first * map_step, map_step,
-                    partial, (r * row_size + tap) * filters + first, filters,
-                )  # fmt: skip
-        first += count
+    map_step, point_step, plane_step = steps
+    row_size = channels * reads.offsets.size
+    for point in range(reads.points):
+        first = 0
+        while first < filters:
+            count = block_filters(filters - first)
+            tap_blocks = ceil_div(row_size, MOST_COLUMNS[count])
+            for r in range(rows.taps.size):
+                offset = rows.offsets[r] - rows.first
+                start, stop = 0, band_rows
+                while start < stop and not used[start * rows.in_step + offset]:
+                    start += 1
+                while start < stop and not used[(stop - 1) * rows.in_step + offset]:
+                    stop -= 1
+                for c in range(tap_blocks):
+                    tap, size = _part(c, tap_blocks, row_size)
+                    filter_grad_block(
+                        count, size, images, point * plane_step, taps, r * row_size + tap,
+                        positions, start * reads.tiles, stop * reads.tiles,
+                        maps, first * map_step + point * point_step, map_step,
+                        partial, ((point * rows.taps.size + r) * row_size + tap) * filters + first, filters,
+                    )  # fmt: skip
+            first += count
+
+
+@inner_kernel
+def _list_taps(channels, image_step, lanes, rows, reads):
+    """Where in packed images each tap's product with the first tile of the first row is."""
+    taps = np.empty((rows.taps.size, channels, reads.offsets.size), np.int64)
+    for r in range(rows.taps.size):
+        for channel in range(channels):
+            for read in range(reads.offsets.size):
+                row = rows.offsets[r] - rows.first
+                taps[r, channel, read] = channel * image_step + (row * reads.row_vectors + reads.offsets[read]) * lanes
+    return taps.ravel()
+
+
+@inner_kernel
+def _list_positions(most_rows, lanes, rows, reads):
+    """How far in packed images each tile is from the first tile of the first row."""
+    positions = np.empty((most_rows, reads.tiles), np.int64)
+    for y in range(most_rows):
+        for tile in range(reads.tiles):
+            positions[y, tile] = (y * rows.in_step * reads.row_vectors + tile * reads.tile_step) * lanes
+    return positions.ravel()
+
+
+@inner_kernel
+def _pack_maps(maps, tiles, rows, columns, row, reads, tile_columns, channel, channels, packed, at, steps, raw, runs):
+    """Pack one row of all lanes' tiles of the maps, as ``reads`` transforms them."""
+    map_step, point_step, _ = steps
+    lanes = VECTOR_BYTES // maps.itemsize
+    width = reads.tiles * reads.outputs
+    aim_at_inputs(maps, tiles, rows, columns, row, tile_columns, runs)
+    for c in range(channels):
+        shift = (channel + c) * maps.strides[1]
+        if reads.points == 1:
+            pack_columns(maps, shift, width, packed, at + c * map_step, runs)
+        else:
+            pack_columns(maps, shift, width, raw, 0, runs)
+            transform_maps(
+                reads.form, raw, 0, lanes, reads.outputs * lanes,
+                packed, at + c * map_step, point_step, lanes, reads.tiles,
+            )  # fmt: skip
 
 
 @inner_kernel(inline="always")
-def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, columns, tiling, blocking):
+def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking):
     """One slice of all bands, for one block of filters and channels; ``partial`` is set to their sum."""
     block, part = divmod(task, blocking.slices)
     block, channel_block = divmod(block, blocking.channel_blocks)
     group, filter_block = divmod(block, blocking.filter_blocks)
-    first_filter = filter_block * blocking.filters // blocking.filter_blocks
-    filters = (filter_block + 1) * blocking.filters // blocking.filter_blocks - first_filter
-    first_channel = channel_block * blocking.channels // blocking.channel_blocks
-    channels = (channel_block + 1) * blocking.channels // blocking.channel_blocks - first_channel
+    first_filter, filters = _part(filter_block, blocking.filter_blocks, blocking.filters)
+    first_channel, channels = _part(channel_block, blocking.channel_blocks, blocking.channels)
 
     lanes = VECTOR_BYTES // images.itemsize
-    width = inputs_read(columns, tiling.columns)
     most_rows = ceil_div(tiling.rows, blocking.bands)
     most_in_rows = inputs_read(rows, most_rows)
-    image_step, map_step = most_in_rows * width * lanes, most_rows * tiling.columns * lanes
+    image_step = most_in_rows * reads.row_vectors * lanes
+    point_step = most_rows * reads.tiles * lanes
+    steps = (reads.points * point_step, point_step, reads.places * lanes)
     map_rows, map_columns = plain_axis(maps.shape[2]), plain_axis(maps.shape[3])
     tiles, runs, used = new_tiles(lanes), new_runs(lanes), np.empty(most_in_rows, np.bool_)
-
-    taps = np.empty((rows.taps.size, channels, columns.taps.size), np.int64)
-    for r in range(rows.taps.size):
-        for channel in range(channels):
-            for c in range(columns.taps.size):
-                row, column = rows.offsets[r] - rows.first, columns.offsets[c] - columns.first
-                taps[r, channel, c] = channel * image_step + (row * width + column) * lanes
-    positions = np.empty((most_rows, tiling.columns), np.int64)
-    for y in range(most_rows):
-        for x in range(tiling.columns):
-            positions[y, x] = (y * rows.in_step * width + x * columns.in_step) * lanes
+    taps = _list_taps(channels, image_step, lanes, rows, reads)
+    positions = _list_positions(most_rows, lanes, rows, reads)
+    raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
 
     partial[:] = 0
     units = tiling.lane_groups * blocking.bands
     for unit in range(part * units // blocking.slices, (part + 1) * units // blocking.slices):
         lane_group, band = divmod(unit, blocking.bands)
         place_tiles(tiling, lane_group, tiles)
-        first_row = band * tiling.rows // blocking.bands
-        band_rows = (band + 1) * tiling.rows // blocking.bands - first_row
+        first_row, band_rows = _part(band, blocking.bands, tiling.rows)
         for y in range(inputs_read(rows, band_rows)):
             used[y] = pack_row(
-                images, tiles, rows, columns, first_row * rows.in_step + y, width,
+                images, tiles, rows, columns, first_row * rows.in_step + y, reads,
                 group * blocking.channels + first_channel, channels,
-                packed_images, y * width * lanes, image_step, runs,
+                packed_images, y * reads.row_vectors * lanes, image_step, raw, runs,
             )  # fmt: skip
         for y in range(band_rows):
-            pack_row(
-                maps, tiles, map_rows, map_columns, first_row + y, tiling.columns,
+            _pack_maps(
+                maps, tiles, map_rows, map_columns, first_row + y, reads, tiling.columns,
                 group * blocking.filters + first_filter, filters,
-                packed_maps, y * tiling.columns * lanes, map_step, runs,
+                packed_maps, y * reads.tiles * lanes, steps, raw, runs,
             )  # fmt: skip
         _sum_band(
-            packed_images, used, packed_maps, map_step, taps.ravel(), positions.ravel(), partial,
-            filters, channels, band_rows, rows, columns, tiling,
-        )  # fmt: skip
+            packed_images, used, packed_maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
+        )
 
 
 def _tasks_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
     blocking = types.NamedUniTuple(types.intp, 7, Blocking)
-    return images, images, number[:, ::1], AXIS, AXIS, TILING, blocking
+    return images, images, number[:, ::1], AXIS, AXIS, READS, TILING, blocking
 
 
 @chunked(_tasks_signature)
 @inner_kernel
-def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, tiling, blocking):
+def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tiling, blocking):
     """Chunk ``chunk`` of all tasks."""
     most_rows = ceil_div(tiling.rows, blocking.bands)
     most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
     most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
-    in_size = inputs_read(rows, most_rows) * inputs_read(columns, tiling.columns)
-    packed_images = vectors(most_channels * in_size, images)
-    packed_maps = vectors(most_filters * most_rows * tiling.columns, images)
+    packed_images = vectors(most_channels * inputs_read(rows, most_rows) * reads.row_vectors, images)
+    packed_maps = vectors(most_filters * most_rows * reads.tiles * reads.points, images)
     tasks = partials.shape[0]
     for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
-        _sum_task(task, images, maps, partials[task], packed_images, packed_maps, rows, columns, tiling, blocking)
+        _sum_task(
+            task, images, maps, partials[task], packed_images, packed_maps, rows, columns, reads, tiling, blocking
+        )
 
 
 @inner_kernel
-def _add_slices(partials, blocking, gradient):
-    """Add the slices of each block, in order, into ``gradient`` (filters, channels, rows, columns)."""
-    row_taps, column_taps = gradient.shape[2:]
-    for task in range(partials.shape[0]):
-        block, channel_block = divmod(task // blocking.slices, blocking.channel_blocks)
-        group, filter_block = divmod(block, blocking.filter_blocks)
-        first_filter = filter_block * blocking.filters // blocking.filter_blocks
-        last_filter = (filter_block + 1) * blocking.filters // blocking.filter_blocks
-        first_channel = channel_block * blocking.channels // blocking.channel_blocks
-        last_channel = (channel_block + 1) * blocking.channels // blocking.channel_blocks
+def _add_slices(partials, blocking, reads, gradient):
+    """Add the slices of each block, in order, and turn the sums into ``gradient`` (filters, channels, rows, columns)."""
+    row_taps = gradient.shape[2]
+    matrix = FILTER_MATRICES[reads.form]
+    for block in range(partials.shape[0] // blocking.slices):
+        total = partials[block * blocking.slices]
+        for part in range(1, blocking.slices):
+            total += partials[block * blocking.slices + part]
+        group_and_filters, channel_block = divmod(block, blocking.channel_blocks)
+        group, filter_block = divmod(group_and_filters, blocking.filter_blocks)
+        first_filter, filters = _part(filter_block, blocking.filter_blocks, blocking.filters)
+        first_channel, channels = _part(channel_block, blocking.channel_blocks, blocking.channels)
+        first_filter += group * blocking.filters
+        point_step = row_taps * channels * reads.offsets.size * filters
         at = 0
         for r in range(row_taps):
-            for channel in range(first_channel, last_channel):
-                for c in range(column_taps):
-                    for f in range(first_filter, last_filter):
-                        gradient[group * blocking.filters + f, channel, r, c] += partials[task, at]
-                        at += 1
+            for channel in range(first_channel, first_channel + channels):
+                for read in range(reads.offsets.size):
+                    for tap in range(reads.taps.shape[1]):
+                        column = reads.taps[read, tap]
+                        if column < 0:
+                            continue
+                        for f in range(filters):
+                            value = 0.0
+                            for point in range(reads.points):
+                                value += matrix[point, tap] * total[at + point * point_step + f]
+                            gradient[first_filter + f, channel, r, column] = value
+                    at += filters
 
 
 def _pass_signature(number):
@@ -221,14 +279,16 @@ def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
     columns = correlation_axis(maps.shape[3], images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
     lanes = VECTOR_BYTES // images.itemsize
     tiling = choose_tiling(images.shape[0], lanes, rows, columns, 1, count // groups)
-    blocking = _choose_blocking(groups, count // groups, channels, rows, columns, tiling)
+    reads = choose_reads(rows, columns, tiling.columns, channels, count // groups, images.itemsize)
+    blocking = _choose_blocking(groups, count // groups, channels, rows, reads, tiling, images.itemsize)
     most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
     most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
     tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
-    partials = np.empty((tasks, most_filters * most_channels * row_taps * column_taps), images.dtype)
+    sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
+    partials = np.empty((tasks, sums), images.dtype)
     threads = useful_threads(maps.size * channels * row_taps * column_taps)
-    _sum_tasks(threads, images, maps, partials, rows, columns, tiling, blocking)
-    _add_slices(partials, blocking, gradient)
+    _sum_tasks(threads, images, maps, partials, rows, columns, reads, tiling, blocking)
+    _add_slices(partials, blocking, reads, gradient)
 
 
 @kernel

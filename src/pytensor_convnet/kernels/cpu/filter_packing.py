@@ -1,11 +1,17 @@
 """Filters in the order in which a correlation's register blocks read them."""
 
+from typing import NamedTuple
+
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel
-from pytensor_convnet.kernels.cpu.packing import block_filters
+from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
+from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES
+from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 
 
 def _view(context, builder, array_type, given, shape, strides):
@@ -58,26 +64,84 @@ def swap_roles(typing_context, filters):
     return filters(filters), codegen
 
 
-@inner_kernel
-def pack_filters(filters, rows, columns, packed):
-    """Write filters ``(groups, filters, channels, rows, columns)`` in the order in which register blocks read
-    them::
+class FilterOrder(NamedTuple):
+    """Where packed filters are. The order is that in which register blocks read them::
 
-        for group: for row_phase: for column_phase: for block of filters:
-            for row tap: for channel: for column tap: for filter in block
+    for group: for row phase: for column phase: for point: for block of filters:
+        for row tap: for channel: for read: for filter in block
     """
-    groups, count, channels = filters.shape[:3]
-    at = 0
-    for group in range(groups):
-        for row_phase in range(rows.out_step):
-            for column_phase in range(columns.out_step):
-                first = 0
-                while first < count:
-                    stop = first + block_filters(count - first)
-                    for r in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
-                        for channel in range(channels):
-                            for c in columns.taps[columns.starts[column_phase] : columns.starts[column_phase + 1]]:
-                                for f in range(first, stop):
-                                    packed[at] = filters[group, f, channel, r, c]
-                                    at += 1
-                    first = stop
+
+    groups: int
+    filters: int
+    channels: int
+
+
+@inner_kernel
+def packed_filters_size(rows, reads, order):
+    """Numbers in all packed filters."""
+    return order.groups * order.filters * order.channels * rows.taps.size * reads.offsets.size * reads.points
+
+
+@inner_kernel
+def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order):
+    """Where the filters of a group and phases begin, for one point."""
+    row_taps = rows.starts[row_phase + 1] - rows.starts[row_phase]
+    number_of_reads = reads.first[column_phase + 1] - reads.first[column_phase]
+    in_row = reads.points * reads.offsets.size
+    earlier = (group * rows.taps.size + rows.starts[row_phase]) * in_row
+    earlier += row_taps * (reads.points * reads.first[column_phase] + point * number_of_reads)
+    return earlier * order.filters * order.channels
+
+
+@inner_kernel
+def _pack_block(filters, group, first, count, rows, reads, order, packed):
+    """Transform and pack one block of filters."""
+    taps = reads.taps.shape[1]
+    matrix = FILTER_MATRICES[reads.form]
+    numbers = np.zeros((taps, MOST_FILTERS))
+    for row_phase in range(rows.out_step):
+        for column_phase in range(reads.first.size - 1):
+            begin, end = reads.first[column_phase], reads.first[column_phase + 1]
+            step = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels * (end - begin)
+            at = packed_filters_at(group, row_phase, column_phase, 0, rows, reads, order) + first * step
+            for row_tap in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
+                for channel in range(order.channels):
+                    for read in range(begin, end):
+                        for tap in range(taps):
+                            column = reads.taps[read, tap]
+                            for f in range(count):
+                                value = filters[group, first + f, channel, row_tap, column] if column >= 0 else 0
+                                numbers[tap, f] = value
+                        for point in range(reads.points):
+                            place = at + point * order.filters * step
+                            for f in range(count):
+                                total = 0.0
+                                for tap in range(taps):
+                                    total += matrix[point, tap] * numbers[tap, f]
+                                packed[place + f] = total
+                        at += count
+
+
+def _pack_signature(number):
+    filters = types.Array(number, 5, "A", readonly=True)
+    return filters, AXIS, READS, types.NamedUniTuple(types.intp, 3, FilterOrder), number[::1]
+
+
+@chunked(_pack_signature)
+@inner_kernel
+def pack_filters(chunk, chunks, filters, rows, reads, order, packed):
+    """Write chunk ``chunk`` of filters ``(groups, filters, channels, rows, columns)``, transformed, to ``packed``."""
+    blocks = 0
+    first = 0
+    while first < order.filters:
+        first += block_filters(order.filters - first)
+        blocks += 1
+    number = 0
+    for group in range(order.groups):
+        first = 0
+        while first < order.filters:
+            count = block_filters(order.filters - first)
+            if number * chunks // (blocks * order.groups) == chunk:
+                _pack_block(filters, group, first, count, rows, reads, order, packed)
+            first += count
+            number += 1

@@ -17,8 +17,9 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, scatter_lanes
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _BAND_BYTES = 640 * 1024
@@ -199,95 +200,79 @@ def place_tiles(tiling, lane_group, tiles):
 
 
 @inner_kernel
-def pack_row(source, tiles, rows, columns, row, width, channel, channels, packed, packed_at, channel_step, runs):
-    """Pack one row of all lanes' tiles, all ``channels`` from ``channel`` on; whether any of it is image::
-
-        for c in range(channels):
-            for column in range(width):
-                for lane in range(lanes):
-                    y = tiles.rows[lane] * rows.in_step + rows.first + row
-                    x = tiles.columns[lane] * columns.in_step + columns.first + column
-                    packed[packed_at + c * channel_step + column * lanes + lane] = (
-                        source[tiles.images[lane], channel + c, y, x]  # 0 outside of the image
-                    )
-
-    Floor: read and write ``channels * width`` vectors. Where images lie side by side (c01b) that is all there is
-    to do; where columns do (bc01), a square of lanes by lanes numbers takes some 200 instructions; any other
-    strides are read number by number. `runs` is memory to work in.
-    """
-    lanes = VECTOR_BYTES // source.itemsize
+def aim_at_inputs(source, tiles, rows, columns, row, width, runs):
+    """Set ``runs`` to one row of all lanes' tiles, counted from the first that the tiles read; whether any is image."""
     steps = source.strides
-    some, lowest, highest = False, width, 0
-    for lane in range(lanes):
+    some = False
+    for lane in range(tiles.images.size):
         y = tiles.rows[lane] * rows.in_step + rows.first + row
         x = tiles.columns[lane] * columns.in_step + columns.first
         exists = tiles.images[lane] >= 0 and 0 <= y < rows.inputs
         runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
-        runs.lows[lane] = -x
-        runs.highs[lane] = columns.inputs - x if exists else runs.lows[lane]
-        if exists:
-            some = True
-            lowest, highest = min(lowest, max(-x, 0)), max(highest, min(columns.inputs - x, width))
-    if highest < lowest:
-        lowest = highest = width
-    neighbours = steps[0] == source.itemsize and tiles.images[0] >= 0
-    for lane in range(lanes):
-        neighbours &= tiles.images[lane] == tiles.images[0] + lane and runs.lows[lane] == runs.lows[0]
-        neighbours &= runs.starts[lane] == runs.starts[0] + lane * source.itemsize
-    for c in range(channels):
-        at, shift = packed_at + c * channel_step, (channel + c) * steps[1]
-        packed[at : at + lowest * lanes] = 0
-        packed[at + highest * lanes : at + width * lanes] = 0
-        if neighbours:
-            start = runs.starts[0] + shift + lowest * steps[3]
-            copy_vectors(source, start, steps[3], packed, at + lowest * lanes, highest - lowest)
-        elif steps[3] == source.itemsize:
-            for column in range(lowest, highest, lanes):
-                gather_lanes(
-                    source,
-                    shift + column * steps[3],
-                    runs.starts,
-                    runs.lows,
-                    runs.highs,
-                    column,
-                    packed,
-                    at + column * lanes,
-                    min(lanes, highest - column),
-                )
-        else:
-            packed[at + lowest * lanes : at + highest * lanes] = 0
-            for lane in range(lanes):
-                y = tiles.rows[lane] * rows.in_step + rows.first + row
-                x = tiles.columns[lane] * columns.in_step + columns.first
-                for column in range(max(runs.lows[lane], 0), min(runs.highs[lane], width)):
-                    value = source[tiles.images[lane], channel + c, y, x + column]
-                    packed[at + column * lanes + lane] = value
+        runs.lows[lane] = max(0, min(width, -x)) if exists else 0
+        runs.highs[lane] = max(0, min(width, columns.inputs - x)) if exists else 0
+        some |= exists
     return some
 
 
 @inner_kernel
-def aim_at_row(out, tiles, rows, columns, tile_columns, base, phase, runs):
-    """Set ``runs`` to row ``base * out_step + phase`` of the lanes' tiles in ``out``, channel 0."""
-    steps = out.strides
-    for lane in range(tiles.images.size):
-        y = (tiles.rows[lane] + base) * rows.out_step + phase
-        x = tiles.columns[lane] * columns.out_step
-        exists = tiles.images[lane] >= 0 and y < rows.outputs
-        runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3]
-        runs.highs[lane] = min(columns.outputs - x, tile_columns * columns.out_step) if exists else 0
+def pack_columns(source, shift, width, packed, packed_at, runs):
+    """Pack the row that ``runs`` aims at, ``shift`` bytes further on::
+
+        for column in range(width):
+            for lane in range(lanes):
+                inside = runs.lows[lane] <= column < runs.highs[lane]
+                byte = runs.starts[lane] + shift + column * source.strides[3]
+                packed[packed_at + column * lanes + lane] = source[byte] if inside else 0
+
+    Floor: read and write ``width`` vectors. Where images lie side by side (c01b) that is all there is to do; where
+    columns do (bc01), a square of lanes by lanes numbers takes some 100 instructions; any other strides are read
+    number by number.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    step = source.strides[3]
+    lowest, highest, alike = width, 0, True
+    for lane in range(lanes):
+        if runs.lows[lane] < runs.highs[lane]:
+            lowest, highest = min(lowest, runs.lows[lane]), max(highest, runs.highs[lane])
+        alike &= runs.lows[lane] == runs.lows[0] and runs.highs[lane] == runs.highs[0]
+        alike &= runs.starts[lane] == runs.starts[0] + lane * source.itemsize
+    highest = max(highest, lowest)
+    packed[packed_at : packed_at + lowest * lanes] = 0
+    packed[packed_at + highest * lanes : packed_at + width * lanes] = 0
+    if alike and source.strides[0] == source.itemsize:
+        start = runs.starts[0] + shift + lowest * step
+        copy_vectors(source, start, step, packed, packed_at + lowest * lanes, highest - lowest)
+    elif step == source.itemsize:
+        for column in range(lowest, highest, lanes):
+            gather_lanes(
+                source, shift + column * step, runs.starts, runs.lows, runs.highs, column,
+                packed, packed_at + column * lanes, min(lanes, highest - column),
+            )  # fmt: skip
+    else:
+        numbers_to_lanes(source, shift, step, runs.starts, runs.lows, runs.highs, packed, packed_at, lowest, highest)
 
 
 @inner_kernel
-def unpack_row(packed, packed_at, width, out, channel, runs):
-    """Write ``width`` columns of packed outputs to the row of ``out`` that ``runs`` aims at."""
-    lanes = VECTOR_BYTES // out.itemsize
-    for column in range(0, width, lanes):
-        scatter_lanes(
-            packed,
-            packed_at + column * lanes,
-            out,
-            channel * out.strides[1] + column * out.strides[3],
-            runs.starts,
-            runs.highs,
-            column,
-        )
+def pack_row(
+    source, tiles, rows, columns, row, reads, channel, channels, packed, packed_at, channel_step, raw, runs
+):  # fmt: skip
+    """Pack one row of all lanes' tiles, all ``channels`` from ``channel`` on, as ``reads`` wants it; whether any of
+    it is image. ``raw`` is memory for a row of one channel, ``runs`` to work in.
+    """
+    lanes = VECTOR_BYTES // source.itemsize
+    some = aim_at_inputs(source, tiles, rows, columns, row, reads.width, runs)
+    for c in range(channels):
+        at, shift = packed_at + c * channel_step, (channel + c) * source.strides[1]
+        if not some:
+            packed[at : at + reads.row_vectors * lanes] = 0
+        elif reads.points == 1:
+            pack_columns(source, shift, reads.width, packed, at, runs)
+        else:
+            pack_columns(source, shift, reads.width, raw, 0, runs)
+            for start in range(reads.starts):
+                transform_inputs(
+                    reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
+                    packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes, reads.places,
+                )  # fmt: skip
+    return some

@@ -14,6 +14,7 @@ from pytensor_convnet.kernels.cpu.simd import (
     array_data,
     define_function,
     element_type,
+    int1,
     int64,
     load_vector,
     offset_pointer,
@@ -46,8 +47,10 @@ def _call_for_size(builder, filters, columns, function_for, arguments):
     builder.position_at_end(done)
 
 
-def _accumulate(builder, vector, filters, columns, start, stop, operands):
+def _accumulate(builder, vector, filters, columns, start, stop, operands, initial=None):
     """Emit ``for k in range(start, stop): sums[f][x] += left[f] * right[x]``; return the sums.
+
+    They begin with ``initial[f * columns + x]``, by default with zero.
 
     ``operands(k)`` emits the loads of a step and returns ``left`` and ``right``. `fmuladd` is one instruction
     where the host has it.
@@ -55,7 +58,7 @@ def _accumulate(builder, vector, filters, columns, start, stop, operands):
     multiply_add = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.{vector_suffix(vector)}"
     )
-    zero = ir.Constant(vector, None)
+    initial = initial or [ir.Constant(vector, None)] * (filters * columns)
     before = builder.block
     loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
     builder.cbranch(builder.icmp_signed("<", start, stop), loop, end)
@@ -71,16 +74,16 @@ def _accumulate(builder, vector, filters, columns, start, stop, operands):
     for f in range(filters):
         for x in range(columns):
             total = builder.call(multiply_add, [left[f], right[x], sums[f][x]])
-            sums[f][x].add_incoming(zero, before)
+            sums[f][x].add_incoming(initial[f * columns + x], before)
             sums[f][x].add_incoming(total, loop)
             totals.append(total)
     builder.cbranch(builder.icmp_signed("<", following, stop), loop, end)
 
     builder.position_at_end(end)
     results = []
-    for total in totals:
+    for total, start_value in zip(totals, initial):
         result = builder.phi(vector)
-        result.add_incoming(zero, before)
+        result.add_incoming(start_value, before)
         result.add_incoming(total, loop)
         results.append(result)
     return [results[f * columns : (f + 1) * columns] for f in range(filters)]
@@ -93,11 +96,32 @@ def _correlation_function(module, element, filters, columns):
     """The loop of `correlate_block` for one size of block."""
     vector, pointer = vector_type(element), element.as_pointer()
     name = f"pytensor_convnet.correlate_{vector_suffix(vector)}_{filters}x{columns}"
-    arguments = [pointer, int64.as_pointer(), int64, int64, pointer, pointer, int64, int64]
+    arguments = [pointer, int64.as_pointer(), int64, int64, pointer, pointer, int64, int64, int1]
     function, builder = define_function(module, name, arguments)
     if builder is None:
         return function
-    images, offsets, count, column_step, weights, out, filter_step, out_step = function.args
+    images, offsets, count, column_step, weights, out, filter_step, out_step, onto = function.args
+    places = [
+        offset_pointer(
+            builder, out, builder.add(builder.mul(filter_step, int64(f)), builder.mul(out_step, int64(x)))
+        )
+        for f in range(filters)
+        for x in range(columns)
+    ]
+    fresh, old, begin = (builder.append_basic_block(label) for label in ("fresh", "old", "begin"))
+    builder.cbranch(onto, old, fresh)
+    with builder.goto_block(fresh):
+        builder.branch(begin)
+    with builder.goto_block(old):
+        earlier = [load_vector(builder, vector, place) for place in places]
+        builder.branch(begin)
+    builder.position_at_end(begin)
+    initial = []
+    for value in earlier:
+        phi = builder.phi(vector)
+        phi.add_incoming(ir.Constant(vector, None), fresh)
+        phi.add_incoming(value, old)
+        initial.append(phi)
 
     def operands(k):
         first = offset_pointer(builder, images, builder.load(offset_pointer(builder, offsets, k)))
@@ -109,11 +133,10 @@ def _correlation_function(module, element, filters, columns):
         left = [splat(builder, builder.load(offset_pointer(builder, row, int64(f))), vector) for f in range(filters)]
         return left, right
 
-    sums = _accumulate(builder, vector, filters, columns, int64(0), count, operands)
+    sums = _accumulate(builder, vector, filters, columns, int64(0), count, operands, initial)
     for f in range(filters):
-        row = offset_pointer(builder, out, builder.mul(filter_step, int64(f)))
         for x in range(columns):
-            store_vector(builder, sums[f][x], offset_pointer(builder, row, builder.mul(out_step, int64(x))))
+            store_vector(builder, sums[f][x], places[f * columns + x])
     builder.ret_void()
     return function
 
@@ -135,12 +158,13 @@ def correlate_block(
     out_at,
     filter_step,
     out_step,
+    onto,
 ):
     """A register block of a correlation, ``filters`` by ``columns`` vectors::
 
         for f in range(filters):
             for x in range(columns):
-                out[out_at + f * filter_step + x * out_step] = sum(
+                out[out_at + f * filter_step + x * out_step] = (that if onto else 0) + sum(
                     images[images_at + offsets[offsets_at + k] + x * column_step]
                     * weights[weights_at + k * filters + f]
                     for k in range(count)
@@ -151,11 +175,11 @@ def correlate_block(
     integer = types.intp
     signature = types.void(
         integer, integer, images, integer, offsets, integer, integer, integer,
-        weights, integer, out, integer, integer, integer,
+        weights, integer, out, integer, integer, integer, types.boolean,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
-        f, x, images, images_at, offsets, offsets_at, count, step, weights, weights_at, out, out_at, *steps = arguments
+        f, x, images, images_at, offsets, offsets_at, count, step, weights, weights_at, out, out_at, *rest = arguments
         data = {
             place: offset_pointer(builder, array_data(context, builder, signature.args[place], array), start)
             for place, array, start in (
@@ -171,7 +195,7 @@ def correlate_block(
             f,
             x,
             lambda filters, columns: _correlation_function(builder.module, element, filters, columns),
-            [data[2], data[4], count, step, data[8], data[10], *steps],
+            [data[2], data[4], count, step, data[8], data[10], *rest],
         )
         return context.get_dummy_value()
 
@@ -241,6 +265,7 @@ def filter_grad_block(
     filters,
     columns,
     images,
+    images_at,
     taps,
     taps_at,
     positions,
@@ -258,7 +283,7 @@ def filter_grad_block(
         for x in range(columns):
             for f in range(filters):
                 out[out_at + x * tap_step + f] += sum(
-                    images[taps[taps_at + x] + positions[k]] * maps[maps_at + f * filter_step + k * lanes]
+                    images[images_at + taps[taps_at + x] + positions[k]] * maps[maps_at + f * filter_step + k * lanes]
                     for k in range(start, stop)
                 )
 
@@ -266,21 +291,21 @@ def filter_grad_block(
     """
     integer = types.intp
     signature = types.void(
-        integer, integer, images, taps, integer, positions, integer, integer,
+        integer, integer, images, integer, taps, integer, positions, integer, integer,
         maps, integer, integer, out, integer, integer,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
-        f, x, images, taps, taps_at, positions, start, stop, maps, maps_at, filter_step, out, out_at, step = arguments
-        zero = int64(0)
+        f, x, images, images_at, taps, taps_at, positions, start, stop, *rest = arguments
+        maps, maps_at, filter_step, out, out_at, step = rest
         data = {
             place: offset_pointer(builder, array_data(context, builder, signature.args[place], array), at)
             for place, array, at in (
-                (2, images, zero),
-                (3, taps, taps_at),
-                (5, positions, zero),
-                (8, maps, maps_at),
-                (11, out, out_at),
+                (2, images, images_at),
+                (4, taps, taps_at),
+                (6, positions, int64(0)),
+                (9, maps, maps_at),
+                (12, out, out_at),
             )
         }
         element = element_type(signature.args[2])
@@ -289,7 +314,7 @@ def filter_grad_block(
             f,
             x,
             lambda filters, columns: _filter_grad_function(builder.module, element, filters, columns),
-            [data[2], data[3], data[5], start, stop, data[8], filter_step, data[11], step],
+            [data[2], data[4], data[6], start, stop, data[9], filter_step, data[12], step],
         )
         return context.get_dummy_value()
 

@@ -220,50 +220,162 @@ def copy_vectors(typing_context, source, start, step, packed, packed_at, count):
     return signature, codegen
 
 
-def _scatter_function(module, element):
-    """The instructions of `scatter_lanes`."""
-    vector, bytes_pointer, integers = vector_type(element), ir.IntType(8).as_pointer(), int64.as_pointer()
+@intrinsic
+def numbers_to_lanes(typing_context, source, shift, step, starts, lows, highs, packed, packed_at, first, last):
+    """Read columns that are ``step`` bytes apart, number by number::
+
+    for lane in range(lanes):
+        for column in range(first, last):
+            inside = lows[lane] <= column < highs[lane]
+            byte = shift + starts[lane] + column * step
+            packed[packed_at + column * lanes + lane] = source[byte] if inside else 0
+    """
+    integer = types.intp
+    signature = types.void(
+        source, integer, integer, starts, lows, highs, packed, integer, integer, integer
+    )  # fmt: skip
+
+    def codegen(context, builder, signature, arguments):
+        source, shift, step, starts, lows, highs, packed, packed_at, first, last = arguments
+        types_ = signature.args
+        element = element_type(types_[0])
+        lanes = vector_type(element).count
+        data = array_data(context, builder, types_[0], source)
+        data = offset_pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), shift)
+        packed = offset_pointer(builder, array_data(context, builder, types_[6], packed), packed_at)
+        tables = [
+            array_data(context, builder, type_, table) for type_, table in zip(types_[3:6], (starts, lows, highs))
+        ]
+        with cgutils.for_range(builder, int64(lanes)) as lane:
+            start, low, high = (builder.load(offset_pointer(builder, table, lane.index)) for table in tables)
+            with cgutils.for_range(builder, last, start=first) as column:
+                place = builder.add(builder.mul(column.index, int64(lanes)), lane.index)
+                place = offset_pointer(builder, packed, place)
+                builder.store(ir.Constant(element, 0.0), place)
+                above = builder.icmp_signed("<=", low, column.index)
+                inside = builder.and_(above, builder.icmp_signed("<", column.index, high))
+                with builder.if_then(inside):
+                    byte = builder.add(start, builder.mul(column.index, step))
+                    number = builder.bitcast(offset_pointer(builder, data, byte), element.as_pointer())
+                    builder.store(builder.load(number), place)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _turn_function(module, element):
+    """The instructions of `turn_lanes`."""
+    vector, pointer = vector_type(element), element.as_pointer()
     lanes = vector.count
-    arguments = [element.as_pointer(), bytes_pointer, integers, integers, int64]
-    function, builder = define_function(module, f"pytensor_convnet.scatter_{vector_suffix(vector)}", arguments)
+    arguments = [pointer, pointer, int64]
+    function, builder = define_function(module, f"pytensor_convnet.turn_{vector_suffix(vector)}", arguments)
     if builder is None:
         return function
-    packed, target, starts, highs, first = function.args
-    masked_store = _masked(module, "store", vector)
+    packed, target, step = function.args
     columns = [
         load_vector(builder, vector, offset_pointer(builder, packed, int64(column * lanes))) for column in range(lanes)
     ]
     for lane, values in enumerate(_transpose(builder, columns)):
-        start, high = (builder.load(offset_pointer(builder, table, int64(lane))) for table in (starts, highs))
-        mask = _between(builder, int64(0), builder.sub(high, first), lanes)
-        pointer = builder.bitcast(offset_pointer(builder, target, start), vector.as_pointer())
-        builder.call(masked_store, [values, pointer, int32(element_bytes(element)), mask])
+        store_vector(builder, values, offset_pointer(builder, target, builder.mul(step, int64(lane))))
     builder.ret_void()
     return function
 
 
 @intrinsic
-def scatter_lanes(typing_context, packed, packed_at, target, shift, starts, highs, first):
-    """Write vectors as a run of columns to each lane's image, the reverse of `gather_lanes`::
+def turn_lanes(typing_context, packed, packed_at, target, target_at, step):
+    """Write as many vectors as there are lanes as a run of numbers for each lane::
 
-    for column in range(first, first + lanes):
+    for column in range(lanes):
         for lane in range(lanes):
-            if column < highs[lane]:
-                byte = shift + starts[lane] + (column - first) * itemsize
-                target[byte] = packed[packed_at + (column - first) * lanes + lane]
+            target[target_at + lane * step + column] = packed[packed_at + column * lanes + lane]
     """
     integer = types.intp
-    signature = types.void(packed, integer, target, integer, starts, highs, integer)
+    signature = types.void(packed, integer, target, integer, integer)
 
     def codegen(context, builder, signature, arguments):
-        packed, packed_at, target, shift, starts, highs, first = arguments
-        types_ = signature.args
-        data = array_data(context, builder, types_[2], target)
-        data = offset_pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), shift)
-        packed = offset_pointer(builder, array_data(context, builder, types_[0], packed), packed_at)
-        tables = [array_data(context, builder, type_, table) for type_, table in zip(types_[4:6], (starts, highs))]
-        function = _scatter_function(builder.module, element_type(types_[0]))
-        builder.call(function, [packed, data, *tables, first])
+        packed, packed_at, target, target_at, step = arguments
+        packed = offset_pointer(builder, array_data(context, builder, signature.args[0], packed), packed_at)
+        target = offset_pointer(builder, array_data(context, builder, signature.args[2], target), target_at)
+        builder.call(_turn_function(builder.module, element_type(signature.args[0])), [packed, target, step])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _copy_function(module, element):
+    """The instructions of `copy_run`."""
+    vector, pointer = vector_type(element), element.as_pointer()
+    lanes = vector.count
+    arguments = [pointer, pointer, int64, int1]
+    function, builder = define_function(module, f"pytensor_convnet.copy_run_{vector_suffix(vector)}", arguments)
+    if builder is None:
+        return function
+    source, target, count, streaming = function.args
+    past = module.add_metadata([int32(1)])
+
+    def copy_numbers(start, stop):
+        with cgutils.for_range(builder, stop, start=start) as loop:
+            number = builder.load(offset_pointer(builder, source, loop.index))
+            builder.store(number, offset_pointer(builder, target, loop.index))
+
+    def copy_vectors(start, stop, align):
+        with cgutils.for_range_slice(builder, start, stop, int64(lanes), int64, True) as (place, _):
+            values = load_vector(builder, vector, offset_pointer(builder, source, place))
+            to = builder.bitcast(offset_pointer(builder, target, place), vector.as_pointer())
+            store = builder.store(values, to, align=align)
+            if align == VECTOR_BYTES:
+                store.set_metadata("nontemporal", past)
+
+    def whole_vectors(start):
+        return builder.sub(count, builder.srem(builder.sub(count, start), int64(lanes)))
+
+    with builder.if_else(streaming) as (then, otherwise):
+        with then:
+            size = element_bytes(element)
+            address = builder.ptrtoint(target, int64)
+            until = builder.and_(builder.sdiv(builder.sub(int64(0), address), int64(size)), int64(lanes - 1))
+            few = builder.icmp_signed("<", count, until)
+            head = builder.select(few, count, until)
+            copy_numbers(int64(0), head)
+            stop = whole_vectors(head)
+            copy_vectors(head, stop, VECTOR_BYTES)
+            copy_numbers(stop, count)
+        with otherwise:
+            stop = whole_vectors(int64(0))
+            copy_vectors(int64(0), stop, element_bytes(element))
+            copy_numbers(stop, count)
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def copy_run(typing_context, source, source_at, target, byte, count, streaming):
+    """Copy ``count`` numbers from ``source[source_at]`` to the place ``byte`` bytes into ``target``.
+
+    ``streaming`` writes past the caches: for memory that will not be read before it has left them anyway, this saves
+    reading what is overwritten. `finish_streaming` must follow before another thread reads it.
+    """
+    integer = types.intp
+    signature = types.void(source, integer, target, integer, integer, types.boolean)
+
+    def codegen(context, builder, signature, arguments):
+        source, source_at, target, byte, count, streaming = arguments
+        element = element_type(signature.args[0])
+        source = offset_pointer(builder, array_data(context, builder, signature.args[0], source), source_at)
+        target = builder.bitcast(array_data(context, builder, signature.args[2], target), ir.IntType(8).as_pointer())
+        target = builder.bitcast(offset_pointer(builder, target, byte), element.as_pointer())
+        builder.call(_copy_function(builder.module, element), [source, target, count, streaming])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def finish_streaming(typing_context):
+    """Make what `copy_run` streamed visible to other threads."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -1,0 +1,141 @@
+"""What register blocks read along columns: the direct algorithm and minimal filtering in one description.
+
+A row of input is kept as vectors that register blocks multiply with filters. For the direct algorithm these are its
+columns. For minimal filtering (`minimal_filtering`) a row is cut into overlapping tiles, and each tile is kept as its
+transform: ``points`` values. Either way an output tile, number ``m`` in its row, is a sum of *reads* at
+``m * tile_step`` plus an offset, each with filters of its own; so one loop does both, and the direct algorithm is the
+form of one output, one tap and one point.
+
+With a stride of s the inputs of neighbouring outputs lie s apart. A transform takes every s-th column, from each of
+the s places to start at, and has a read for each.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
+from pytensor_convnet.kernels.cpu.packing import Axis, ceil_div, inputs_read
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
+
+_BLOCK_CYCLES = 40
+"""Cycles to start and end a register block."""
+
+_TRANSFORM_CYCLES = 1.5
+"""Cycles for each value that a transform makes."""
+
+_LEAST_SAVING = 0.9
+"""A form must promise to take at most this part of the direct algorithm's time."""
+
+
+class Reads(NamedTuple):
+    """How a row is kept and what outputs read of it. Steps and offsets count vectors."""
+
+    form: int
+    points: int
+    outputs: int
+    """Output columns of a tile, for each phase."""
+    tiles: int
+    width: int
+    """Input columns that a row of tiles reads."""
+    starts: int
+    """Places at which a transform of every s-th column can start."""
+    tile_inputs: int
+    """Columns from a transformed tile to the next."""
+    places: int
+    """Transformed tiles in a row, for each start."""
+    row_vectors: int
+    """Vectors of one channel's row."""
+    tile_step: int
+    first: np.ndarray
+    """``first[phase]:first[phase + 1]`` are the reads of a phase."""
+    offsets: np.ndarray
+    """Where each read of tile 0, point 0 is."""
+    taps: np.ndarray
+    """The filter's columns that each read multiplies with, -1 for none: (reads, taps of the form)."""
+
+
+READS = types.NamedTuple((types.intp,) * 10 + (types.intp[::1], types.intp[::1], types.intp[:, ::1]), Reads)
+
+
+@inner_kernel
+def plan_reads(columns, tile_columns, form):
+    """The reads of an axis by one form of minimal filtering, for tiles of ``tile_columns`` bases."""
+    outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
+    points, step = outputs + taps - 1, columns.in_step
+    parts = ceil_div(ceil_div(columns.span, step), taps)
+    # Part i of tile m starts at m * outputs + i * taps: a multiple of the smaller, which divides the larger.
+    apart = min(outputs, taps) if parts > 1 else outputs
+    tiles = ceil_div(tile_columns, outputs)
+    tile_step, part_step = outputs // apart, taps // apart
+    places = (tiles - 1) * tile_step + (parts - 1) * part_step + 1
+    width = ((places - 1) * apart + points) * step
+    row_vectors = step * points * places
+    if points == 1:
+        width = row_vectors = inputs_read(columns, tile_columns)
+        tile_step = step
+
+    first = np.zeros(columns.out_step + 1, np.int64)
+    offsets = np.empty(columns.out_step * parts * step, np.int64)
+    numbers = np.full((columns.out_step * parts * step, taps), -1)
+    found = 0
+    for phase in range(columns.out_step):
+        for part in range(parts):
+            for start in range(step):
+                some = False
+                for t in range(columns.starts[phase], columns.starts[phase + 1]):
+                    place, residue = divmod(columns.offsets[t] - columns.first, step)
+                    if residue == start and part * taps <= place < (part + 1) * taps:
+                        numbers[found, place - part * taps] = columns.taps[t]
+                        some = True
+                if some:
+                    offsets[found] = start * points * places + part * part_step
+                    if points == 1:
+                        offsets[found] = part * step + start
+                    found += 1
+        first[phase + 1] = found
+    return Reads(
+        form, points, outputs, tiles, width, step, apart * step, places, row_vectors, tile_step,
+        first, offsets[:found].copy(), numbers[:found].copy(),
+    )  # fmt: skip
+
+
+@inner_kernel
+def cycles(reads, row_taps, in_rows, out_rows, channels, filters):
+    """Estimated cycles for a row of bases, which packs ``in_rows`` rows and makes ``out_rows`` of outputs a phase."""
+    number_of_reads = reads.offsets.size
+    phases = reads.first.size - 1
+    blocks = ceil_div(filters, MOST_FILTERS) * ceil_div(reads.tiles, MOST_COLUMNS[MOST_FILTERS]) * reads.points
+    multiply_adds = row_taps * channels * filters * number_of_reads * reads.points * reads.tiles
+    total = multiply_adds / 2 + _BLOCK_CYCLES * blocks * phases * out_rows
+    if reads.points > 1:
+        inputs = channels * in_rows * reads.starts * reads.places
+        outputs = filters * out_rows * phases * reads.tiles
+        total += _TRANSFORM_CYCLES * reads.points * (inputs + outputs)
+    return total
+
+
+@inner_kernel
+def _fits(columns, form):
+    """Whether a form can do an axis: if it cuts filters into parts, these must share transformed inputs."""
+    outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
+    one_part = ceil_div(columns.span, columns.in_step) <= taps
+    return one_part or outputs % taps == 0 or taps % outputs == 0
+
+
+@inner_kernel
+def choose_reads(rows, columns, tile_columns, channels, filters, item_bytes):
+    """The reads of the form that promises to be fastest; float64 keeps to the direct algorithm's accuracy."""
+    best = plan_reads(columns, tile_columns, 0)
+    least = _LEAST_SAVING * cycles(best, rows.taps.size, rows.in_step, rows.out_step, channels, filters)
+    forms = FORM_TAPS.size if item_bytes == 4 else 1
+    for form in range(1, forms):
+        if not _fits(columns, form):
+            continue
+        reads = plan_reads(columns, tile_columns, form)
+        estimate = cycles(reads, rows.taps.size, rows.in_step, rows.out_step, channels, filters)
+        if estimate < least:
+            least, best = estimate, reads
+    return best
