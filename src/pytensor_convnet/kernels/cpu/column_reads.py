@@ -15,20 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import Axis, ceil_div, inputs_read
-from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
-
-_BLOCK_CYCLES = 40
-"""Cycles to start and end a register block."""
-
-_TRANSFORM_CYCLES = 1.5
-"""Cycles for each value that a transform makes."""
-
-_LEAST_SAVING = 0.9
-"""A form must promise to take at most this part of the direct algorithm's time."""
-
 
 class Reads(NamedTuple):
     """How a row is kept and what outputs read of it. Steps and offsets count vectors."""
@@ -100,42 +89,3 @@ def plan_reads(columns, tile_columns, form):
         form, points, outputs, tiles, width, step, apart * step, places, row_vectors, tile_step,
         first, offsets[:found].copy(), numbers[:found].copy(),
     )  # fmt: skip
-
-
-@inner_kernel
-def cycles(reads, row_taps, in_rows, out_rows, channels, filters):
-    """Estimated cycles for a row of bases, which packs ``in_rows`` rows and makes ``out_rows`` of outputs a phase."""
-    number_of_reads = reads.offsets.size
-    phases = reads.first.size - 1
-    blocks = ceil_div(filters, MOST_FILTERS) * ceil_div(reads.tiles, MOST_COLUMNS[MOST_FILTERS]) * reads.points
-    multiply_adds = row_taps * channels * filters * number_of_reads * reads.points * reads.tiles
-    total = multiply_adds / 2 + _BLOCK_CYCLES * blocks * phases * out_rows
-    if reads.points > 1:
-        inputs = channels * in_rows * reads.starts * reads.places
-        outputs = filters * out_rows * phases * reads.tiles
-        total += _TRANSFORM_CYCLES * reads.points * (inputs + outputs)
-    return total
-
-
-@inner_kernel
-def _fits(columns, form):
-    """Whether a form can do an axis: if it cuts filters into parts, these must share transformed inputs."""
-    outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
-    one_part = ceil_div(columns.span, columns.in_step) <= taps
-    return one_part or outputs % taps == 0 or taps % outputs == 0
-
-
-@inner_kernel
-def choose_reads(rows, columns, tile_columns, channels, filters, item_bytes):
-    """The reads of the form that promises to be fastest; float64 keeps to the direct algorithm's accuracy."""
-    best = plan_reads(columns, tile_columns, 0)
-    least = _LEAST_SAVING * cycles(best, rows.taps.size, rows.in_step, rows.out_step, channels, filters)
-    forms = FORM_TAPS.size if item_bytes == 4 else 1
-    for form in range(1, forms):
-        if not _fits(columns, form):
-            continue
-        reads = plan_reads(columns, tile_columns, form)
-        estimate = cycles(reads, rows.taps.size, rows.in_step, rows.out_step, channels, filters)
-        if estimate < least:
-            least, best = estimate, reads
-    return best

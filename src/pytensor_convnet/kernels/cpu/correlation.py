@@ -12,8 +12,8 @@ from numba import types
 
 from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
-from pytensor_convnet.kernels.cpu.column_reads import READS, choose_reads
-from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
+from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.filter_packing import (
     FilterOrder,
     pack_filters,
@@ -30,7 +30,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     TILING,
     block_filters,
     ceil_div,
-    choose_tiling,
     correlation_axis,
     gradient_axis,
     new_runs,
@@ -40,6 +39,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     useful_threads,
     vectors,
 )
+from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
 from pytensor_convnet.kernels.cpu.unpacking import (
@@ -73,7 +73,7 @@ class Plan(NamedTuple):
     streaming: bool
 
 
-@inner_kernel
+@leaf_kernel
 def _taps_in_images(base, row_phase, used, rows):
     """The range of a phase's row taps that meet more than padding in some lane."""
     tap, stop = rows.starts[row_phase], rows.starts[row_phase + 1]
@@ -85,7 +85,7 @@ def _taps_in_images(base, row_phase, used, rows):
     return tap, stop
 
 
-@inner_kernel
+@leaf_kernel
 def _list_offsets(base, tap, stop, column_phase, rows, reads, channels, offsets):
     """Write where in the ring the inputs of row taps ``tap`` to ``stop`` are, in the order of packed filters."""
     lanes_and_vectors = offsets[-1]
@@ -100,7 +100,7 @@ def _list_offsets(base, tap, stop, column_phase, rows, reads, channels, offsets)
     return filled
 
 
-@inner_kernel(inline="always")
+@leaf_kernel
 def _correlate_point(point, count, ring, offsets, weights, weights_at, skipped, depth, out, out_at, steps, reads, plan):
     """One value of each tile in a row, for all filters: for the direct algorithm, the outputs themselves::
 
@@ -132,7 +132,7 @@ def _correlate_point(point, count, ring, offsets, weights, weights_at, skipped, 
                 first += size
 
 
-@inner_kernel(inline="always")
+@leaf_kernel
 def _correlate_row(group, base, row_phase, used, ring, offsets, weights, values, stage, at, step, rows, columns, reads, plan):
     """One row of outputs in every lane, of all column phases and filters, to the stage."""
     lanes = VECTOR_BYTES // ring.itemsize
@@ -193,7 +193,7 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
     room = reads.outputs * columns.out_step + columns.out_step * reads.tile_step + lanes
     step = (plan.band * rows.out_step * plan.pitch + room) * lanes
     stage = vectors(plan.filters * step // lanes, source)
-    turned = vectors(ceil_div(plan.run_rows * plan.pitch, lanes) * lanes, source)
+    turned = vectors(ceil_div(plan.run_rows * plan.pitch, lanes) * lanes + 1, source)
     most_reads = 0
     for phase in range(columns.out_step):
         most_reads = max(most_reads, reads.first[phase + 1] - reads.first[phase])
@@ -238,9 +238,7 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
 def _correlate(source, filters, out, rows, columns):
     """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes."""
     groups, count, channels = filters.shape[:3]
-    lanes = VECTOR_BYTES // source.itemsize
-    tiling = choose_tiling(source.shape[0], lanes, rows, columns, channels, count)
-    reads = choose_reads(rows, columns, tiling.columns, channels, count, source.itemsize)
+    tiling, reads = plan_pass(source.shape[0], rows, columns, channels, count, source.itemsize)
     bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
     threads = useful_threads(source.shape[0] * bases * filters.size)
     order = FilterOrder(groups, count, channels)

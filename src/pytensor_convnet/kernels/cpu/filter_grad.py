@@ -10,8 +10,8 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import check_maps
-from pytensor_convnet.kernels.cpu.column_reads import READS, choose_reads
-from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel
+from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES, transform_maps
 from pytensor_convnet.kernels.cpu.packing import (
@@ -20,7 +20,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     aim_at_inputs,
     block_filters,
     ceil_div,
-    choose_tiling,
     correlation_axis,
     inputs_read,
     new_runs,
@@ -32,6 +31,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     useful_threads,
     vectors,
 )
+from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
@@ -78,14 +78,14 @@ def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes)
     return Blocking(groups, filters, channels, filter_blocks, channel_blocks, bands, slices)
 
 
-@inner_kernel
+@leaf_kernel
 def _part(number, parts, total):
     """First and size of part ``number`` of ``total`` things in ``parts`` parts."""
     first = number * total // parts
     return first, (number + 1) * total // parts - first
 
 
-@inner_kernel(inline="always")
+@leaf_kernel
 def _sum_band(
     images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
@@ -148,7 +148,7 @@ def _list_positions(most_rows, lanes, rows, reads):
     return positions.ravel()
 
 
-@inner_kernel
+@leaf_kernel
 def _pack_maps(maps, tiles, rows, columns, row, reads, tile_columns, channel, channels, packed, at, steps, raw, runs):
     """Pack one row of all lanes' tiles of the maps, as ``reads`` transforms them."""
     map_step, point_step, _ = steps
@@ -277,9 +277,7 @@ def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
     count, channels, row_taps, column_taps = gradient.shape
     rows = correlation_axis(maps.shape[2], images.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
     columns = correlation_axis(maps.shape[3], images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
-    lanes = VECTOR_BYTES // images.itemsize
-    tiling = choose_tiling(images.shape[0], lanes, rows, columns, 1, count // groups)
-    reads = choose_reads(rows, columns, tiling.columns, channels, count // groups, images.itemsize)
+    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count // groups, images.itemsize)
     blocking = _choose_blocking(groups, count // groups, channels, rows, reads, tiling, images.itemsize)
     most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
     most_channels = ceil_div(blocking.channels, blocking.channel_blocks)

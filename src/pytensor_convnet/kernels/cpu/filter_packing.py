@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
@@ -76,13 +76,13 @@ class FilterOrder(NamedTuple):
     channels: int
 
 
-@inner_kernel
+@leaf_kernel
 def packed_filters_size(rows, reads, order):
     """Numbers in all packed filters."""
     return order.groups * order.filters * order.channels * rows.taps.size * reads.offsets.size * reads.points
 
 
-@inner_kernel
+@leaf_kernel
 def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order):
     """Where the filters of a group and phases begin, for one point."""
     row_taps = rows.starts[row_phase + 1] - rows.starts[row_phase]

@@ -15,6 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
+CACHE_LINE_BYTES = 64
+
 HUGE_BYTES = 1 << 22
 """Arrays of at least so many bytes ask for huge pages."""
 
@@ -45,8 +47,14 @@ def _ask_for_huge_pages(typing_context, array):
 
 @register_jitable
 def new_output(shape, dtype):
-    """An array like ``np.empty(shape, dtype)``, for what a kernel returns: large ones in huge pages."""
-    array = np.empty(shape, dtype)
+    """An array like ``np.empty(shape, dtype)``, for what a kernel returns: it starts with a cache line, and a large one
+    is in huge pages."""
+    size = 1
+    for length in shape:
+        size *= length
+    room = np.empty(size + CACHE_LINE_BYTES, dtype)
+    start = -room.ctypes.data % CACHE_LINE_BYTES // room.itemsize
+    array = room[start : start + size].reshape(shape)
     if array.nbytes >= HUGE_BYTES:
         _ask_for_huge_pages(array)
     return array

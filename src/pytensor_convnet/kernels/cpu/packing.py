@@ -16,17 +16,11 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.geometry import dilated_length
-from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
-
-_BAND_BYTES = 640 * 1024
-"""Packed input that should stay in a core's second-level cache while one row of outputs is computed."""
-
-_PACKING_COST = 8
-"""Multiply-adds of a vector that take as long as packing one."""
 
 _WORK_OF_A_THREAD = 500_000
 """Multiply-adds below which another thread costs more than it brings."""
@@ -118,48 +112,24 @@ def plain_axis(length):
     return Axis(length, length, 1, 1, 0, 1, np.array([0, 1]), zero, zero)
 
 
-@inner_kernel
+@leaf_kernel
 def inputs_read(axis, bases):
     """Input positions that ``bases`` consecutive bases read."""
     return (bases - 1) * axis.in_step + axis.span
 
 
-@inner_kernel
+@leaf_kernel
 def ceil_div(a, b):
     return -(-a // b)
 
 
-@inner_kernel
+@leaf_kernel
 def block_filters(filters):
     """Filters of the next register block when so many are left."""
     size = MOST_FILTERS
     while size > filters:
         size //= 2
     return size
-
-
-@inner_kernel
-def choose_tiling(batch, lanes, rows, columns, channels, filters):
-    """The tiling of least estimated cost: multiply-adds, with idle lanes and overhang, and packing.
-
-    A tiling whose packed rows overflow the cache is charged a quarter more.
-    """
-    all_rows, all_columns = ceil_div(rows.outputs, rows.out_step), ceil_div(columns.outputs, columns.out_step)
-    work = filters * rows.taps.size * columns.taps.size
-    best, least = Tiling(batch, all_rows, all_columns, 1, 1, ceil_div(batch, lanes)), np.inf
-    for row_tiles in range(1, min(all_rows, lanes) + 1):
-        for column_tiles in range(1, min(all_columns, 4 * lanes) + 1):
-            tile_rows, tile_columns = ceil_div(all_rows, row_tiles), ceil_div(all_columns, column_tiles)
-            groups = ceil_div(batch * row_tiles * column_tiles, lanes)
-            width = inputs_read(columns, tile_columns)
-            packing = _PACKING_COST * inputs_read(rows, tile_rows) * width
-            cost = 1.0 * groups * (tile_rows * tile_columns * work + packing)
-            if channels * rows.span * width * VECTOR_BYTES > _BAND_BYTES:
-                cost *= 1.25
-            if cost < least:
-                least = cost
-                best = Tiling(batch, tile_rows, tile_columns, row_tiles, column_tiles, groups)
-    return best
 
 
 @inner_kernel
@@ -187,7 +157,7 @@ def new_runs(lanes):
     return Runs(np.empty(lanes, np.int64), np.zeros(lanes, np.int64), np.empty(lanes, np.int64))
 
 
-@inner_kernel
+@leaf_kernel
 def place_tiles(tiling, lane_group, tiles):
     """Set the tiles of a lane group."""
     lanes = tiles.images.size
@@ -199,7 +169,7 @@ def place_tiles(tiling, lane_group, tiles):
         tiles.columns[lane] = place % tiling.column_tiles * tiling.columns
 
 
-@inner_kernel
+@leaf_kernel
 def aim_at_inputs(source, tiles, rows, columns, row, width, runs):
     """Set ``runs`` to one row of all lanes' tiles, counted from the first that the tiles read; whether any is image."""
     steps = source.strides
@@ -215,7 +185,7 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs):
     return some
 
 
-@inner_kernel
+@leaf_kernel
 def pack_columns(source, shift, width, packed, packed_at, runs):
     """Pack the row that ``runs`` aims at, ``shift`` bytes further on::
 
@@ -247,13 +217,13 @@ def pack_columns(source, shift, width, packed, packed_at, runs):
         for column in range(lowest, highest, lanes):
             gather_lanes(
                 source, shift + column * step, runs.starts, runs.lows, runs.highs, column,
-                packed, packed_at + column * lanes, min(lanes, highest - column),
+                packed, packed_at + column * lanes, min(lanes, highest - column), source.strides[2],
             )  # fmt: skip
     else:
         numbers_to_lanes(source, shift, step, runs.starts, runs.lows, runs.highs, packed, packed_at, lowest, highest)
 
 
-@inner_kernel
+@leaf_kernel
 def pack_row(
     source, tiles, rows, columns, row, reads, channel, channels, packed, packed_at, channel_step, raw, runs
 ):  # fmt: skip

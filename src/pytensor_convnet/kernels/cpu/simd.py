@@ -126,15 +126,24 @@ def _masked(module, kind, vector):
     return cgutils.get_or_insert_function(module, function_type, name)
 
 
+def fetch(builder, pointer):
+    """Start to read the cache line of ``pointer``, which may be anywhere, into the second-level cache."""
+    arguments = [pointer.type, int32, int32, int32]
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), arguments), "llvm.prefetch.p0"
+    )
+    builder.call(function, [pointer, int32(0), int32(2), int32(1)])
+
+
 def _gather_function(module, element):
     """The instructions of `gather_lanes`."""
     vector, bytes_pointer, integers = vector_type(element), ir.IntType(8).as_pointer(), int64.as_pointer()
     lanes = vector.count
-    arguments = [bytes_pointer, integers, integers, integers, int64, element.as_pointer(), int64]
+    arguments = [bytes_pointer, integers, integers, integers, int64, element.as_pointer(), int64, int64]
     function, builder = define_function(module, f"pytensor_convnet.gather_{vector_suffix(vector)}", arguments)
     if builder is None:
         return function
-    source, starts, lows, highs, first, packed, count = function.args
+    source, starts, lows, highs, first, packed, count, ahead = function.args
     masked_load = _masked(module, "load", vector)
     rows = []
     for lane in range(lanes):
@@ -142,7 +151,9 @@ def _gather_function(module, element):
             builder.load(offset_pointer(builder, table, int64(lane))) for table in (starts, lows, highs)
         )
         mask = _between(builder, builder.sub(low, first), builder.sub(high, first), lanes)
-        pointer = builder.bitcast(offset_pointer(builder, source, start), vector.as_pointer())
+        place = offset_pointer(builder, source, start)
+        fetch(builder, offset_pointer(builder, place, ahead))
+        pointer = builder.bitcast(place, vector.as_pointer())
         rows.append(
             builder.call(masked_load, [pointer, int32(element_bytes(element)), mask, ir.Constant(vector, None)])
         )
@@ -164,7 +175,7 @@ def element_bytes(element):
 
 
 @intrinsic
-def gather_lanes(typing_context, source, shift, starts, lows, highs, first, packed, packed_at, count):
+def gather_lanes(typing_context, source, shift, starts, lows, highs, first, packed, packed_at, count, ahead):
     """Read a run of columns from each lane's image and write them as vectors::
 
         for column in range(first, first + count):
@@ -173,13 +184,14 @@ def gather_lanes(typing_context, source, shift, starts, lows, highs, first, pack
                 byte = shift + starts[lane] + (column - first) * itemsize
                 packed[packed_at + (column - first) * lanes + lane] = source[byte] if inside else 0
 
-    ``count`` is at least 1, and at most the number of lanes.
+    ``count`` is at least 1, and at most the number of lanes. What lies ``ahead`` bytes further on is fetched into the
+    second-level cache: the processor does not foresee so many short runs.
     """
     integer = types.intp
-    signature = types.void(source, integer, starts, lows, highs, integer, packed, integer, integer)
+    signature = types.void(source, integer, starts, lows, highs, integer, packed, integer, integer, integer)
 
     def codegen(context, builder, signature, arguments):
-        source, shift, starts, lows, highs, first, packed, packed_at, count = arguments
+        source, shift, starts, lows, highs, first, packed, packed_at, count, ahead = arguments
         types_ = signature.args
         data = array_data(context, builder, types_[0], source)
         data = offset_pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), shift)
@@ -188,7 +200,7 @@ def gather_lanes(typing_context, source, shift, starts, lows, highs, first, pack
         ]
         packed = offset_pointer(builder, array_data(context, builder, types_[6], packed), packed_at)
         function = _gather_function(builder.module, element_type(types_[0]))
-        builder.call(function, [data, *tables, first, packed, count])
+        builder.call(function, [data, *tables, first, packed, count, ahead])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -313,10 +325,14 @@ def _copy_function(module, element):
     source, target, count, streaming = function.args
     past = module.add_metadata([int32(1)])
 
-    def copy_numbers(start, stop):
-        with cgutils.for_range(builder, stop, start=start) as loop:
-            number = builder.load(offset_pointer(builder, source, loop.index))
-            builder.store(number, offset_pointer(builder, target, loop.index))
+    masked_store = _masked(module, "store", vector)
+
+    def copy_few(start, stop):
+        """Numbers ``start`` to ``stop``, fewer than lanes; the source has room for a vector."""
+        values = load_vector(builder, vector, offset_pointer(builder, source, start))
+        to = builder.bitcast(offset_pointer(builder, target, start), vector.as_pointer())
+        mask = _between(builder, int64(0), builder.sub(stop, start), lanes)
+        builder.call(masked_store, [values, to, int32(element_bytes(element)), mask])
 
     def copy_vectors(start, stop, align):
         with cgutils.for_range_slice(builder, start, stop, int64(lanes), int64, True) as (place, _):
@@ -336,21 +352,22 @@ def _copy_function(module, element):
             until = builder.and_(builder.sdiv(builder.sub(int64(0), address), int64(size)), int64(lanes - 1))
             few = builder.icmp_signed("<", count, until)
             head = builder.select(few, count, until)
-            copy_numbers(int64(0), head)
+            copy_few(int64(0), head)
             stop = whole_vectors(head)
             copy_vectors(head, stop, VECTOR_BYTES)
-            copy_numbers(stop, count)
+            copy_few(stop, count)
         with otherwise:
             stop = whole_vectors(int64(0))
             copy_vectors(int64(0), stop, element_bytes(element))
-            copy_numbers(stop, count)
+            copy_few(stop, count)
     builder.ret_void()
     return function
 
 
 @intrinsic
 def copy_run(typing_context, source, source_at, target, byte, count, streaming):
-    """Copy ``count`` numbers from ``source[source_at]`` to the place ``byte`` bytes into ``target``.
+    """Copy ``count`` numbers from ``source[source_at]`` to the place ``byte`` bytes into ``target``; the source has room
+    for a vector more.
 
     ``streaming`` writes past the caches: for memory that will not be read before it has left them anyway, this saves
     reading what is overwritten. `finish_streaming` must follow before another thread reads it.

@@ -6,11 +6,11 @@ whole cache lines, past the caches if the outputs are too large to be found ther
 """
 
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.detached import leaf_kernel
 from pytensor_convnet.kernels.cpu.packing import ceil_div
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
 
-STAGE_BYTES = 128 * 1024
+STAGE_BYTES = 256 * 1024
 """Outputs that wait."""
 
 RUN = 256
@@ -20,7 +20,7 @@ STREAMED_BYTES = 1 << 23
 """Outputs of so many bytes are written past the caches."""
 
 
-@inner_kernel
+@leaf_kernel
 def stage_pitch(columns, tiling):
     """Output columns that a tile has on the stage: where it spans an image, its rows touch, as in the image."""
     if tiling.column_tiles == 1:
@@ -28,21 +28,29 @@ def stage_pitch(columns, tiling):
     return tiling.columns * columns.out_step
 
 
-@inner_kernel
+@leaf_kernel
 def band_of_stage(filters, rows, pitch, tiling, item_bytes):
     """Bases whose rows of outputs wait together."""
-    row_bytes = filters * rows.out_step * pitch * VECTOR_BYTES
-    fitting = min(STAGE_BYTES // row_bytes, ceil_div(RUN, rows.out_step * pitch))
-    return max(1, min(fitting, tiling.rows)) if tiling.column_tiles == 1 else 1
+    if tiling.column_tiles > 1:
+        return 1
+    size = rows.out_step * pitch
+    fitting = min(STAGE_BYTES // (filters * size * VECTOR_BYTES), ceil_div(RUN, size))
+    # Whole cache lines, if that takes a few rows.
+    line = VECTOR_BYTES // item_bytes
+    while line > 1 and size % 2 == 0:
+        size, line = size // 2, line // 2
+    if fitting > line:
+        fitting -= fitting % line
+    return max(1, min(fitting, tiling.rows))
 
 
-@inner_kernel
+@leaf_kernel
 def rows_of_run(band, rows, pitch, tiling):
     """Rows of outputs that are written together."""
     return max(1, min(band * rows.out_step, ceil_div(RUN, pitch))) if tiling.column_tiles == 1 else 1
 
 
-@inner_kernel
+@leaf_kernel
 def unpack_rows(stage, stage_step, first_base, bases, filters, first_filter, out, tiles, rows, columns, pitch, run_rows,
                 runs, turned, streaming):  # fmt: skip
     """Write the rows of ``bases`` bases from ``first_base`` on, all ``filters``, from the stage to ``out``::

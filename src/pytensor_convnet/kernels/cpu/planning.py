@@ -1,0 +1,117 @@
+"""Choosing how a pass is computed: the tiles that lanes hold, and the form of minimal filtering.
+
+All candidates are costed by a model of the loops, in cycles of one core, and the cheapest is taken. Nothing is
+measured at run time, so that a result never depends on what else the machine was doing.
+"""
+
+import numpy as np
+
+from pytensor_convnet.kernels.cpu.column_reads import plan_reads
+from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
+from pytensor_convnet.kernels.cpu.packing import Tiling, block_filters, ceil_div, inputs_read
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+
+_BLOCK_CYCLES = 40
+"""To start and end a register block."""
+
+_LATENCY = 4
+"""Of a multiply-add: a block of fewer than eight accumulators waits for it."""
+
+_PACKING_CYCLES = 12
+"""To pack a vector, or to write one to images."""
+
+_TRANSFORM_CYCLES = 1.5
+"""For each value that a transform makes."""
+
+_WORKING_BYTES = 3 << 20
+"""Packed rows and sums of a thread; more is charged by half."""
+
+_LEAST_SAVING = 0.93
+"""A form must promise to take at most this part of the direct algorithm's time: estimates are not that good."""
+
+
+@leaf_kernel
+def _block_cycles(filters, columns):
+    """For each product that a register block adds up: multiply-adds and loads, two a cycle."""
+    return max(filters * columns / 2, (filters + columns + 1) / 2, _LATENCY)
+
+
+@leaf_kernel
+def _point_cycles(depth, filters, tiles):
+    """To multiply a row of tiles, at one point, with all filters; each is a sum of ``depth`` products."""
+    column_blocks = ceil_div(tiles, MOST_COLUMNS[min(filters, MOST_FILTERS)])
+    wide = tiles % column_blocks
+    narrow = tiles // column_blocks
+    total, first = 0.0, 0
+    while first < filters:
+        size = block_filters(filters - first)
+        total += column_blocks * _BLOCK_CYCLES
+        total += depth * wide * _block_cycles(size, narrow + 1)
+        total += depth * (column_blocks - wide) * _block_cycles(size, narrow)
+        first += size
+    return total
+
+
+@inner_kernel
+def _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_reads):
+    """For a row of bases in one lane group, and the bytes that it works in."""
+    outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
+    points, step = outputs + taps - 1, columns.in_step
+    parts = ceil_div(ceil_div(columns.span, step), taps)
+    tiles = ceil_div(tile_columns, outputs)
+    places = tiles if parts == 1 else (tiles - 1) * max(1, outputs // taps) + (parts - 1) * max(1, taps // outputs) + 1
+    in_vectors = step * points * places if points > 1 else inputs_read(columns, tile_columns)
+    out_vectors = points * tiles * columns.out_step if points > 1 else tile_columns * columns.out_step
+    depth = channels * rows.taps.size * number_of_reads / (rows.out_step * columns.out_step)
+    total = rows.out_step * columns.out_step * points * _point_cycles(depth, filters, tiles)
+    packed, written = channels * rows.in_step, filters * rows.out_step
+    total += _PACKING_CYCLES * (
+        packed * inputs_read(columns, tile_columns) + written * tile_columns * columns.out_step
+    )  # fmt: skip
+    if points > 1:
+        total += _TRANSFORM_CYCLES * (packed * in_vectors + written * out_vectors)
+    return total, VECTOR_BYTES * (rows.span * channels * in_vectors + filters * out_vectors)
+
+
+@leaf_kernel
+def _fits(columns, form):
+    """Whether a form can do an axis: if it cuts filters into parts, these must share transformed inputs."""
+    outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
+    one_part = ceil_div(columns.span, columns.in_step) <= taps
+    return one_part or outputs % taps == 0 or taps % outputs == 0
+
+
+@inner_kernel
+def plan_pass(batch, rows, columns, channels, filters, item_bytes):
+    """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
+
+    A batch that fills the lanes takes an image a lane. A smaller one is cut into tiles, so that no lane is idle, and
+    wide images into columns, so that what a row needs stays small.
+    """
+    lanes = VECTOR_BYTES // item_bytes
+    all_rows, all_columns = ceil_div(rows.outputs, rows.out_step), ceil_div(columns.outputs, columns.out_step)
+    most_tiles = ceil_div(2 * lanes, batch)
+    least, best_form = np.inf, 0
+    best = Tiling(batch, all_rows, all_columns, 1, 1, ceil_div(batch, lanes))
+    for form in range(FORM_TAPS.size if item_bytes == 4 else 1):
+        if not _fits(columns, form):
+            continue
+        number_of_reads = plan_reads(columns, 1, form).offsets.size
+        for column_tiles in range(1, min(all_columns, max(8, most_tiles)) + 1):
+            tile_columns = ceil_div(all_columns, column_tiles)
+            cycles, nbytes = _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_reads)
+            if nbytes > _WORKING_BYTES:
+                cycles *= 1.5
+            if form > 0:
+                cycles /= _LEAST_SAVING
+            for row_tiles in range(1, min(all_rows, most_tiles) + 1):
+                tile_rows = ceil_div(all_rows, row_tiles)
+                groups = ceil_div(batch * row_tiles * column_tiles, lanes)
+                halo = (rows.span - rows.in_step) * channels * inputs_read(columns, tile_columns) * _PACKING_CYCLES
+                total = groups * (tile_rows * cycles + halo)
+                if total < least:
+                    least, best_form = total, form
+                    best = Tiling(batch, tile_rows, tile_columns, row_tiles, column_tiles, groups)
+    return best, plan_reads(columns, best.columns, best_form)
