@@ -15,6 +15,7 @@ from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.filter_packing import (
+    PANEL,
     FilterOrder,
     pack_filters,
     packed_filters_at,
@@ -34,28 +35,21 @@ from pytensor_convnet.kernels.cpu.packing import (
     gradient_axis,
     new_runs,
     new_tiles,
-    pack_row,
+    pack_rows,
     place_tiles,
     useful_threads,
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
-from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, correlate_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
-from pytensor_convnet.kernels.cpu.unpacking import (
-    STREAMED_BYTES,
-    band_of_stage,
-    rows_of_run,
-    stage_pitch,
-    unpack_rows,
-)
+from pytensor_convnet.kernels.cpu.unpacking import STAGE, plan_stage, unpack_rows
 
 __all__ = ["correlate2d", "correlate2d_input_grad"]
 
 
-_PANEL = 192
-"""Products that a register block adds up at a time: what it reads of the inputs then stays in first-level cache
-while one block of filters after the other meets it."""
+_BAND_TILES = 6
+"""Tiles in all rows of a band: so many meet a panel of filters while it is in first-level cache."""
 
 
 class Plan(NamedTuple):
@@ -64,142 +58,159 @@ class Plan(NamedTuple):
     filters: int
     channels: int
     groups: int
-    pitch: int
-    """Columns of a row on the stage."""
     band: int
-    """Bases whose outputs wait on the stage."""
-    run_rows: int
-    """Rows that leave it together."""
-    streaming: bool
+    """Bases that are computed together."""
+    slots: int
+    """Input rows that are kept packed."""
+    depth: int
+    """Most products that an output sums at a point."""
 
 
 @leaf_kernel
-def _taps_in_images(base, row_phase, used, rows):
+def _taps_in_images(base, row_phase, used, slots, rows):
     """The range of a phase's row taps that meet more than padding in some lane."""
     tap, stop = rows.starts[row_phase], rows.starts[row_phase + 1]
     top = base * rows.in_step - rows.first
-    while tap < stop and not used[(top + rows.offsets[tap]) % rows.span]:
+    while tap < stop and not used[(top + rows.offsets[tap]) % slots]:
         tap += 1
-    while tap < stop and not used[(top + rows.offsets[stop - 1]) % rows.span]:
+    while tap < stop and not used[(top + rows.offsets[stop - 1]) % slots]:
         stop -= 1
     return tap, stop
 
 
 @leaf_kernel
-def _list_offsets(base, tap, stop, column_phase, rows, reads, channels, offsets):
-    """Write where in the ring the inputs of row taps ``tap`` to ``stop`` are, in the order of packed filters."""
-    lanes_and_vectors = offsets[-1]
-    filled = 0
-    for t in range(tap, stop):
-        slot = (base * rows.in_step + rows.offsets[t] - rows.first) % rows.span
-        for channel in range(channels):
-            start = (slot * channels + channel) * reads.row_vectors
-            for offset in reads.offsets[reads.first[column_phase] : reads.first[column_phase + 1]]:
-                offsets[filled] = (start + offset) * lanes_and_vectors
-                filled += 1
-    return filled
+def _list_products(first, bases, row_phase, column_phase, used, rows, reads, plan, lanes, offsets, extents):
+    """For each base of a band, write where in the packed rows the inputs of its products are, in the order of packed
+    filters, and which products meet more than padding: ``extents[2 * base]`` to ``extents[2 * base + 1]``.
+    """
+    begin, end = reads.first[column_phase], reads.first[column_phase + 1]
+    for b in range(bases):
+        tap, stop = _taps_in_images(first + b, row_phase, used, plan.slots, rows)
+        earlier = (tap - rows.starts[row_phase]) * plan.channels * (end - begin)
+        filled = b * plan.depth + earlier
+        extents[2 * b] = earlier
+        for t in range(tap, stop):
+            slot = ((first + b) * rows.in_step + rows.offsets[t] - rows.first) % plan.slots
+            for channel in range(plan.channels):
+                start = (slot * plan.channels + channel) * reads.row_vectors
+                for read in range(begin, end):
+                    offsets[filled] = (start + reads.offsets[read]) * lanes
+                    filled += 1
+        extents[2 * b + 1] = filled - b * plan.depth
 
 
 @leaf_kernel
-def _correlate_point(point, count, ring, offsets, weights, weights_at, skipped, depth, out, out_at, steps, reads, plan):
-    """One value of each tile in a row, for all filters: for the direct algorithm, the outputs themselves::
+def _correlate_point(
+    point, bases, depth, packed, offsets, extents, weights, weights_at, out, out_at, steps, reads, plan
+):  # fmt: skip
+    """One value of each tile in a band of rows, for all filters: for the direct algorithm, the outputs themselves::
 
         for f in range(plan.filters):
-            for tile in range(reads.tiles):
-                out[f, tile, lane] = sum of weights[f, k] * ring[offsets[k] + point, tile, lane]
-                    over k, that is row tap, channel, read
+            for base in range(bases):
+                for tile in range(reads.tiles):
+                    out[base, f, tile, lane] = sum of weights[f, k] * packed[offsets[base, k] + point, tile, lane]
+                        over products k
 
     Floor: a multiply-add of a vector for each trip of the nest, two a cycle; a register block of F filters and X
     columns loads F + X numbers for F * X of them. Measured on one core of a Zen 5 EPYC, float32, with everything in
     the first-level cache: 273 GFLOP/s.
     """
-    filter_step, tile_step, lanes = steps
-    panels = max(1, ceil_div(count, _PANEL))
-    for panel in range(panels):
-        start, stop = panel * count // panels, (panel + 1) * count // panels
-        column_blocks = ceil_div(reads.tiles, MOST_COLUMNS[min(plan.filters, MOST_FILTERS)])
-        for c in range(column_blocks):
-            tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
-            first = 0
-            while first < plan.filters:
-                size = block_filters(plan.filters - first)
-                correlate_block(
-                    size, next_tile - tile,
-                    ring, (point * reads.places + tile * reads.tile_step) * lanes, offsets, start, stop - start,
-                    reads.tile_step * lanes, weights, weights_at + first * depth + (skipped + start) * size,
-                    out, out_at + first * filter_step + tile * tile_step, filter_step, tile_step, panel > 0,
-                )  # fmt: skip
-                first += size
+    base_step, filter_step, tile_step, lanes = steps
+    column_blocks = ceil_div(reads.tiles, MOST_COLUMNS[block_filters(plan.filters)])
+    # At least one panel: an output that meets only padding is zero.
+    for panel in range(0, max(1, depth), PANEL):
+        size = min(PANEL, depth - panel)
+        first = 0
+        while first < plan.filters:
+            count = block_filters(plan.filters - first)
+            for b in range(bases):
+                low, high = extents[2 * b], extents[2 * b + 1]
+                start, stop = max(low, panel), min(high, panel + size)
+                if start >= stop and panel > 0:
+                    continue
+                for c in range(column_blocks):
+                    tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
+                    correlate_block(
+                        count, next_tile - tile,
+                        packed, (point * reads.places + tile * reads.tile_step) * lanes,
+                        offsets, b * plan.depth + start, max(0, stop - start), reads.tile_step * lanes,
+                        weights, weights_at + plan.filters * panel + first * size + (start - panel) * count,
+                        out, out_at + b * base_step + first * filter_step + tile * tile_step, filter_step, tile_step,
+                        start > low,
+                    )  # fmt: skip
+            first += count
 
 
 @leaf_kernel
-def _correlate_row(group, base, row_phase, used, ring, offsets, weights, values, stage, at, step, rows, columns, reads, plan):
-    """One row of outputs in every lane, of all column phases and filters, to the stage."""
-    lanes = VECTOR_BYTES // ring.itemsize
+def _correlate_band(
+    group, first, bases, used, packed, offsets, extents, weights, values, staged, at, steps, rows, columns, reads, plan
+):  # fmt: skip
+    """A band of rows of outputs in every lane, all phases and filters, to the stage."""
+    lanes = VECTOR_BYTES // packed.itemsize
+    step, row_step = steps
     order = FilterOrder(plan.groups, plan.filters, plan.channels)
-    tap, stop = _taps_in_images(base, row_phase, used, rows)
-    for column_phase in range(columns.out_step):
-        count = _list_offsets(base, tap, stop, column_phase, rows, reads, plan.channels, offsets)
-        depth = plan.channels * (reads.first[column_phase + 1] - reads.first[column_phase])
-        skipped = (tap - rows.starts[row_phase]) * depth
-        depth *= rows.starts[row_phase + 1] - rows.starts[row_phase]
-        out_at = at + column_phase * lanes
-        for point in range(reads.points):
-            weights_at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
-            if reads.points == 1:
-                _correlate_point(
-                    point, count, ring, offsets, weights, weights_at, skipped, depth,
-                    stage, out_at, (step, columns.out_step * lanes, lanes), reads, plan,
-                )  # fmt: skip
-            else:
-                _correlate_point(
-                    point, count, ring, offsets, weights, weights_at, skipped, depth,
-                    values, point * reads.tiles * lanes, (reads.points * reads.tiles * lanes, lanes, lanes), reads, plan,
-                )  # fmt: skip
-        if reads.points > 1:
-            for f in range(plan.filters):
-                transform_outputs(
-                    reads.form, values, f * reads.points * reads.tiles * lanes, reads.tiles * lanes, lanes,
-                    stage, out_at + f * step, columns.out_step * lanes, reads.outputs * columns.out_step * lanes,
-                    reads.tiles,
-                )  # fmt: skip
+    plane = reads.tiles * lanes
+    for row_phase in range(rows.out_step):
+        for column_phase in range(columns.out_step):
+            _list_products(first, bases, row_phase, column_phase, used, rows, reads, plan, lanes, offsets, extents)
+            depth = rows.starts[row_phase + 1] - rows.starts[row_phase]
+            depth *= plan.channels * (reads.first[column_phase + 1] - reads.first[column_phase])
+            out_at = at + row_phase * row_step + column_phase * lanes
+            for point in range(reads.points):
+                weights_at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
+                if reads.points == 1:
+                    _correlate_point(
+                        point, bases, depth, packed, offsets, extents, weights, weights_at,
+                        staged, out_at, (rows.out_step * row_step, step, columns.out_step * lanes, lanes), reads, plan,
+                    )  # fmt: skip
+                else:
+                    _correlate_point(
+                        point, bases, depth, packed, offsets, extents, weights, weights_at, values, point * plane,
+                        (plan.filters * reads.points * plane, reads.points * plane, lanes, lanes), reads, plan,
+                    )  # fmt: skip
+            if reads.points > 1:
+                for b in range(bases):
+                    for f in range(plan.filters):
+                        transform_outputs(
+                            reads.form, values, (b * plan.filters + f) * reads.points * plane, plane, lanes,
+                            staged, out_at + b * rows.out_step * row_step + f * step,
+                            columns.out_step * lanes, reads.outputs * columns.out_step * lanes, reads.tiles,
+                        )  # fmt: skip
 
 
 def _rows_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
-    plan = types.NamedTuple((types.intp,) * 6 + (types.boolean,), Plan)
-    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, READS, TILING, plan
+    plan = types.NamedUniTuple(types.intp, 6, Plan)
+    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, READS, TILING, plan, STAGE
 
 
 @chunked(_rows_signature)
 @inner_kernel
-def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, tiling, plan):
+def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, tiling, plan, stage):
     """Chunk ``chunk`` of all rows of outputs, a row of every lane in a group of lanes at a time::
 
-        for group: for lane group: for band of rows:
-            for base row: pack the input rows it reads that the ring does not hold yet
-                for row_phase: compute the row with _correlate_row
-            write the band
+        for group: for lane group: for rows that wait on the stage together:
+            for band of rows:
+                pack the input rows it reads that are not packed yet
+                compute it with _correlate_band
+            write the rows
 
     Row taps that meet only padding are left out. Floor: what `_correlate_point` takes, and for memory, reading the
     source once and writing the outputs once.
     """
     lanes = VECTOR_BYTES // source.itemsize
-    ring = vectors(rows.span * plan.channels * reads.row_vectors, source)
+    packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)
     raw = vectors(reads.width, source)
-    used = np.empty(rows.span, np.bool_)
-    values = vectors(plan.filters * reads.points * reads.tiles if reads.points > 1 else 0, source)
+    used = np.empty(plan.slots, np.bool_)
+    values = vectors(plan.band * plan.filters * reads.points * reads.tiles if reads.points > 1 else 0, source)
     # A tile may hang over its row by less than its outputs, and a run is turned by whole squares of lanes.
-    room = reads.outputs * columns.out_step + columns.out_step * reads.tile_step + lanes
-    step = (plan.band * rows.out_step * plan.pitch + room) * lanes
-    stage = vectors(plan.filters * step // lanes, source)
-    turned = vectors(ceil_div(plan.run_rows * plan.pitch, lanes) * lanes + 1, source)
-    most_reads = 0
-    for phase in range(columns.out_step):
-        most_reads = max(most_reads, reads.first[phase + 1] - reads.first[phase])
-    offsets = np.empty(plan.channels * rows.taps.size * most_reads + 1, np.int64)
-    offsets[-1] = lanes
-    tiles, runs = new_tiles(lanes), new_runs(lanes)
+    room = reads.outputs * columns.out_step + lanes
+    step = (stage.bases * rows.out_step * stage.pitch + room) * lanes
+    row_step = stage.pitch * lanes
+    staged = vectors(plan.filters * step // lanes, source)
+    turned = vectors(ceil_div(stage.run_rows * stage.pitch, lanes) * lanes + 1, source)
+    offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
+    tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
 
     units = plan.groups * tiling.lane_groups * tiling.rows
     unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
@@ -207,31 +218,43 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
         part, start = divmod(unit, tiling.rows)
         group, lane_group = divmod(part, tiling.lane_groups)
         place_tiles(tiling, lane_group, tiles)
-        packed = start * rows.in_step
+        done = start * rows.in_step
         stop = min(tiling.rows, start + last - unit)
-        for first in range(start, stop, plan.band):
-            bases = min(plan.band, stop - first)
-            for base in range(first, first + bases):
-                top = base * rows.in_step
-                for row in range(max(packed, top), top + rows.span):
-                    slot = row % rows.span
-                    used[slot] = pack_row(
-                        source, tiles, rows, columns, row, reads, group * plan.channels, plan.channels,
-                        ring, slot * plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes, raw, runs,
-                    )  # fmt: skip
-                packed = top + rows.span
-                for row_phase in range(rows.out_step):
-                    at = ((base - first) * rows.out_step + row_phase) * plan.pitch * lanes
-                    _correlate_row(
-                        group, base, row_phase, used, ring, offsets, weights, values, stage, at, step,
-                        rows, columns, reads, plan,
-                    )  # fmt: skip
+        for first in range(start, stop, stage.bases):
+            waiting = min(stage.bases, stop - first)
+            for b in range(0, waiting, plan.band):
+                bases = min(plan.band, waiting - b)
+                top = (first + b) * rows.in_step
+                bottom = top + (bases - 1) * rows.in_step + rows.span
+                pack_rows(
+                    source, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
+                    group * plan.channels, plan.channels,
+                    packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes, used, raw, runs, 0,
+                )  # fmt: skip
+                done = bottom
+                _correlate_band(
+                    group, first + b, bases, used, packed, offsets, extents, weights, values,
+                    staged, b * rows.out_step * row_step, (step, row_step), rows, columns, reads, plan,
+                )  # fmt: skip
             unpack_rows(
-                stage, step, first, bases, plan.filters, group * plan.filters, out, tiles, rows, columns,
-                plan.pitch, plan.run_rows, runs, turned, plan.streaming,
+                staged, step, first, waiting, plan.filters, group * plan.filters, out, tiles, rows, columns,
+                stage, runs, turned,
             )  # fmt: skip
         unit += stop - start
     finish_streaming()
+
+
+@leaf_kernel
+def _plan(groups, filters, channels, rows, columns, reads, tiling):
+    """The plan for a tiling and reads."""
+    band = max(1, min(_BAND_TILES // reads.tiles, tiling.rows))
+    most_reads, most_taps = 0, 0
+    for phase in range(columns.out_step):
+        most_reads = max(most_reads, reads.first[phase + 1] - reads.first[phase])
+    for phase in range(rows.out_step):
+        most_taps = max(most_taps, rows.starts[phase + 1] - rows.starts[phase])
+    slots = (band - 1) * rows.in_step + rows.span
+    return Plan(filters, channels, groups, band, slots, channels * most_taps * most_reads)
 
 
 @inner_kernel
@@ -244,11 +267,9 @@ def _correlate(source, filters, out, rows, columns):
     order = FilterOrder(groups, count, channels)
     weights = np.empty(packed_filters_size(rows, reads, order), source.dtype)
     pack_filters(threads, filters, rows, reads, order, weights)
-    pitch = stage_pitch(columns, tiling)
-    band = band_of_stage(count, rows, pitch, tiling, source.itemsize)
-    run_rows = rows_of_run(band, rows, pitch, tiling)
-    plan = Plan(count, channels, groups, pitch, band, run_rows, out.nbytes >= STREAMED_BYTES)
-    _correlate_rows(threads, source, weights, out, rows, columns, reads, tiling, plan)
+    plan = _plan(groups, count, channels, rows, columns, reads, tiling)
+    stage = plan_stage(out, count, rows, columns, reads, tiling, plan.band)
+    _correlate_rows(threads, source, weights, out, rows, columns, reads, tiling, plan, stage)
 
 
 def _pass_signature(number):

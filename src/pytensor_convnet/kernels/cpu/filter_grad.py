@@ -25,7 +25,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     new_runs,
     new_tiles,
     pack_columns,
-    pack_row,
+    pack_rows,
     place_tiles,
     plain_axis,
     useful_threads,
@@ -154,13 +154,13 @@ def _pack_maps(maps, tiles, rows, columns, row, reads, tile_columns, channel, ch
     map_step, point_step, _ = steps
     lanes = VECTOR_BYTES // maps.itemsize
     width = reads.tiles * reads.outputs
-    aim_at_inputs(maps, tiles, rows, columns, row, tile_columns, runs)
+    aim_at_inputs(maps, tiles, rows, columns, row, tile_columns, runs, 0)
     for c in range(channels):
         shift = (channel + c) * maps.strides[1]
         if reads.points == 1:
-            pack_columns(maps, shift, width, packed, at + c * map_step, runs)
+            pack_columns(maps, shift, width, packed, at + c * map_step, runs, 0)
         else:
-            pack_columns(maps, shift, width, raw, 0, runs)
+            pack_columns(maps, shift, width, raw, 0, runs, 0)
             transform_maps(
                 reads.form, raw, 0, lanes, reads.outputs * lanes,
                 packed, at + c * map_step, point_step, lanes, reads.tiles,
@@ -183,7 +183,7 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
     point_step = most_rows * reads.tiles * lanes
     steps = (reads.points * point_step, point_step, reads.places * lanes)
     map_rows, map_columns = plain_axis(maps.shape[2]), plain_axis(maps.shape[3])
-    tiles, runs, used = new_tiles(lanes), new_runs(lanes), np.empty(most_in_rows, np.bool_)
+    tiles, runs, used = new_tiles(lanes), new_runs(most_in_rows, lanes), np.empty(most_in_rows, np.bool_)
     taps = _list_taps(channels, image_step, lanes, rows, reads)
     positions = _list_positions(most_rows, lanes, rows, reads)
     raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
@@ -194,12 +194,12 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
         lane_group, band = divmod(unit, blocking.bands)
         place_tiles(tiling, lane_group, tiles)
         first_row, band_rows = _part(band, blocking.bands, tiling.rows)
-        for y in range(inputs_read(rows, band_rows)):
-            used[y] = pack_row(
-                images, tiles, rows, columns, first_row * rows.in_step + y, reads,
-                group * blocking.channels + first_channel, channels,
-                packed_images, y * reads.row_vectors * lanes, image_step, raw, runs,
-            )  # fmt: skip
+        top = first_row * rows.in_step
+        pack_rows(
+            images, tiles, rows, columns, top, top + inputs_read(rows, band_rows), most_in_rows, reads,
+            group * blocking.channels + first_channel, channels,
+            packed_images, reads.row_vectors * lanes, image_step, used, raw, runs, top,
+        )  # fmt: skip
         for y in range(band_rows):
             _pack_maps(
                 maps, tiles, map_rows, map_columns, first_row + y, reads, tiling.columns,

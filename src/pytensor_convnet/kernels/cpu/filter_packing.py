@@ -64,11 +64,18 @@ def swap_roles(typing_context, filters):
     return filters(filters), codegen
 
 
+PANEL = 128
+"""Products that a register block adds up at a time. What it reads of the inputs then stays in first-level cache
+while one block of filters after the other meets it, and the filters are read in the order in which they lie."""
+
+
 class FilterOrder(NamedTuple):
     """Where packed filters are. The order is that in which register blocks read them::
 
-    for group: for row phase: for column phase: for point: for block of filters:
-        for row tap: for channel: for read: for filter in block
+        for group: for row phase: for column phase: for point: for panel: for block of filters:
+            for product in panel: for filter in block
+
+    where products are numbered by row tap, channel, read.
     """
 
     groups: int
@@ -102,8 +109,9 @@ def _pack_block(filters, group, first, count, rows, reads, order, packed):
     for row_phase in range(rows.out_step):
         for column_phase in range(reads.first.size - 1):
             begin, end = reads.first[column_phase], reads.first[column_phase + 1]
-            step = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels * (end - begin)
-            at = packed_filters_at(group, row_phase, column_phase, 0, rows, reads, order) + first * step
+            depth = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels * (end - begin)
+            at = packed_filters_at(group, row_phase, column_phase, 0, rows, reads, order)
+            product = 0
             for row_tap in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
                 for channel in range(order.channels):
                     for read in range(begin, end):
@@ -112,14 +120,17 @@ def _pack_block(filters, group, first, count, rows, reads, order, packed):
                             for f in range(count):
                                 value = filters[group, first + f, channel, row_tap, column] if column >= 0 else 0
                                 numbers[tap, f] = value
+                        panel = product - product % PANEL
+                        place = at + order.filters * panel + first * min(PANEL, depth - panel)
+                        place += (product - panel) * count
                         for point in range(reads.points):
-                            place = at + point * order.filters * step
                             for f in range(count):
                                 total = 0.0
                                 for tap in range(taps):
                                     total += matrix[point, tap] * numbers[tap, f]
                                 packed[place + f] = total
-                        at += count
+                            place += order.filters * depth
+                        product += 1
 
 
 def _pack_signature(number):

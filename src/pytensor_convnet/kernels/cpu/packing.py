@@ -18,7 +18,7 @@ from numba import types
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
-from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
+from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
@@ -69,7 +69,10 @@ class Tiles(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """A run of columns of each lane's image: the byte it starts at, and which of its columns exist."""
+    """A run of columns of each lane's image, for several rows: the byte it starts at, and which of its columns exist.
+
+    Entry ``row * lanes + lane``.
+    """
 
     starts: np.ndarray
     lows: np.ndarray
@@ -126,10 +129,10 @@ def ceil_div(a, b):
 @leaf_kernel
 def block_filters(filters):
     """Filters of the next register block when so many are left."""
-    size = MOST_FILTERS
-    while size > filters:
-        size //= 2
-    return size
+    for size in BLOCK_FILTERS:
+        if size <= filters:
+            return size
+    return 0
 
 
 @inner_kernel
@@ -153,8 +156,8 @@ def new_tiles(lanes):
 
 
 @inner_kernel
-def new_runs(lanes):
-    return Runs(np.empty(lanes, np.int64), np.zeros(lanes, np.int64), np.empty(lanes, np.int64))
+def new_runs(rows, lanes):
+    return Runs(np.empty(rows * lanes, np.int64), np.empty(rows * lanes, np.int64), np.empty(rows * lanes, np.int64))
 
 
 @leaf_kernel
@@ -170,29 +173,30 @@ def place_tiles(tiling, lane_group, tiles):
 
 
 @leaf_kernel
-def aim_at_inputs(source, tiles, rows, columns, row, width, runs):
-    """Set ``runs`` to one row of all lanes' tiles, counted from the first that the tiles read; whether any is image."""
+def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
+    """Set ``runs`` from ``table`` on to a row of all lanes' tiles, counted from the first that the tiles read; whether
+    any of it is image."""
     steps = source.strides
     some = False
     for lane in range(tiles.images.size):
         y = tiles.rows[lane] * rows.in_step + rows.first + row
         x = tiles.columns[lane] * columns.in_step + columns.first
         exists = tiles.images[lane] >= 0 and 0 <= y < rows.inputs
-        runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
-        runs.lows[lane] = max(0, min(width, -x)) if exists else 0
-        runs.highs[lane] = max(0, min(width, columns.inputs - x)) if exists else 0
+        runs.starts[table + lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
+        runs.lows[table + lane] = max(0, min(width, -x)) if exists else 0
+        runs.highs[table + lane] = max(0, min(width, columns.inputs - x)) if exists else 0
         some |= exists
     return some
 
 
 @leaf_kernel
-def pack_columns(source, shift, width, packed, packed_at, runs):
-    """Pack the row that ``runs`` aims at, ``shift`` bytes further on::
+def pack_columns(source, shift, width, packed, packed_at, runs, table):
+    """Pack the row that ``runs`` aims at from ``table`` on, ``shift`` bytes further on::
 
         for column in range(width):
             for lane in range(lanes):
-                inside = runs.lows[lane] <= column < runs.highs[lane]
-                byte = runs.starts[lane] + shift + column * source.strides[3]
+                inside = runs.lows[table + lane] <= column < runs.highs[table + lane]
+                byte = runs.starts[table + lane] + shift + column * source.strides[3]
                 packed[packed_at + column * lanes + lane] = source[byte] if inside else 0
 
     Floor: read and write ``width`` vectors. Where images lie side by side (c01b) that is all there is to do; where
@@ -201,48 +205,61 @@ def pack_columns(source, shift, width, packed, packed_at, runs):
     """
     lanes = VECTOR_BYTES // source.itemsize
     step = source.strides[3]
-    lowest, highest, alike = width, 0, True
-    for lane in range(lanes):
+    lowest, highest, low, high, alike = width, 0, 0, width, True
+    for lane in range(table, table + lanes):
+        low, high = max(low, runs.lows[lane]), min(high, runs.highs[lane])
         if runs.lows[lane] < runs.highs[lane]:
             lowest, highest = min(lowest, runs.lows[lane]), max(highest, runs.highs[lane])
-        alike &= runs.lows[lane] == runs.lows[0] and runs.highs[lane] == runs.highs[0]
-        alike &= runs.starts[lane] == runs.starts[0] + lane * source.itemsize
+        alike &= runs.starts[lane] == runs.starts[table] + (lane - table) * source.itemsize
     highest = max(highest, lowest)
     packed[packed_at : packed_at + lowest * lanes] = 0
     packed[packed_at + highest * lanes : packed_at + width * lanes] = 0
-    if alike and source.strides[0] == source.itemsize:
-        start = runs.starts[0] + shift + lowest * step
+    if alike and source.strides[0] == source.itemsize and low == lowest and high == highest:
+        start = runs.starts[table] + shift + lowest * step
         copy_vectors(source, start, step, packed, packed_at + lowest * lanes, highest - lowest)
     elif step == source.itemsize:
         for column in range(lowest, highest, lanes):
+            inside = low <= column and column + lanes <= high
             gather_lanes(
-                source, shift + column * step, runs.starts, runs.lows, runs.highs, column,
-                packed, packed_at + column * lanes, min(lanes, highest - column), source.strides[2],
+                source, shift + column * step, runs.starts, runs.lows, runs.highs, table, column,
+                packed, packed_at + column * lanes, min(lanes, highest - column), inside, source.strides[2],
             )  # fmt: skip
     else:
-        numbers_to_lanes(source, shift, step, runs.starts, runs.lows, runs.highs, packed, packed_at, lowest, highest)
+        numbers_to_lanes(
+            source, shift, step, runs.starts, runs.lows, runs.highs, table, packed, packed_at, lowest, highest
+        )
 
 
 @leaf_kernel
-def pack_row(
-    source, tiles, rows, columns, row, reads, channel, channels, packed, packed_at, channel_step, raw, runs
+def pack_rows(
+    source, tiles, rows, columns, first, last, slots, reads, channel, channels, packed, row_step, channel_step,
+    used, raw, runs, origin,
 ):  # fmt: skip
-    """Pack one row of all lanes' tiles, all ``channels`` from ``channel`` on, as ``reads`` wants it; whether any of
-    it is image. ``raw`` is memory for a row of one channel, ``runs`` to work in.
+    """Pack rows ``first`` to ``last`` of all lanes' tiles, all ``channels`` from ``channel`` on, as ``reads`` wants
+    them; note in ``used`` which have more than padding. Row ``r`` goes to slot ``(r - origin) % slots``.
+
+    A channel's rows follow each other, since they do so in the image. ``raw`` is memory for a row of one channel,
+    ``runs`` for all rows.
     """
     lanes = VECTOR_BYTES // source.itemsize
-    some = aim_at_inputs(source, tiles, rows, columns, row, reads.width, runs)
+    for row in range(first, last):
+        used[(row - origin) % slots] = aim_at_inputs(
+            source, tiles, rows, columns, row, reads.width, runs, (row - first) * lanes
+        )
     for c in range(channels):
-        at, shift = packed_at + c * channel_step, (channel + c) * source.strides[1]
-        if not some:
-            packed[at : at + reads.row_vectors * lanes] = 0
-        elif reads.points == 1:
-            pack_columns(source, shift, reads.width, packed, at, runs)
-        else:
-            pack_columns(source, shift, reads.width, raw, 0, runs)
-            for start in range(reads.starts):
-                transform_inputs(
-                    reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
-                    packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes, reads.places,
-                )  # fmt: skip
-    return some
+        shift = (channel + c) * source.strides[1]
+        for row in range(first, last):
+            slot, table = (row - origin) % slots, (row - first) * lanes
+            at = slot * row_step + c * channel_step
+            if not used[slot]:
+                packed[at : at + reads.row_vectors * lanes] = 0
+            elif reads.points == 1:
+                pack_columns(source, shift, reads.width, packed, at, runs, table)
+            else:
+                pack_columns(source, shift, reads.width, raw, 0, runs, table)
+                for start in range(reads.starts):
+                    transform_inputs(
+                        reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
+                        packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes,
+                        reads.places,
+                    )  # fmt: skip

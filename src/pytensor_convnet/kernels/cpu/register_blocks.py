@@ -26,7 +26,10 @@ from pytensor_convnet.kernels.cpu.simd import (
 )
 
 MOST_FILTERS = 8 if REGISTERS == 32 else 4
-"""Filters of the largest register block. A block has a power of two of them, so that few sizes need compiling."""
+"""Filters of the largest register block."""
+
+BLOCK_FILTERS = tuple(size for size in (8, 4, 3, 2, 1) if size <= MOST_FILTERS)
+"""Filters that a block may have: few sizes, so that little needs compiling, and three for the colours of images."""
 
 MOST_COLUMNS = tuple(min(8, (REGISTERS - 1) // (filters + 1)) for filters in range(MOST_FILTERS + 1))
 """For each number of filters, the columns of its largest block: accumulators, one vector a column, one spare."""
@@ -37,7 +40,7 @@ def _call_for_size(builder, filters, columns, function_for, arguments):
     done = builder.append_basic_block("done")
     size = builder.add(builder.mul(filters, int64(16)), columns)
     choice = builder.switch(size, done)
-    for f in (size for size in (1, 2, 4, 8) if size <= MOST_FILTERS):
+    for f in BLOCK_FILTERS:
         for x in range(1, MOST_COLUMNS[f] + 1):
             block = builder.append_basic_block(f"size_{f}_{x}")
             choice.add_case(int64(16 * f + x), block)
@@ -252,9 +255,13 @@ def _filter_grad_function(module, element, filters, columns):
     for x in range(columns):
         column = offset_pointer(builder, out, builder.mul(tap_step, int64(x)))
         for first in range(0, filters, vector.count):
-            added = _add_lanes(builder, [row[x] for row in sums[first : first + vector.count]])
-            place = offset_pointer(builder, column, int64(first))
-            store_vector(builder, builder.fadd(load_vector(builder, added.type, place), added), place)
+            rows = [row[x] for row in sums[first : first + vector.count]]
+            while rows:
+                size = 1 << (len(rows).bit_length() - 1)
+                added = _add_lanes(builder, rows[:size])
+                place = offset_pointer(builder, column, int64(first))
+                store_vector(builder, builder.fadd(load_vector(builder, added.type, place), added), place)
+                rows, first = rows[size:], first + size
     builder.ret_void()
     return function
 

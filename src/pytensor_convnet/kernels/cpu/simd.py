@@ -135,12 +135,13 @@ def fetch(builder, pointer):
     builder.call(function, [pointer, int32(0), int32(2), int32(1)])
 
 
-def _gather_function(module, element):
-    """The instructions of `gather_lanes`."""
+def _gather_function(module, element, masked):
+    """The instructions of `gather_lanes`, for a square of columns by lanes that is wholly inside, or for any."""
     vector, bytes_pointer, integers = vector_type(element), ir.IntType(8).as_pointer(), int64.as_pointer()
     lanes = vector.count
     arguments = [bytes_pointer, integers, integers, integers, int64, element.as_pointer(), int64, int64]
-    function, builder = define_function(module, f"pytensor_convnet.gather_{vector_suffix(vector)}", arguments)
+    name = f"pytensor_convnet.gather_{'some' if masked else 'all'}_{vector_suffix(vector)}"
+    function, builder = define_function(module, name, arguments)
     if builder is None:
         return function
     source, starts, lows, highs, first, packed, count, ahead = function.args
@@ -150,19 +151,22 @@ def _gather_function(module, element):
         start, low, high = (
             builder.load(offset_pointer(builder, table, int64(lane))) for table in (starts, lows, highs)
         )
-        mask = _between(builder, builder.sub(low, first), builder.sub(high, first), lanes)
         place = offset_pointer(builder, source, start)
         fetch(builder, offset_pointer(builder, place, ahead))
-        pointer = builder.bitcast(place, vector.as_pointer())
-        rows.append(
-            builder.call(masked_load, [pointer, int32(element_bytes(element)), mask, ir.Constant(vector, None)])
-        )
+        if masked:
+            mask = _between(builder, builder.sub(low, first), builder.sub(high, first), lanes)
+            pointer = builder.bitcast(place, vector.as_pointer())
+            size = int32(element_bytes(element))
+            rows.append(builder.call(masked_load, [pointer, size, mask, ir.Constant(vector, None)]))
+        else:
+            rows.append(load_vector(builder, vector, builder.bitcast(place, element.as_pointer())))
     done = builder.append_basic_block("done")
     for column, values in enumerate(_transpose(builder, rows)):
         store_vector(builder, values, offset_pointer(builder, packed, int64(column * lanes)))
-        following = builder.append_basic_block("next")
-        builder.cbranch(builder.icmp_signed("<=", count, int64(column + 1)), done, following)
-        builder.position_at_end(following)
+        if masked:
+            following = builder.append_basic_block("next")
+            builder.cbranch(builder.icmp_signed("<=", count, int64(column + 1)), done, following)
+            builder.position_at_end(following)
     builder.branch(done)
     builder.position_at_end(done)
     builder.ret_void()
@@ -175,32 +179,41 @@ def element_bytes(element):
 
 
 @intrinsic
-def gather_lanes(typing_context, source, shift, starts, lows, highs, first, packed, packed_at, count, ahead):
+def gather_lanes(
+    typing_context, source, shift, starts, lows, highs, table, first, packed, packed_at, count, inside, ahead
+):
     """Read a run of columns from each lane's image and write them as vectors::
 
         for column in range(first, first + count):
             for lane in range(lanes):
-                inside = lows[lane] <= column < highs[lane]
-                byte = shift + starts[lane] + (column - first) * itemsize
+                inside = lows[table + lane] <= column < highs[table + lane]
+                byte = shift + starts[table + lane] + (column - first) * itemsize
                 packed[packed_at + (column - first) * lanes + lane] = source[byte] if inside else 0
 
-    ``count`` is at least 1, and at most the number of lanes. What lies ``ahead`` bytes further on is fetched into the
-    second-level cache: the processor does not foresee so many short runs.
+    ``count`` is at least 1, and at most the number of lanes. ``inside`` promises that it is that, and that all is
+    inside. What lies ``ahead`` bytes further on is fetched into the second-level cache: the processor does not foresee
+    so many short runs.
     """
     integer = types.intp
-    signature = types.void(source, integer, starts, lows, highs, integer, packed, integer, integer, integer)
+    signature = types.void(
+        source, integer, starts, lows, highs, integer, integer, packed, integer, integer, types.boolean, integer
+    )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
-        source, shift, starts, lows, highs, first, packed, packed_at, count, ahead = arguments
+        source, shift, starts, lows, highs, table, first, packed, packed_at, count, inside, ahead = arguments
         types_ = signature.args
         data = array_data(context, builder, types_[0], source)
         data = offset_pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), shift)
         tables = [
-            array_data(context, builder, type_, table) for type_, table in zip(types_[2:5], (starts, lows, highs))
+            offset_pointer(builder, array_data(context, builder, type_, values), table)
+            for type_, values in zip(types_[2:5], (starts, lows, highs))
         ]
-        packed = offset_pointer(builder, array_data(context, builder, types_[6], packed), packed_at)
-        function = _gather_function(builder.module, element_type(types_[0]))
-        builder.call(function, [data, *tables, first, packed, count, ahead])
+        packed = offset_pointer(builder, array_data(context, builder, types_[7], packed), packed_at)
+        arguments = [data, *tables, first, packed, count, ahead]
+        with builder.if_else(inside) as (then, otherwise):
+            for block, masked in ((then, False), (otherwise, True)):
+                with block:
+                    builder.call(_gather_function(builder.module, element_type(types_[0]), masked), arguments)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -233,30 +246,31 @@ def copy_vectors(typing_context, source, start, step, packed, packed_at, count):
 
 
 @intrinsic
-def numbers_to_lanes(typing_context, source, shift, step, starts, lows, highs, packed, packed_at, first, last):
+def numbers_to_lanes(typing_context, source, shift, step, starts, lows, highs, table, packed, packed_at, first, last):
     """Read columns that are ``step`` bytes apart, number by number::
 
     for lane in range(lanes):
         for column in range(first, last):
-            inside = lows[lane] <= column < highs[lane]
-            byte = shift + starts[lane] + column * step
+            inside = lows[table + lane] <= column < highs[table + lane]
+            byte = shift + starts[table + lane] + column * step
             packed[packed_at + column * lanes + lane] = source[byte] if inside else 0
     """
     integer = types.intp
     signature = types.void(
-        source, integer, integer, starts, lows, highs, packed, integer, integer, integer
+        source, integer, integer, starts, lows, highs, integer, packed, integer, integer, integer
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
-        source, shift, step, starts, lows, highs, packed, packed_at, first, last = arguments
+        source, shift, step, starts, lows, highs, table, packed, packed_at, first, last = arguments
         types_ = signature.args
         element = element_type(types_[0])
         lanes = vector_type(element).count
         data = array_data(context, builder, types_[0], source)
         data = offset_pointer(builder, builder.bitcast(data, ir.IntType(8).as_pointer()), shift)
-        packed = offset_pointer(builder, array_data(context, builder, types_[6], packed), packed_at)
+        packed = offset_pointer(builder, array_data(context, builder, types_[7], packed), packed_at)
         tables = [
-            array_data(context, builder, type_, table) for type_, table in zip(types_[3:6], (starts, lows, highs))
+            offset_pointer(builder, array_data(context, builder, type_, values), table)
+            for type_, values in zip(types_[3:6], (starts, lows, highs))
         ]
         with cgutils.for_range(builder, int64(lanes)) as lane:
             start, low, high = (builder.load(offset_pointer(builder, table, lane.index)) for table in tables)

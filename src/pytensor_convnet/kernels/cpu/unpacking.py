@@ -6,6 +6,10 @@ whole cache lines, past the caches if the outputs are too large to be found ther
 """
 
 
+from typing import NamedTuple
+
+from numba import types
+
 from pytensor_convnet.kernels.cpu.detached import leaf_kernel
 from pytensor_convnet.kernels.cpu.packing import ceil_div
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
@@ -20,44 +24,58 @@ STREAMED_BYTES = 1 << 23
 """Outputs of so many bytes are written past the caches."""
 
 
-@leaf_kernel
-def stage_pitch(columns, tiling):
-    """Output columns that a tile has on the stage: where it spans an image, its rows touch, as in the image."""
-    if tiling.column_tiles == 1:
-        return columns.outputs
-    return tiling.columns * columns.out_step
+class Stage(NamedTuple):
+    """How rows of outputs lie on the stage and leave it."""
+
+    width: int
+    """Columns of outputs in a row of a tile."""
+    pitch: int
+    """Columns from a row to the next: where rows touch, as they do in an image, a run can have several."""
+    bases: int
+    """Bases whose rows wait together."""
+    run_rows: int
+    """Rows that leave together."""
+    streaming: bool
+
+
+STAGE = types.NamedTuple((types.intp,) * 4 + (types.boolean,), Stage)
 
 
 @leaf_kernel
-def band_of_stage(filters, rows, pitch, tiling, item_bytes):
-    """Bases whose rows of outputs wait together."""
-    if tiling.column_tiles > 1:
-        return 1
+def plan_stage(out, filters, rows, columns, reads, tiling, band):
+    """The stage for some filters' outputs, computed ``band`` bases at a time."""
+    covered = reads.tiles * reads.outputs * columns.out_step
+    width = columns.outputs if tiling.column_tiles == 1 else tiling.columns * columns.out_step
+    # The last tile's overhang is overwritten by the next row, if that is computed later.
+    in_order = rows.out_step * columns.out_step == 1
+    pitch = width if in_order or covered <= width else covered
+    if pitch != columns.outputs:
+        return Stage(width, pitch, band, 1, out.nbytes >= STREAMED_BYTES)
     size = rows.out_step * pitch
     fitting = min(STAGE_BYTES // (filters * size * VECTOR_BYTES), ceil_div(RUN, size))
     # Whole cache lines, if that takes a few rows.
-    line = VECTOR_BYTES // item_bytes
+    line = VECTOR_BYTES // out.itemsize
     while line > 1 and size % 2 == 0:
         size, line = size // 2, line // 2
-    if fitting > line:
-        fitting -= fitting % line
-    return max(1, min(fitting, tiling.rows))
+    multiple = line * band if line % band else line
+    if fitting < multiple:
+        multiple = band
+    bases = max(multiple, fitting - fitting % multiple)
+    run_rows = max(1, min(bases * rows.out_step, ceil_div(RUN, pitch)))
+    while bases * rows.out_step % run_rows:
+        run_rows += 1
+    return Stage(width, pitch, bases, run_rows, out.nbytes >= STREAMED_BYTES)
 
 
 @leaf_kernel
-def rows_of_run(band, rows, pitch, tiling):
-    """Rows of outputs that are written together."""
-    return max(1, min(band * rows.out_step, ceil_div(RUN, pitch))) if tiling.column_tiles == 1 else 1
-
-
-@leaf_kernel
-def unpack_rows(stage, stage_step, first_base, bases, filters, first_filter, out, tiles, rows, columns, pitch, run_rows,
-                runs, turned, streaming):  # fmt: skip
+def unpack_rows(
+    staged, filter_step, first_base, bases, filters, first_filter, out, tiles, rows, columns, stage, runs, turned
+):  # fmt: skip
     """Write the rows of ``bases`` bases from ``first_base`` on, all ``filters``, from the stage to ``out``::
 
         for filter: for row: for column: for lane:
             out[image of lane, first_filter + filter, row of lane, column of lane] = (
-                stage[filter * stage_step + (row * pitch + column) * lanes + lane]
+                staged[filter * filter_step + (row * stage.pitch + column) * lanes + lane]
             )
 
     Floor: read and write each vector twice; a square of lanes by lanes numbers takes some 100 instructions.
@@ -65,20 +83,21 @@ def unpack_rows(stage, stage_step, first_base, bases, filters, first_filter, out
     lanes = VECTOR_BYTES // out.itemsize
     steps = out.strides
     count = bases * rows.out_step
-    for row in range(0, count, run_rows):
-        size = min(run_rows, count - row) * pitch
+    for row in range(0, count, stage.run_rows):
+        whole = min(stage.run_rows, count - row)
+        size = whole * stage.pitch if whole > 1 else stage.width
         for lane in range(lanes):
             y = (tiles.rows[lane] + first_base) * rows.out_step + row
             x = tiles.columns[lane] * columns.out_step
             runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3]
             exists = tiles.images[lane] >= 0 and y < rows.outputs and x < columns.outputs
-            rest = columns.outputs - x if pitch != columns.outputs else (rows.outputs - y) * pitch
+            rest = (rows.outputs - y) * stage.pitch if whole > 1 else columns.outputs - x
             runs.highs[lane] = min(size, rest) if exists else 0
         step = ceil_div(size, lanes) * lanes
         for f in range(filters):
-            at, shift = f * stage_step + row * pitch * lanes, (first_filter + f) * steps[1]
+            at, shift = f * filter_step + row * stage.pitch * lanes, (first_filter + f) * steps[1]
             for column in range(0, size, lanes):
-                turn_lanes(stage, at + column * lanes, turned, column, step)
+                turn_lanes(staged, at + column * lanes, turned, column, step)
             for lane in range(lanes):
                 if runs.highs[lane] > 0:
-                    copy_run(turned, lane * step, out, shift + runs.starts[lane], runs.highs[lane], streaming)
+                    copy_run(turned, lane * step, out, shift + runs.starts[lane], runs.highs[lane], stage.streaming)
