@@ -158,9 +158,9 @@ def _pack_maps(maps, tiles, rows, columns, row, reads, tile_columns, channel, ch
     for c in range(channels):
         shift = (channel + c) * maps.strides[1]
         if reads.points == 1:
-            pack_columns(maps, shift, width, packed, at + c * map_step, runs, 0)
+            pack_columns(maps, shift, width, packed, at + c * map_step, runs, 0, maps.strides[1])
         else:
-            pack_columns(maps, shift, width, raw, 0, runs, 0)
+            pack_columns(maps, shift, width, raw, 0, runs, 0, maps.strides[1])
             transform_maps(
                 reads.form, raw, 0, lanes, reads.outputs * lanes,
                 packed, at + c * map_step, point_step, lanes, reads.tiles,

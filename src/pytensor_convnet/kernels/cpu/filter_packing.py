@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
-from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES
+from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 
@@ -104,8 +104,8 @@ def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
     taps = reads.taps.shape[1]
-    matrix = FILTER_MATRICES[reads.form]
     numbers = np.zeros((taps, MOST_FILTERS))
+    rest = np.empty(MOST_POINTS * MOST_FILTERS, packed.dtype)
     for row_phase in range(rows.out_step):
         for column_phase in range(reads.first.size - 1):
             begin, end = reads.first[column_phase], reads.first[column_phase + 1]
@@ -123,13 +123,13 @@ def _pack_block(filters, group, first, count, rows, reads, order, packed):
                         panel = product - product % PANEL
                         place = at + order.filters * panel + first * min(PANEL, depth - panel)
                         place += (product - panel) * count
-                        for point in range(reads.points):
-                            for f in range(count):
-                                total = 0.0
-                                for tap in range(taps):
-                                    total += matrix[point, tap] * numbers[tap, f]
-                                packed[place + f] = total
-                            place += order.filters * depth
+                        if count == MOST_FILTERS:
+                            transform_filters(reads.form, numbers, packed, place, order.filters * depth)
+                        else:
+                            transform_filters(reads.form, numbers, rest, 0, MOST_FILTERS)
+                            for point in range(reads.points):
+                                for f in range(count):
+                                    packed[place + point * order.filters * depth + f] = rest[point * MOST_FILTERS + f]
                         product += 1
 
 

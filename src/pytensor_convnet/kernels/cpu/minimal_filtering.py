@@ -24,6 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 from pytensor_convnet.kernels.cpu.simd import (
     array_data,
     define_function,
@@ -242,3 +243,55 @@ def _transform(kind, pick):
 transform_inputs = _transform("transform_inputs", lambda form: form[2])
 transform_outputs = _transform("transform_outputs", lambda form: form[0])
 transform_maps = _transform("transform_maps", lambda form: form[0].T.copy())
+
+
+def _filters_function(module, element, form, filters):
+    """The instructions of `transform_filters` for one form."""
+    wide, narrow = ir.VectorType(ir.DoubleType(), filters), ir.VectorType(element, filters)
+    arguments = [ir.DoubleType().as_pointer(), element.as_pointer(), int64]
+    outputs, taps = FORMS[form]
+    name = f"pytensor_convnet.transform_filters_{outputs}_{taps}_{vector_suffix(narrow)}"
+    function, builder = define_function(module, name, arguments)
+    if builder is None:
+        return function
+    numbers, packed, point_step = function.args
+    multiply_add = cgutils.get_or_insert_function(
+        module, ir.FunctionType(wide, [wide] * 3), f"llvm.fmuladd.{vector_suffix(wide)}"
+    )
+    operands = [load_vector(builder, wide, offset_pointer(builder, numbers, int64(tap * filters))) for tap in range(taps)]
+    for point, value in enumerate(_emit_product(builder, _MATRICES[form][1], operands, multiply_add)):
+        if narrow != wide:
+            value = builder.fptrunc(value, narrow)
+        store_vector(builder, value, offset_pointer(builder, packed, builder.mul(point_step, int64(point))))
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def transform_filters(typing_context, form, numbers, packed, packed_at, point_step):
+    """Apply ``G`` of a form to the taps of `MOST_FILTERS` filters, float64 before they are rounded::
+
+    for point: for f in range(MOST_FILTERS):
+        packed[packed_at + point * point_step + f] = sum(G[point, tap] * numbers[tap, f] for tap)
+    """
+    integer = types.intp
+    signature = types.void(integer, numbers, packed, integer, integer)
+
+    def codegen(context, builder, signature, arguments):
+        form, numbers, packed, packed_at, point_step = arguments
+        numbers = array_data(context, builder, signature.args[1], numbers)
+        packed = offset_pointer(builder, array_data(context, builder, signature.args[2], packed), packed_at)
+        element = element_type(signature.args[2])
+        done = builder.append_basic_block("done")
+        choice = builder.switch(form, done)
+        for number in range(len(FORMS)):
+            block = builder.append_basic_block(f"form_{number}")
+            choice.add_case(int64(number), block)
+            with builder.goto_block(block):
+                function = _filters_function(builder.module, element, number, MOST_FILTERS)
+                builder.call(function, [numbers, packed, point_step])
+                builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, codegen

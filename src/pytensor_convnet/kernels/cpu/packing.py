@@ -190,7 +190,7 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
 
 
 @leaf_kernel
-def pack_columns(source, shift, width, packed, packed_at, runs, table):
+def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
     """Pack the row that ``runs`` aims at from ``table`` on, ``shift`` bytes further on::
 
         for column in range(width):
@@ -201,7 +201,7 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table):
 
     Floor: read and write ``width`` vectors. Where images lie side by side (c01b) that is all there is to do; where
     columns do (bc01), a square of lanes by lanes numbers takes some 100 instructions; any other strides are read
-    number by number.
+    number by number. What lies ``ahead`` bytes further on is fetched, if it is known what comes next.
     """
     lanes = VECTOR_BYTES // source.itemsize
     step = source.strides[3]
@@ -222,7 +222,7 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table):
             inside = low <= column and column + lanes <= high
             gather_lanes(
                 source, shift + column * step, runs.starts, runs.lows, runs.highs, table, column,
-                packed, packed_at + column * lanes, min(lanes, highest - column), inside, source.strides[2],
+                packed, packed_at + column * lanes, min(lanes, highest - column), inside, ahead,
             )  # fmt: skip
     else:
         numbers_to_lanes(
@@ -246,6 +246,7 @@ def pack_rows(
         used[(row - origin) % slots] = aim_at_inputs(
             source, tiles, rows, columns, row, reads.width, runs, (row - first) * lanes
         )
+    ahead = source.strides[1] if channels > 1 else (last - first) * source.strides[2]
     for c in range(channels):
         shift = (channel + c) * source.strides[1]
         for row in range(first, last):
@@ -254,9 +255,9 @@ def pack_rows(
             if not used[slot]:
                 packed[at : at + reads.row_vectors * lanes] = 0
             elif reads.points == 1:
-                pack_columns(source, shift, reads.width, packed, at, runs, table)
+                pack_columns(source, shift, reads.width, packed, at, runs, table, ahead)
             else:
-                pack_columns(source, shift, reads.width, raw, 0, runs, table)
+                pack_columns(source, shift, reads.width, raw, 0, runs, table, ahead)
                 for start in range(reads.starts):
                     transform_inputs(
                         reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,

@@ -22,6 +22,9 @@ _LATENCY = 4
 _PACKING_CYCLES = 12
 """To pack a vector, or to write one to images."""
 
+_RUN_CYCLES = 20
+"""To start a run of outputs that is no whole number of cache lines."""
+
 _TRANSFORM_CYCLES = 1.5
 """For each value that a transform makes."""
 
@@ -67,9 +70,11 @@ def _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_
     depth = channels * rows.taps.size * number_of_reads / (rows.out_step * columns.out_step)
     total = rows.out_step * columns.out_step * points * _point_cycles(depth, filters, tiles)
     packed, written = channels * rows.in_step, filters * rows.out_step
-    total += _PACKING_CYCLES * (
-        packed * inputs_read(columns, tile_columns) + written * tile_columns * columns.out_step
-    )  # fmt: skip
+    total += _PACKING_CYCLES * packed * inputs_read(columns, tile_columns)
+    total += _PACKING_CYCLES * written * tile_columns * columns.out_step
+    if tile_columns * columns.out_step < columns.outputs:
+        # Runs of a single row, cut anywhere: parts of cache lines.
+        total += _RUN_CYCLES * written * VECTOR_BYTES / 4
     if points > 1:
         total += _TRANSFORM_CYCLES * (packed * in_vectors + written * out_vectors)
     return total, VECTOR_BYTES * (rows.span * channels * in_vectors + filters * out_vectors)
