@@ -35,12 +35,18 @@ from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
-_BAND_POSITIONS = 72
+_BAND_POSITIONS = 56
 """Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
-the maps of its filters to stay in the first-level cache."""
+the maps of its filters to stay in first-level cache."""
 
-_BAND_BYTES = 384 * 1024
-"""Packed images, and as much of packed maps, that stay in a core's second-level cache."""
+_PLANE_BYTES = 256 * 1024
+"""Packed images of one point that stay in a core's second-level cache while all filters meet them."""
+
+_IMAGE_BYTES = 1 << 21
+"""Packed images of a band, all points."""
+
+_MAP_BYTES = 3 << 19
+"""Packed maps of a band, all points."""
 
 _TASKS = 32
 """Pieces into which the work is cut. Fixed, so that the order of summation, and with it the result, does not
@@ -64,13 +70,14 @@ class Blocking(NamedTuple):
 
 @inner_kernel
 def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
-    """Blocks whose packed bands stay in cache, and enough slices to make `_TASKS` tasks."""
+    """Blocks as large as memory allows, since each is packed anew for all others that it meets; and enough slices to
+    make `_TASKS` tasks."""
     bands = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
     band_rows = ceil_div(tiling.rows, bands)
     image_bytes = inputs_read(rows, band_rows) * reads.row_vectors * VECTOR_BYTES
     map_bytes = band_rows * reads.points * reads.tiles * VECTOR_BYTES
-    channel_blocks = ceil_div(channels, max(1, _BAND_BYTES // image_bytes))
-    filter_blocks = ceil_div(filters, max(MOST_FILTERS, _BAND_BYTES // map_bytes))
+    channel_blocks = ceil_div(channels, max(1, _IMAGE_BYTES // image_bytes))
+    filter_blocks = ceil_div(filters, max(MOST_FILTERS, _MAP_BYTES // map_bytes))
     blocks = groups * filter_blocks * channel_blocks
     sums = groups * filters * channels * rows.taps.size * reads.offsets.size * reads.points
     affordable = _PARTIAL_BYTES // (sums * item_bytes)
@@ -102,28 +109,34 @@ def _sum_band(
     nest but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
     """
     map_step, point_step, plane_step = steps
-    row_size = channels * reads.offsets.size
+    number_of_reads = reads.offsets.size
+    plane_bytes = inputs_read(rows, band_rows) * plane_step * images.itemsize
+    groups = min(channels, ceil_div(channels * plane_bytes, _PLANE_BYTES))
     for point in range(reads.points):
-        first = 0
-        while first < filters:
-            count = block_filters(filters - first)
-            tap_blocks = ceil_div(row_size, MOST_COLUMNS[count])
-            for r in range(rows.taps.size):
-                offset = rows.offsets[r] - rows.first
-                start, stop = 0, band_rows
-                while start < stop and not used[start * rows.in_step + offset]:
-                    start += 1
-                while start < stop and not used[(stop - 1) * rows.in_step + offset]:
-                    stop -= 1
-                for c in range(tap_blocks):
-                    tap, size = _part(c, tap_blocks, row_size)
-                    filter_grad_block(
-                        count, size, images, point * plane_step, taps, r * row_size + tap,
-                        positions, start * reads.tiles, stop * reads.tiles,
-                        maps, first * map_step + point * point_step, map_step,
-                        partial, ((point * rows.taps.size + r) * row_size + tap) * filters + first, filters,
-                    )  # fmt: skip
-            first += count
+        for group in range(groups):
+            first_channel, some = _part(group, groups, channels)
+            first = 0
+            while first < filters:
+                count = block_filters(filters - first)
+                tap_blocks = ceil_div(some * number_of_reads, MOST_COLUMNS[count])
+                for r in range(rows.taps.size):
+                    offset = rows.offsets[r] - rows.first
+                    start, stop = 0, band_rows
+                    while start < stop and not used[start * rows.in_step + offset]:
+                        start += 1
+                    while start < stop and not used[(stop - 1) * rows.in_step + offset]:
+                        stop -= 1
+                    row = (r * channels + first_channel) * number_of_reads
+                    for c in range(tap_blocks):
+                        tap, size = _part(c, tap_blocks, some * number_of_reads)
+                        filter_grad_block(
+                            count, size, images, point * plane_step, taps, row + tap,
+                            positions, start * reads.tiles, stop * reads.tiles,
+                            maps, first * map_step + point * point_step, map_step,
+                            partial,
+                            (point * rows.taps.size * channels * number_of_reads + row + tap) * filters + first, filters,
+                        )  # fmt: skip
+                first += count
 
 
 @inner_kernel
@@ -233,12 +246,19 @@ def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tili
         )
 
 
+def _slices_signature(number):
+    return number[:, ::1], types.NamedUniTuple(types.intp, 7, Blocking), READS, types.Array(number, 4, "A")
+
+
+@chunked(_slices_signature)
 @inner_kernel
-def _add_slices(partials, blocking, reads, gradient):
-    """Add the slices of each block, in order, and turn the sums into ``gradient`` (filters, channels, rows, columns)."""
+def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
+    """Chunk ``chunk`` of all blocks: add up a block's slices, in order, and turn the sums at points into
+    ``gradient`` (filters, channels, rows, columns)."""
     row_taps = gradient.shape[2]
     matrix = FILTER_MATRICES[reads.form]
-    for block in range(partials.shape[0] // blocking.slices):
+    blocks = partials.shape[0] // blocking.slices
+    for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
         total = partials[block * blocking.slices]
         for part in range(1, blocking.slices):
             total += partials[block * blocking.slices + part]
@@ -286,7 +306,7 @@ def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
     partials = np.empty((tasks, sums), images.dtype)
     threads = useful_threads(maps.size * channels * row_taps * column_taps)
     _sum_tasks(threads, images, maps, partials, rows, columns, reads, tiling, blocking)
-    _add_slices(partials, blocking, reads, gradient)
+    _add_slices(threads, partials, blocking, reads, gradient)
 
 
 @kernel
