@@ -133,9 +133,7 @@ def _net_parameters(case: NetCase, data: NetData, layout: str) -> Any:
             yield jnp.array(next(values))
         elif isinstance(layer, Dense):
             weights = next(values)
-            yield jnp.array(
-                weights if layout == "bc01" else channels_last_weights(weights, input_shape)
-            )
+            yield jnp.array(weights if layout == "bc01" else channels_last_weights(weights, input_shape))
             yield jnp.array(next(values))
 
 

@@ -90,6 +90,24 @@ class Ours(Peer):
         return Operation(function)
 
 
+def unknown_rewrites(names: Sequence[str]) -> list[str]:
+    """Those of the names that no rewrite of PyTensor, and no group of them, bears.
+
+    Examples
+    --------
+    >>> unknown_rewrites(["fusion", "confusion"])
+    ['confusion']
+    """
+    known: set[str] = set()
+    databases: list[Any] = [pytensor.compile.mode.optdb]
+    while databases:
+        database = databases.pop()
+        known |= set(database.__db__)
+        members = {member for rewrites in database.__db__.values() for member in rewrites}
+        databases += [member for member in members if hasattr(member, "__db__")]
+    return [name for name in names if name not in known]
+
+
 def _shared(array: np.ndarray) -> Any:
     """The array itself in a shared variable, of known shape."""
     return pytensor.shared(array, shape=array.shape, borrow=True)

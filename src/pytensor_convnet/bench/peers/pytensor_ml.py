@@ -59,7 +59,8 @@ def _network(case: NetCase, data: NetData, images: Any) -> tuple[Any, dict[str, 
     import pytensor.tensor as pt
     from pytensor_ml import layers
 
-    x, values, parameters = images, iter(data.parameters), {}
+    x, values = images, iter(data.parameters)
+    parameters: dict[str, Any] = {}
     for number, (layer, input_shape) in enumerate(zip(case.layers, case.input_shapes())):
         if isinstance(layer, Conv):
             conv = layers.Conv2D(

@@ -44,7 +44,8 @@ class Torch(Peer):
         import torch
         from torch.nn.functional import avg_pool2d, max_pool2d
 
-        function = {"max": max_pool2d, "average_inc_pad": avg_pool2d}[case.mode]
+        functions: dict[str, Any] = {"max": max_pool2d, "average_inc_pad": avg_pool2d}
+        function = functions[case.mode]
         images, maps = _tensor(data.images, layout), _tensor(data.maps, layout)
         windows = case.window, case.stride, _one_side(case)
         learning = images.clone().requires_grad_()
@@ -64,7 +65,7 @@ class Torch(Peer):
             for parameter, value in zip(network.parameters(), data.parameters, strict=True):
                 parameter.copy_(torch.from_numpy(value.T if value.ndim == 2 else value))
         if layout == "channels_last":
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)
         images, labels = _tensor(data.images, layout), torch.from_numpy(data.labels.astype(np.int64))
         optimiser = torch.optim.SGD(network.parameters(), lr=case.learning_rate, momentum=case.momentum)
 
