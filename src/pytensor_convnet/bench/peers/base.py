@@ -97,3 +97,13 @@ class Peer(ABC):
     @abstractmethod
     def net(self, case: NetCase, data: NetData, layout: str) -> Mapping[str, Operation]:
         """The operation 'step': one step of training on the same minibatch. Its result is the loss before."""
+
+
+def limit_pytensor_threads(threads: int) -> None:
+    """Let what PyTensor compiles for Numba use so many threads: Numba's own, and those of products of matrices."""
+    import numba
+    import scipy.linalg  # noqa: F401  (loads the BLAS that Numba calls)
+    from threadpoolctl import threadpool_limits
+
+    numba.set_num_threads(threads)
+    threadpool_limits(threads, user_api="blas")

@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor_convnet import conv2d, ops, pool_2d
 from pytensor_convnet.bench.cases import ConvCase, PoolCase
 from pytensor_convnet.bench.nets import NetCase, NetData
-from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData
+from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData, limit_pytensor_threads
 
 LAYOUT = "bc01"
 
@@ -29,9 +29,7 @@ class Ours(Peer):
     package = "pytensor_convnet"
 
     def __init__(self, threads: int, exclude: Sequence[str] = ()) -> None:
-        import numba
-
-        numba.set_num_threads(threads)
+        limit_pytensor_threads(threads)
         complete = pytensor.compile.get_mode("NUMBA")
         self.modes = {LAYOUT: complete}
         if exclude:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pytensor_convnet.bench.cases import ConvCase, PoolCase
 from pytensor_convnet.bench.nets import Conv, Dense, NetCase, NetData, Pool, channels_last_weights
-from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData
+from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData, limit_pytensor_threads
 
 
 class PytensorMl(Peer):
@@ -19,10 +19,9 @@ class PytensorMl(Peer):
     layouts = ("channels_last",)
 
     def __init__(self, threads: int) -> None:
-        import numba
         import pytensor_ml  # noqa: F401
 
-        numba.set_num_threads(threads)
+        limit_pytensor_threads(threads)
 
     def conv(self, case: ConvCase, data: ConvData, layout: str) -> Mapping[str, Operation]:
         raise NotImplementedError("pytensor-ml is measured in networks")
