@@ -238,7 +238,7 @@ def _listed(listed: str | None, valid: Collection[str], option: str) -> list[str
     names = list(dict.fromkeys(_names(listed)))
     unknown = [name for name in names if name not in valid]
     if unknown:
-        raise typer.BadParameter(f"{', '.join(map(repr, unknown))} not of {', '.join(valid)}", param_hint=option)
+        raise typer.BadParameter(f"{', '.join(map(repr, unknown))} is not one of {', '.join(valid)}", param_hint=option)
     return names
 
 

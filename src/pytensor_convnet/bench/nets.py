@@ -168,6 +168,7 @@ NET = {
                 *(Dense(4096), "relu", Dense(4096), "relu", Dense(1000)),
             ),
             momentum=0.9,
+            learning_rate=0.0001,
         ),
     )
 }
