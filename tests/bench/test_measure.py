@@ -1,28 +1,29 @@
 """Taking turns, medians and memory."""
 
-import time
-
 import numpy as np
 import pytest
 
 from pytensor_convnet.bench import ceilings, measure
 
 
-def test_implementations_take_turns_after_warming_up():
+def pretend(monkeypatch, seconds):
+    """Let every call take so many seconds, whatever the machine does."""
+
+    def seconds_of(call):
+        call()
+        return seconds
+
+    monkeypatch.setattr(measure, "seconds_of", seconds_of)
+
+
+def test_implementations_take_turns_after_warming_up(monkeypatch):
+    pretend(monkeypatch, 0.006)
     log = []
-
-    def sleeper(name):
-        def call():
-            log.append(name)
-            time.sleep(0.006)
-
-        return call
-
-    medians = measure.interleaved_medians({"a": sleeper("a"), "b": sleeper("b")}, seconds=0)
+    medians = measure.interleaved_medians({name: lambda name=name: log.append(name) for name in "ab"}, seconds=0)
     assert log[:4] == ["a", "a", "b", "b"]
     # A turn: two calls fill the 10 ms of warming up, and two more are counted.
     assert log[4:] == [*"aaaabbbb"] * measure.LEAST_TURNS
-    assert all(0.006 <= seconds < 0.02 for seconds in medians.values())
+    assert medians == {"a": 0.006, "b": 0.006}
 
 
 def test_the_median_forgives_a_slow_moment(monkeypatch):
@@ -31,13 +32,12 @@ def test_the_median_forgives_a_slow_moment(monkeypatch):
     assert measure.interleaved_medians({"a": lambda: None}, seconds=0) == {"a": 0.1}
 
 
-def test_more_seconds_are_more_turns():
-    counts = []
-    for seconds in (0, 0.3):
-        calls = []
-        measure.interleaved_medians({"a": lambda calls=calls: (calls.append(1), time.sleep(0.011))}, seconds)
-        counts.append(len(calls))
-    assert counts[1] > counts[0] == 2 + 2 * measure.LEAST_TURNS
+@pytest.mark.parametrize(("seconds", "turns"), [(0, measure.LEAST_TURNS), (0.4, 10), (1000, measure.MOST_TURNS)])
+def test_more_seconds_are_more_turns(monkeypatch, seconds, turns):
+    pretend(monkeypatch, 0.02)
+    calls = []
+    measure.interleaved_medians({"a": lambda: calls.append(1)}, seconds)
+    assert len(calls) == 2 + 2 * turns
 
 
 def test_extra_memory_is_what_neither_was_there_nor_is_returned():

@@ -38,7 +38,7 @@ def test_each_operation_in_each_layout_is_right(monkeypatch, name, suite_name, c
         assert (record.suite, record.case, record.implementation) == (suite_name, case.name, name)
         assert record.relative_error < 1e-6
         assert record.floor_seconds > 0
-        assert 0 < record.seconds < 0.1
+        assert record.seconds > 0
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "pytensor-ml"])
