@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from pytensor_convnet.bench.comparison import (
@@ -35,19 +36,26 @@ def figures_table(suite: str, compared: Sequence[Comparison]) -> Table:
     columns = _columns(compared)
     with_floor = any(comparison.ours.floor_seconds for comparison in compared)
     with_error = any(comparison.ours.relative_error is not None for comparison in compared)
-    table = Table(title=f"{suite}: {FIGURES[suite]}, higher is better" if suite != "net" else f"net: {FIGURES[suite]}")
-    table.add_column("case")
-    table.add_column("operation")
-    table.add_column(f"ours\n{OUR_LAYOUT}", justify="right", style="bold")
+    better = "lower" if suite == "net" else "higher"
+    # No vertical lines, and what is too wide is folded: eleven columns fit in a hundred characters.
+    table = Table(title=f"{suite}: {FIGURES[suite]}; {better} is better", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
+    table.add_column("case", no_wrap=True)
+    table.add_column("operation", no_wrap=True)
+
+    def add_figures(name: str, style: str = "") -> None:
+        table.add_column(name, justify="right", overflow="fold", style=style)
+
+    add_figures(f"ours\n{OUR_LAYOUT}", style="bold")
     if with_floor:
-        table.add_column("of the\nceiling", justify="right")
+        add_figures("of the\nceiling")
     for implementation, layout in columns:
         name = "ours" if implementation == OURS else implementation
-        table.add_column(f"{name}\n{layout.replace('_', ' ')}", justify="right")
-    table.add_column("best peer's\ntime / ours", justify="right", style="bold")
+        narrow = layout.replace("_", "\n").replace(" without ", "\nwithout\n")
+        add_figures(f"{name}\n{narrow}")
+    add_figures("best\npeer /\nours", style="bold")
     if with_error:
-        table.add_column("relative\nerror", justify="right")
-    table.add_column("extra\nmemory", justify="right")
+        add_figures("error")
+    add_figures("extra\nMB")
     for number, comparison in enumerate(compared):
         ours = comparison.ours
         figures = {(record.implementation, record.layout): _figure(record) for record in comparison.others}
@@ -60,7 +68,7 @@ def figures_table(suite: str, compared: Sequence[Comparison]) -> Table:
         row.append(_ratio(comparison.ratio(BEST_PEER)))
         if with_error:
             row.append("-" if ours.relative_error is None else f"{ours.relative_error:.1e}")
-        row.append(_megabytes(ours.extra_bytes))
+        row.append("-" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}")
         table.add_row(*row, end_section=last_of_case)
     return table
 
@@ -79,7 +87,8 @@ def standings_table(compared: Sequence[Comparison]) -> Table:
     """
     found = standings(compared)
     with_group = any(standing.mean_of_group is not None for standing in found)
-    table = Table(title="time of others / time of ours (geometric means; above 1 ours is faster)")
+    title = "time of others / time of ours: geometric means; above 1 ours is faster"
+    table = Table(title=title, box=box.HORIZONTALS, min_width=len(title) + 2)
     table.add_column("beside")
     table.add_column("all", justify="right", style="bold")
     if with_group:
@@ -119,8 +128,7 @@ def summary_lines(compared: Sequence[Comparison], machine: Machine) -> list[str]
     measured = [record for record in ours if record.extra_bytes is not None]
     if measured:
         most = max(measured, key=lambda record: record.extra_bytes or 0)
-        a_thread = (most.extra_bytes or 0) / machine.threads
-        lines.append(f"largest extra memory of ours: {_megabytes(int(a_thread))} a thread ({_name(most)})")
+        lines.append(f"largest extra memory of ours: {_extra_memory(most, machine.threads)} ({_name(most)})")
     shares = [(share, record) for record in ours if (share := share_of_error_bound(record)) is not None]
     if shares:
         share, record = max(shares, key=lambda pair: pair[0])
@@ -149,8 +157,15 @@ def _ratio(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
-def _megabytes(nbytes: int | None) -> str:
-    return "-" if nbytes is None else f"{nbytes / 1e6:.1f} MB"
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB"
+
+
+def _extra_memory(record: Record, threads: int) -> str:
+    """A network's is its activations; a kernel's is what its threads keep each."""
+    if record.suite == "net":
+        return _megabytes(record.extra_bytes or 0)
+    return f"{_megabytes((record.extra_bytes or 0) // threads)} a thread"
 
 
 def _name(record: Record) -> str:
