@@ -1,7 +1,7 @@
 """Running a suite: for each case all implementations, interleaved, on the same data; a record for each figure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -65,9 +65,11 @@ def _run_case(
     seconds: float,
     on_step: Callable[[str], object],
 ) -> Iterator[Record]:
-    build = _builder(case)
-    operations = {(peer.name, layout): build(peer, layout) for peer in peers for layout in peer.layouts}
-    exact = _exact(case)
+    data = _data(case)
+    operations = {
+        (peer.name, layout): _operations(peer, layout, case, data) for peer in peers for layout in peer.layouts
+    }
+    exact = _exact(case, data)
     floor = _floor(case, machine)
     for operation in case.operations:
         on_step(f"{case.name}: {operation}")
@@ -91,35 +93,29 @@ def _run_case(
             )
 
 
-def _builder(case: Case) -> Callable[[Peer, str], Mapping[str, Operation]]:
-    """The function that lets a peer make its operations of a case, all from the same data."""
+def _data(case: Case) -> Any:
+    """Random data for a case, from which every implementation makes its own."""
     if isinstance(case, ConvCase):
-        conv_data = ConvData.of(case)
-        return lambda peer, layout: peer.conv(case, conv_data, layout)
-    if isinstance(case, PoolCase):
-        pool_data = PoolData.of(case)
-        return lambda peer, layout: peer.pool(case, pool_data, layout)
-    net_data = NetData.of(case)
-    return lambda peer, layout: peer.net(case, net_data, layout)
+        return ConvData.of(case)
+    return PoolData.of(case) if isinstance(case, PoolCase) else NetData.of(case)
 
 
-def _exact(case: Case) -> Mapping[str, Operation]:
+def _operations(peer: Peer, layout: str, case: Case, data: Any) -> Mapping[str, Operation]:
+    """What an implementation can do of a case."""
+    if isinstance(case, ConvCase):
+        return peer.conv(case, data, layout)
+    return peer.pool(case, data, layout) if isinstance(case, PoolCase) else peer.net(case, data, layout)
+
+
+def _exact(case: Case, data: Any) -> Mapping[str, Operation]:
     """The operations of a convolution or pool on the same data in float64, by our own kernels."""
     import numba
 
     from pytensor_convnet.bench.peers import ours
 
-    exact = ours.Ours(numba.get_num_threads())
-    if isinstance(case, ConvCase):
-        data = ConvData.of(case)
-        doubled = ConvData(*(array.astype(np.float64) for array in (data.images, data.filters, data.maps)))
-        return exact.conv(case, doubled, ours.LAYOUT)
-    if isinstance(case, PoolCase):
-        pool_data = PoolData.of(case)
-        return exact.pool(
-            case, PoolData(pool_data.images.astype(np.float64), pool_data.maps.astype(np.float64)), ours.LAYOUT
-        )
-    return {}
+    if isinstance(case, NetCase):
+        return {}
+    return _operations(ours.Ours(numba.get_num_threads()), ours.LAYOUT, case, data.as_float64())
 
 
 def _floor(case: Case, machine: Machine) -> float | None:

@@ -40,6 +40,9 @@ class ConvData:
     def of(cls, case: ConvCase) -> "ConvData":
         return cls(*_random(case.image_shape, case.filter_shape, case.map_shape))
 
+    def as_float64(self) -> "ConvData":
+        return ConvData(*(array.astype(np.float64) for array in (self.images, self.filters, self.maps)))
+
 
 @dataclass(frozen=True)
 class PoolData:
@@ -51,6 +54,9 @@ class PoolData:
     @classmethod
     def of(cls, case: PoolCase) -> "PoolData":
         return cls(*_random(case.image_shape, case.map_shape))
+
+    def as_float64(self) -> "PoolData":
+        return PoolData(self.images.astype(np.float64), self.maps.astype(np.float64))
 
 
 def _random(*shapes: tuple[int, ...]) -> list[np.ndarray]:
