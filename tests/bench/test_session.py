@@ -119,7 +119,7 @@ def test_wrong_usage_is_status_2_and_told(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threads", "9999"], "--threads must be from 1 to the"),
+        (["--threads", "9999"], "--threads must be from 1 to"),
         (["--exclude", "fusion,confusion"], "--exclude: PyTensor has no rewrite 'confusion'"),
         (["--json", "no/such/folder/file.json"], "there is no folder no/such/folder"),
         (["--plot", "no/such/folder/chart.png"], "there is no folder no/such/folder"),

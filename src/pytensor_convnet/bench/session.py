@@ -1,6 +1,5 @@
 """A run of the benchmark from the names of cases and peers to tables, JSON and chart."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pytensor_convnet.bench.peers import PEERS, Peer
 from pytensor_convnet.bench.records import Machine, Record
 from pytensor_convnet.bench.suite import SUITES, run
 from pytensor_convnet.bench.table import figures_table, standings_table, summary_lines
+from pytensor_convnet.training import interrupts_held_back
 
 WIDTH_OF_FILES = 140
 """How wide tables may be where there is no terminal to tell."""
@@ -110,25 +110,29 @@ def _measure(
         layouts = sum(len(implementation.layouts) for implementation in implementations)
         total = layouts * sum(len(SUITES[suite][name].operations) for name in cases)
         records: list[Record] = []
-        try:
-            for record in run(
-                suite,
-                cases,
-                implementations,
-                machine,
-                seconds,
-                on_step=lambda step: progress.update(task, description=step, total=total),
-            ):
-                records.append(record)
-                progress.advance(task)
-        except KeyboardInterrupt:
-            console.print("interrupted; what is known by now:")
+        with interrupts_held_back() as raise_if_interrupted:
+            try:
+                for record in run(
+                    suite,
+                    cases,
+                    implementations,
+                    machine,
+                    seconds,
+                    on_step=lambda step: progress.update(task, description=step, total=total),
+                ):
+                    records.append(record)
+                    progress.advance(task)
+                    raise_if_interrupted()
+            except KeyboardInterrupt:
+                console.print("interrupted; what is known by now:")
     return machine, records
 
 
 def _checked_threads(threads: int | None) -> int:
-    """The number of threads that was asked for, or one for each core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads is not None and not 1 <= threads <= cores:
-        raise InvalidBenchmark(f"--threads must be from 1 to the {cores} cores there are, got {threads}")
-    return threads or cores
+    """The number of threads that was asked for, or all that Numba has: one for each core, unless it was told else."""
+    import numba
+
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads is not None and not 1 <= threads <= most:
+        raise InvalidBenchmark(f"--threads must be from 1 to {most}, as many as Numba has here, got {threads}")
+    return threads or most
