@@ -1,4 +1,4 @@
-"""The commands of ``pytensor-convnet``: train a network, and let it classify pictures."""
+"""The commands of ``pytensor-convnet``: train a network, let it classify pictures, and measure how fast it all is."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 
 from pytensor_convnet import __version__, checkpoints, datasets, pictures, reports, training
+from pytensor_convnet.bench.peers import peers_of
+from pytensor_convnet.bench.session import InvalidBenchmark, run_benchmark
+from pytensor_convnet.bench.suite import SUITES
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
 
 app = typer.Typer(
@@ -24,6 +27,7 @@ EXPECTED_ERRORS = (
     checkpoints.CorruptCheckpoint,
     pictures.UnreadablePicture,
     training.InvalidSetting,
+    InvalidBenchmark,
     training.Diverged,
     ImportError,
     OSError,  # datasets.MissingData is one
@@ -173,6 +177,71 @@ def predict(
         Console().print(reports.prediction_table(predictions))
 
 
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="|".join(SUITES), callback=_one_of(SUITES), help="What to measure.")],
+    device: Annotated[
+        str, typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu. (cuda is not there yet.)")
+    ] = "cpu",
+    cases: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Which cases of the suite.", show_default="all")
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="What to measure beside this package: torch, jax and, in networks, pytensor-ml.",
+            show_default="all that are installed",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="How many threads everyone may use.", show_default="all cores")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="About how long to spend on each figure.")] = 1.0,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Rewrites of PyTensor, by name: this package is measured with all of them, and again without these.",
+            show_default="none",
+        ),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Draw how this package compares, as PNG in this file.")
+    ] = None,
+) -> None:
+    """Measure how fast this package is, beside others.
+
+    Everyone gets the same data and takes turns within one run; medians are told.
+    Ctrl-C ends measuring after the operation at hand and shows what is known by then.
+    """
+    if device != "cpu":
+        raise typer.BadParameter(f"{device!r} is not there yet; so far only the CPU is measured", param_hint="--device")
+    chosen = _listed(cases, SUITES[suite], "--cases")
+    wanted = _listed(peers, peers_of(suite), "--peers")
+    with _errors_in_one_message():
+        for path in (json, plot):
+            _check_folder(path)
+        run_benchmark(Console(), suite, chosen, wanted, threads, seconds, _names(exclude), json, plot)
+
+
+def _names(listed: str | None) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]
+
+
+def _listed(listed: str | None, valid: Collection[str], option: str) -> list[str]:
+    """The names that an option lists, each among ``valid``; all of these if it was not given."""
+    if listed is None:
+        return list(valid)
+    names = list(dict.fromkeys(_names(listed)))
+    unknown = [name for name in names if name not in valid]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(map(repr, unknown))} is not one of {', '.join(valid)}", param_hint=option)
+    return names
+
+
 @contextmanager
 def _errors_in_one_message() -> Iterator[None]:
     """Tell expected errors on standard error and exit with status 1."""
@@ -188,10 +257,14 @@ def _errors_in_one_message() -> Iterator[None]:
 
 def _prepare_outputs(save: Path | None, plots: Path | None) -> None:
     """Find out before training whether its results can be kept."""
-    if save is not None and not save.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{save}: there is no folder {save.parent} to save in")
+    _check_folder(save)
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
+
+
+def _check_folder(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to save in")
 
 
 def _new_network(name: str, dataset: datasets.Dataset, seed: int) -> Classifier:

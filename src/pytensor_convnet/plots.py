@@ -45,7 +45,7 @@ def filters_figure(filters: np.ndarray) -> "Figure":
         filters = filters.mean(axis=1, keepdims=True)
     columns = math.ceil(math.sqrt(1.25 * number))  # a little wider than high, as screens are
     rows = math.ceil(number / columns)
-    figure = _figure(max(columns, 4), rows + 0.6)
+    figure = new_figure(max(columns, 4), rows + 0.6)
     figure.suptitle(f"First layer: {number} filters of {filters.shape[2]} x {filters.shape[3]}")
     for place, pixels in enumerate(normalised(filters), start=1):
         axes = figure.add_subplot(rows, columns, place)
@@ -77,7 +77,7 @@ def learning_curve_figure(epochs: Sequence[EpochReport]) -> "Figure":
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     numbers = [epoch.epoch for epoch in epochs]
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     losses, accuracies = figure.subplots(1, 2)
     losses.set_title("Loss")
     losses.set_ylabel("negative log likelihood")
@@ -142,7 +142,7 @@ def save(figure: "Figure", path: Path | str) -> None:
     figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     """An empty figure, in inches, that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

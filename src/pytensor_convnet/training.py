@@ -484,7 +484,7 @@ def train(
     history = History(compile_seconds=session.compile_seconds)
     on_compiled(history.compile_seconds)
     best = _BestParameters(model)
-    with _interrupts_held_back() as raise_if_interrupted:
+    with interrupts_held_back() as raise_if_interrupted:
         try:
             for epoch in range(1, epochs + 1):
                 session.data.order.set_value(rng.permutation(to_learn_from))
@@ -510,7 +510,7 @@ def train(
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[Callable[[], None]]:
+def interrupts_held_back() -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C back until the function that this yields is called, which then raises `KeyboardInterrupt`.
 
     Within compiled code the interrupt would surface as a SystemError, or between the updates of two parameters. A

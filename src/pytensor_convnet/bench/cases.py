@@ -57,6 +57,16 @@ class ConvCase:
         shapes = self.image_shape, self.filter_shape, self.map_shape
         return itemsize * sum(_size(shape) for shape in shapes)
 
+    def summed_terms(self, operation: str) -> int:
+        """How many products an element of the result sums: the longer the sum, the more rounding it gathers."""
+        batch, filters, rows, columns = self.map_shape
+        area = self.taps[0] * self.taps[1]
+        return {
+            "forward": self.channels * area,
+            "input_grad": -(filters * area // -(self.stride[0] * self.stride[1])),  # a stride shares taps among pixels
+            "filter_grad": batch * rows * columns,
+        }[operation]
+
     def for_cpu(self) -> "ConvCase":
         """The case with a batch that a CPU runs in reasonable time."""
         return replace(self, batch=min(self.batch, 16)) if self.flops > CPU_LIMIT else self

@@ -206,6 +206,33 @@ def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out:
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
+def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int) -> np.ndarray:
+    """Random weights of standard deviation sqrt(2 / fan_in).
+
+    With these, in a network of rectifiers, activations keep their size from layer to layer (K. He et al., "Delving
+    deep into rectifiers", 2015).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+    fan_in : int
+        How many inputs one unit sees.
+
+    Returns
+    -------
+    float32 array of ``shape``
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weights = he_normal(np.random.default_rng(0), (200, 50), fan_in=200)
+    >>> weights.dtype, round(float(weights.std()), 2)
+    (dtype('float32'), 0.1)
+    """
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
+
+
 def _shared(value: np.ndarray, name: str) -> Any:
     """A shared variable whose shape PyTensor knows."""
     return pytensor.shared(value, name=name, shape=value.shape)
