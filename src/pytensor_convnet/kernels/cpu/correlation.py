@@ -28,6 +28,7 @@ from pytensor_convnet.kernels.cpu.memory import new_output
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
+    MOST_COLLECTED,
     TILING,
     block_filters,
     ceil_div,
@@ -43,13 +44,17 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, correlate_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
-from pytensor_convnet.kernels.cpu.unpacking import STAGE, plan_stage, unpack_rows
+from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpack_rows
 
 __all__ = ["correlate2d", "correlate2d_input_grad"]
 
 
 _BAND_TILES = 6
 """Tiles in all rows of a band: so many meet a panel of filters while it is in first-level cache."""
+
+
+_AHEAD_BYTES = 256 * 1024
+"""Packed input rows that are not needed yet."""
 
 
 class Plan(NamedTuple):
@@ -60,6 +65,8 @@ class Plan(NamedTuple):
     groups: int
     band: int
     """Bases that are computed together."""
+    ahead: int
+    """Input rows that are packed before they are needed: a few at a time are read faster."""
     slots: int
     """Input rows that are kept packed."""
     depth: int
@@ -180,7 +187,7 @@ def _correlate_band(
 
 def _rows_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
-    plan = types.NamedUniTuple(types.intp, 6, Plan)
+    plan = types.NamedUniTuple(types.intp, 7, Plan)
     return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, READS, TILING, plan, STAGE
 
 
@@ -208,9 +215,10 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
     step = (stage.bases * rows.out_step * stage.pitch + room) * lanes
     row_step = stage.pitch * lanes
     staged = vectors(plan.filters * step // lanes, source)
-    turned = vectors(ceil_div(stage.run_rows * stage.pitch, lanes) * lanes + 1, source)
+    turned = vectors(ceil_div(stage.run_rows * stage.pitch, lanes) * lanes, source)
     offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
     tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
+    collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
 
     units = plan.groups * tiling.lane_groups * tiling.rows
     unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
@@ -226,12 +234,15 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
                 bases = min(plan.band, waiting - b)
                 top = (first + b) * rows.in_step
                 bottom = top + (bases - 1) * rows.in_step + rows.span
+                if bottom > done:
+                    bottom = min(bottom + plan.ahead, (stop - 1) * rows.in_step + rows.span)
                 pack_rows(
                     source, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
                     group * plan.channels, plan.channels,
-                    packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes, used, raw, runs, 0,
+                    packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes,
+                    used, raw, collected, runs, 0,
                 )  # fmt: skip
-                done = bottom
+                done = max(done, bottom)
                 _correlate_band(
                     group, first + b, bases, used, packed, offsets, extents, weights, values,
                     staged, b * rows.out_step * row_step, (step, row_step), rows, columns, reads, plan,
@@ -254,7 +265,10 @@ def _plan(groups, filters, channels, rows, columns, reads, tiling):
     for phase in range(rows.out_step):
         most_taps = max(most_taps, rows.starts[phase + 1] - rows.starts[phase])
     slots = (band - 1) * rows.in_step + rows.span
-    return Plan(filters, channels, groups, band, slots, channels * most_taps * most_reads)
+    row_bytes = channels * reads.row_vectors * VECTOR_BYTES
+    wanted = ceil_div(RUN, columns.inputs) - band * rows.in_step
+    ahead = max(0, min(wanted, _AHEAD_BYTES // row_bytes, tiling.rows * rows.in_step))
+    return Plan(filters, channels, groups, band, ahead, slots + ahead, channels * most_taps * most_reads)
 
 
 @inner_kernel

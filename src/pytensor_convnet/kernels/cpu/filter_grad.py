@@ -16,10 +16,14 @@ from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES, transform_maps
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
+    MOST_COLLECTED,
     TILING,
+    aim_at_collected,
     aim_at_inputs,
     block_filters,
     ceil_div,
+    collect,
+    collects,
     correlation_axis,
     inputs_read,
     new_runs,
@@ -162,22 +166,34 @@ def _list_positions(most_rows, lanes, rows, reads):
 
 
 @leaf_kernel
-def _pack_maps(maps, tiles, rows, columns, row, reads, tile_columns, channel, channels, packed, at, steps, raw, runs):
-    """Pack one row of all lanes' tiles of the maps, as ``reads`` transforms them."""
+def _pack_maps(
+    maps, tiles, rows, columns, first, last, reads, tile_columns, channel, channels, packed, steps, raw, collected, runs
+):  # fmt: skip
+    """Pack rows of all lanes' tiles of the maps, as ``reads`` transforms them."""
     map_step, point_step, _ = steps
     lanes = VECTOR_BYTES // maps.itemsize
-    width = reads.tiles * reads.outputs
-    aim_at_inputs(maps, tiles, rows, columns, row, tile_columns, runs, 0)
+    width, count = reads.tiles * reads.outputs, last - first
+    collecting = count * maps.shape[3] * lanes <= collected.size and collects(maps, tiles, count)
+    for row in range(first, last):
+        table = (row - first) * lanes
+        aim_at_inputs(maps, tiles, rows, columns, row, tile_columns, runs, table)
+        if collecting:
+            aim_at_collected(maps, tiles, columns, row - first, count, runs, table)
     for c in range(channels):
         shift = (channel + c) * maps.strides[1]
-        if reads.points == 1:
-            pack_columns(maps, shift, width, packed, at + c * map_step, runs, 0, maps.strides[1])
-        else:
-            pack_columns(maps, shift, width, raw, 0, runs, 0, maps.strides[1])
-            transform_maps(
-                reads.form, raw, 0, lanes, reads.outputs * lanes,
-                packed, at + c * map_step, point_step, lanes, reads.tiles,
-            )  # fmt: skip
+        if collecting:
+            collect(maps, tiles, rows, first, count, channel + c, collected)
+        for row in range(first, last):
+            at, table = c * map_step + (row - first) * reads.tiles * lanes, (row - first) * lanes
+            to, to_at = (packed, at) if reads.points == 1 else (raw, 0)
+            if collecting:
+                pack_columns(collected, 0, width, to, to_at, runs, table, 0)
+            else:
+                pack_columns(maps, shift, width, to, to_at, runs, table, maps.strides[1])
+            if reads.points > 1:
+                transform_maps(
+                    reads.form, raw, 0, lanes, reads.outputs * lanes, packed, at, point_step, lanes, reads.tiles
+                )
 
 
 @inner_kernel(inline="always")
@@ -197,6 +213,7 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
     steps = (reads.points * point_step, point_step, reads.places * lanes)
     map_rows, map_columns = plain_axis(maps.shape[2]), plain_axis(maps.shape[3])
     tiles, runs, used = new_tiles(lanes), new_runs(most_in_rows, lanes), np.empty(most_in_rows, np.bool_)
+    collected = vectors(min(most_in_rows * max(images.shape[3], maps.shape[3]), MOST_COLLECTED), images)
     taps = _list_taps(channels, image_step, lanes, rows, reads)
     positions = _list_positions(most_rows, lanes, rows, reads)
     raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
@@ -211,14 +228,12 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
         pack_rows(
             images, tiles, rows, columns, top, top + inputs_read(rows, band_rows), most_in_rows, reads,
             group * blocking.channels + first_channel, channels,
-            packed_images, reads.row_vectors * lanes, image_step, used, raw, runs, top,
+            packed_images, reads.row_vectors * lanes, image_step, used, raw, collected, runs, top,
         )  # fmt: skip
-        for y in range(band_rows):
-            _pack_maps(
-                maps, tiles, map_rows, map_columns, first_row + y, reads, tiling.columns,
-                group * blocking.filters + first_filter, filters,
-                packed_maps, y * reads.tiles * lanes, steps, raw, runs,
-            )  # fmt: skip
+        _pack_maps(
+            maps, tiles, map_rows, map_columns, first_row, first_row + band_rows, reads, tiling.columns,
+            group * blocking.filters + first_filter, filters, packed_maps, steps, raw, collected, runs,
+        )  # fmt: skip
         _sum_band(
             packed_images, used, packed_maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
         )

@@ -19,8 +19,14 @@ from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_vectors, gather_lanes, numbers_to_lanes
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, copy_vectors, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
+
+_COLLECTED_BYTES = 256
+"""Run of an image that is worth copying."""
+
+MOST_COLLECTED = 2048
+"""Numbers of each lane that are collected at a time, so that they stay in cache."""
 
 _WORK_OF_A_THREAD = 500_000
 """Multiply-adds below which another thread costs more than it brings."""
@@ -190,13 +196,51 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
 
 
 @leaf_kernel
+def collects(source, tiles, count):
+    """Whether it is worth to collect ``count`` rows of all lanes' images: whole rows that follow each other, and long
+    enough a run of them to be read at the speed of memory."""
+    row_bytes = source.shape[3] * source.itemsize
+    adjacent = source.strides[3] == source.itemsize and source.strides[2] == row_bytes
+    whole = True
+    for lane in range(tiles.images.size):
+        whole &= tiles.columns[lane] == 0
+    return adjacent and whole and count * row_bytes >= _COLLECTED_BYTES
+
+
+@leaf_kernel
+def collect(source, tiles, rows, first, count, channel, collected):
+    """Copy ``count`` rows of a channel of all lanes' tiles to ``collected``, a run of them for each lane.
+
+    The lanes' images lie so far apart, often by powers of two, that reading a few numbers of each in turn defeats
+    caches and prefetching; here each image is read by the kilobyte.
+    """
+    row_bytes = source.shape[3] * source.itemsize
+    for lane in range(tiles.images.size):
+        if tiles.images[lane] >= 0:
+            y = tiles.rows[lane] * rows.in_step + rows.first + first
+            begin, end = max(0, y), min(rows.inputs, y + count)
+            if begin < end:
+                byte = tiles.images[lane] * source.strides[0] + channel * source.strides[1] + begin * row_bytes
+                target = (lane * count + begin - y) * row_bytes
+                copy_run(source, byte, collected, target, (end - begin) * source.shape[3], False)
+
+
+@leaf_kernel
+def aim_at_collected(source, tiles, columns, row, count, runs, table):
+    """Set ``runs``, which are at a row of images, to where `collect` put it."""
+    row_bytes = source.shape[3] * source.itemsize
+    for lane in range(tiles.images.size):
+        runs.starts[table + lane] = (lane * count + row) * row_bytes + columns.first * source.itemsize
+
+
+@leaf_kernel
 def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
     """Pack the row that ``runs`` aims at from ``table`` on, ``shift`` bytes further on::
 
         for column in range(width):
             for lane in range(lanes):
                 inside = runs.lows[table + lane] <= column < runs.highs[table + lane]
-                byte = runs.starts[table + lane] + shift + column * source.strides[3]
+                byte = runs.starts[table + lane] + shift + column * source.strides[-1]
                 packed[packed_at + column * lanes + lane] = source[byte] if inside else 0
 
     Floor: read and write ``width`` vectors. Where images lie side by side (c01b) that is all there is to do; where
@@ -204,7 +248,7 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
     number by number. What lies ``ahead`` bytes further on is fetched, if it is known what comes next.
     """
     lanes = VECTOR_BYTES // source.itemsize
-    step = source.strides[3]
+    step = source.strides[source.ndim - 1]
     lowest, highest, low, high, alike = width, 0, 0, width, True
     for lane in range(table, table + lanes):
         low, high = max(low, runs.lows[lane]), min(high, runs.highs[lane])
@@ -233,31 +277,39 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
 @leaf_kernel
 def pack_rows(
     source, tiles, rows, columns, first, last, slots, reads, channel, channels, packed, row_step, channel_step,
-    used, raw, runs, origin,
+    used, raw, collected, runs, origin,
 ):  # fmt: skip
     """Pack rows ``first`` to ``last`` of all lanes' tiles, all ``channels`` from ``channel`` on, as ``reads`` wants
     them; note in ``used`` which have more than padding. Row ``r`` goes to slot ``(r - origin) % slots``.
 
     A channel's rows follow each other, since they do so in the image. ``raw`` is memory for a row of one channel,
-    ``runs`` for all rows.
+    ``collected`` and ``runs`` for all rows.
     """
     lanes = VECTOR_BYTES // source.itemsize
+    count = last - first
+    collecting = count * source.shape[3] * lanes <= collected.size and collects(source, tiles, count)
     for row in range(first, last):
-        used[(row - origin) % slots] = aim_at_inputs(
-            source, tiles, rows, columns, row, reads.width, runs, (row - first) * lanes
-        )
-    ahead = source.strides[1] if channels > 1 else (last - first) * source.strides[2]
+        table = (row - first) * lanes
+        used[(row - origin) % slots] = aim_at_inputs(source, tiles, rows, columns, row, reads.width, runs, table)
+        if collecting:
+            aim_at_collected(source, tiles, columns, row - first, count, runs, table)
+    ahead = source.strides[1] if channels > 1 else count * source.strides[2]
     for c in range(channels):
         shift = (channel + c) * source.strides[1]
+        if collecting:
+            collect(source, tiles, rows, first, count, channel + c, collected)
         for row in range(first, last):
             slot, table = (row - origin) % slots, (row - first) * lanes
             at = slot * row_step + c * channel_step
             if not used[slot]:
                 packed[at : at + reads.row_vectors * lanes] = 0
-            elif reads.points == 1:
-                pack_columns(source, shift, reads.width, packed, at, runs, table, ahead)
+                continue
+            to, to_at = (packed, at) if reads.points == 1 else (raw, 0)
+            if collecting:
+                pack_columns(collected, 0, reads.width, to, to_at, runs, table, 0)
             else:
-                pack_columns(source, shift, reads.width, raw, 0, runs, table, ahead)
+                pack_columns(source, shift, reads.width, to, to_at, runs, table, ahead)
+            if reads.points > 1:
                 for start in range(reads.starts):
                     transform_inputs(
                         reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,

@@ -341,12 +341,16 @@ def _copy_function(module, element):
 
     masked_store = _masked(module, "store", vector)
 
+    masked_load, size = _masked(module, "load", vector), int32(element_bytes(element))
+
     def copy_few(start, stop):
-        """Numbers ``start`` to ``stop``, fewer than lanes; the source has room for a vector."""
-        values = load_vector(builder, vector, offset_pointer(builder, source, start))
-        to = builder.bitcast(offset_pointer(builder, target, start), vector.as_pointer())
+        """Numbers ``start`` to ``stop``, fewer than lanes."""
+        place, to = (
+            builder.bitcast(offset_pointer(builder, array, start), vector.as_pointer()) for array in (source, target)
+        )
         mask = _between(builder, int64(0), builder.sub(stop, start), lanes)
-        builder.call(masked_store, [values, to, int32(element_bytes(element)), mask])
+        values = builder.call(masked_load, [place, size, mask, ir.Constant(vector, None)])
+        builder.call(masked_store, [values, to, size, mask])
 
     def copy_vectors(start, stop, align):
         with cgutils.for_range_slice(builder, start, stop, int64(lanes), int64, True) as (place, _):
@@ -361,9 +365,9 @@ def _copy_function(module, element):
 
     with builder.if_else(streaming) as (then, otherwise):
         with then:
-            size = element_bytes(element)
             address = builder.ptrtoint(target, int64)
-            until = builder.and_(builder.sdiv(builder.sub(int64(0), address), int64(size)), int64(lanes - 1))
+            until = builder.sdiv(builder.sub(int64(0), address), int64(element_bytes(element)))
+            until = builder.and_(until, int64(lanes - 1))
             few = builder.icmp_signed("<", count, until)
             head = builder.select(few, count, until)
             copy_few(int64(0), head)
@@ -379,9 +383,8 @@ def _copy_function(module, element):
 
 
 @intrinsic
-def copy_run(typing_context, source, source_at, target, byte, count, streaming):
-    """Copy ``count`` numbers from ``source[source_at]`` to the place ``byte`` bytes into ``target``; the source has room
-    for a vector more.
+def copy_run(typing_context, source, source_byte, target, target_byte, count, streaming):
+    """Copy ``count`` numbers from so many bytes into ``source`` to so many bytes into ``target``.
 
     ``streaming`` writes past the caches: for memory that will not be read before it has left them anyway, this saves
     reading what is overwritten. `finish_streaming` must follow before another thread reads it.
@@ -390,12 +393,13 @@ def copy_run(typing_context, source, source_at, target, byte, count, streaming):
     signature = types.void(source, integer, target, integer, integer, types.boolean)
 
     def codegen(context, builder, signature, arguments):
-        source, source_at, target, byte, count, streaming = arguments
+        source, source_byte, target, target_byte, count, streaming = arguments
         element = element_type(signature.args[0])
-        source = offset_pointer(builder, array_data(context, builder, signature.args[0], source), source_at)
-        target = builder.bitcast(array_data(context, builder, signature.args[2], target), ir.IntType(8).as_pointer())
-        target = builder.bitcast(offset_pointer(builder, target, byte), element.as_pointer())
-        builder.call(_copy_function(builder.module, element), [source, target, count, streaming])
+        places = []
+        for type_, array, byte in ((signature.args[0], source, source_byte), (signature.args[2], target, target_byte)):
+            data = builder.bitcast(array_data(context, builder, type_, array), ir.IntType(8).as_pointer())
+            places.append(builder.bitcast(offset_pointer(builder, data, byte), element.as_pointer()))
+        builder.call(_copy_function(builder.module, element), [*places, count, streaming])
         return context.get_dummy_value()
 
     return signature, codegen

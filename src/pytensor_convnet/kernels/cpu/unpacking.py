@@ -100,4 +100,5 @@ def unpack_rows(
                 turn_lanes(staged, at + column * lanes, turned, column, step)
             for lane in range(lanes):
                 if runs.highs[lane] > 0:
-                    copy_run(turned, lane * step, out, shift + runs.starts[lane], runs.highs[lane], stage.streaming)
+                    byte = lane * step * out.itemsize
+                    copy_run(turned, byte, out, shift + runs.starts[lane], runs.highs[lane], stage.streaming)
