@@ -16,6 +16,9 @@ from pytensor_convnet.ops import (
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -32,15 +35,24 @@ def _cache_key(op, node):
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def _numbers(op):
-    """Stride, dilation, groups and flip in NumPy's types: Numba compiles a kernel anew for each Python constant."""
-    stride, dilation = (tuple(map(np.int64, pair)) for pair in (op.stride, op.dilation))
-    return stride, dilation, np.int64(op.groups), np.bool_(op.flip)
+def _sliding(correlation):
+    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments.
+
+    All in NumPy's types: Numba compiles a kernel anew for each Python constant.
+    """
+    stride, dilation = (tuple(map(np.int64, pair)) for pair in (correlation.stride, correlation.dilation))
+    groups, flip = np.int64(correlation.groups), np.bool_(correlation.flip)
+    resolve = _padding_function(correlation.padding, dilation)
+
+    @numba_njit
+    def sliding(rows, columns):
+        return stride, resolve(rows, columns), dilation, groups, flip
+
+    return sliding
 
 
-def _padding_function(op):
-    """A compiled function from filter rows and columns to the padding in numbers."""
-    padding, dilation = op.padding, op.dilation
+def _padding_function(padding, dilation):
+    """A compiled function from the filters' rows and columns to the padding in numbers."""
     if isinstance(padding, tuple):
 
         def resolve(rows, columns):
@@ -74,13 +86,11 @@ def _register(op_type, kernel_name):
 @_register(Correlate2d, "correlate2d")
 @_register(LocallyConnected2d, "locally_connected2d")
 def _forward(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
+    sliding = _sliding(op)
 
     @numba_njit
     def correlate(images, filters):
-        sides = padding(filters.shape[-2], filters.shape[-1])
-        return kernel(images, filters, stride, sides, dilation, groups, flip)
+        return kernel(images, filters, *sliding(filters.shape[-2], filters.shape[-1]))
 
     return correlate
 
@@ -88,13 +98,12 @@ def _forward(op, node, kernel):
 @_register(Correlate2dInputGrad, "correlate2d_input_grad")
 @_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
 def _input_grad(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
+    sliding = _sliding(op)
 
     @numba_njit
     def input_grad(filters, maps, rows, columns):
-        sides = padding(filters.shape[-2], filters.shape[-1])
-        return kernel(filters, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
+        slide = sliding(filters.shape[-2], filters.shape[-1])
+        return kernel(filters, maps, rows.item(), columns.item(), *slide)
 
     return input_grad
 
@@ -102,13 +111,12 @@ def _input_grad(op, node, kernel):
 @_register(Correlate2dFilterGrad, "correlate2d_filter_grad")
 @_register(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
 def _filter_grad(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
+    sliding = _sliding(op)
 
     @numba_njit
     def filter_grad(images, maps, rows, columns):
-        sides = padding(rows.item(), columns.item())
-        return kernel(images, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
+        slide = sliding(rows.item(), columns.item())
+        return kernel(images, maps, rows.item(), columns.item(), *slide)
 
     return filter_grad
 
@@ -141,6 +149,45 @@ def _max_pool2d_gather(op, node, kernel):
         return kernel(images, winners, window, stride, padding)
 
     return max_pool2d_gather
+
+
+@_register(CorrelateMaxPool2d, "correlate2d_max_pool2d")
+def _correlate_max_pool2d(op, node, kernel):
+    sliding, ignore_border = _sliding(op.correlation), np.bool_(op.pooling.ignore_border)
+    winners_dtype = node.outputs[1].type.numpy_dtype
+
+    @numba_njit
+    def correlate_max_pool2d(images, filters, *windows):
+        slide = sliding(filters.shape[2], filters.shape[3])
+        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border)
+
+    return correlate_max_pool2d
+
+
+@_register(CorrelateMaxPool2dInputGrad, "correlate2d_max_pool2d_input_grad")
+def _correlate_max_pool2d_input_grad(op, node, kernel):
+    sliding = _sliding(op.correlation)
+
+    @numba_njit
+    def correlate_max_pool2d_input_grad(filters, winners, maps, rows, columns, map_rows, map_columns, *windows):
+        lengths = rows.item(), columns.item(), map_rows.item(), map_columns.item()
+        slide = sliding(filters.shape[2], filters.shape[3])
+        return kernel(filters, winners, maps, *lengths, *slide, *windows)
+
+    return correlate_max_pool2d_input_grad
+
+
+@_register(CorrelateMaxPool2dFilterGrad, "correlate2d_max_pool2d_filter_grad")
+def _correlate_max_pool2d_filter_grad(op, node, kernel):
+    sliding = _sliding(op.correlation)
+
+    @numba_njit
+    def correlate_max_pool2d_filter_grad(images, winners, maps, rows, columns, map_rows, map_columns, *windows):
+        lengths = rows.item(), columns.item(), map_rows.item(), map_columns.item()
+        slide = sliding(rows.item(), columns.item())
+        return kernel(images, winners, maps, *lengths, *slide, *windows)
+
+    return correlate_max_pool2d_filter_grad
 
 
 def _mode_number(op):

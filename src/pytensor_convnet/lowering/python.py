@@ -9,6 +9,9 @@ from pytensor_convnet.ops import (
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -25,14 +28,19 @@ def _kernels():
     return cpu
 
 
+def _sliding(correlation, taps):
+    """How filters of ``taps`` (rows, columns) slide, in the order of the kernels' arguments."""
+    padding = correlation.resolved_padding(*taps)
+    return correlation.stride, padding, correlation.dilation, correlation.groups, correlation.flip
+
+
 def _register_correlation(op_type, name):
     @evaluate.register(op_type)
     def run(op, node, *inputs):
         first, second, *integers = inputs
         rows_and_columns = [int(length) for length in integers]
-        padding = op.resolved_padding(*op.filter_taps(inputs))
         kernel = getattr(_kernels(), name)
-        return [kernel(first, second, *rows_and_columns, op.stride, padding, op.dilation, op.groups, op.flip)]
+        return [kernel(first, second, *rows_and_columns, *_sliding(op, op.filter_taps(inputs)))]
 
 
 _register_correlation(Correlate2d, "correlate2d")
@@ -62,6 +70,30 @@ def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
 @evaluate.register(MaxPool2dGather)
 def _max_pool2d_gather(op, node, images, winners, *windows):
     return [_kernels().max_pool2d_gather(images, winners, *_windows(*windows))]
+
+
+@evaluate.register(CorrelateMaxPool2d)
+def _correlate_max_pool2d(op, node, images, filters, *windows):
+    dtype = node.outputs[1].type.numpy_dtype.type
+    sliding = _sliding(op.correlation, filters.shape[2:])
+    return _kernels().correlate2d_max_pool2d(
+        images, filters, dtype, *sliding, *_windows(*windows), op.pooling.ignore_border
+    )
+
+
+@evaluate.register(CorrelateMaxPool2dInputGrad)
+def _correlate_max_pool2d_input_grad(op, node, filters, winners, maps, *integers):
+    lengths, sliding = [int(length) for length in integers[:4]], _sliding(op.correlation, filters.shape[2:])
+    kernel = _kernels().correlate2d_max_pool2d_input_grad
+    return [kernel(filters, winners, maps, *lengths, *sliding, *_windows(*integers[4:]))]
+
+
+@evaluate.register(CorrelateMaxPool2dFilterGrad)
+def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, *integers):
+    lengths = [int(length) for length in integers[:4]]
+    sliding = _sliding(op.correlation, lengths[:2])
+    kernel = _kernels().correlate2d_max_pool2d_filter_grad
+    return [kernel(images, winners, maps, *lengths, *sliding, *_windows(*integers[4:]))]
 
 
 @evaluate.register(AveragePool2d)

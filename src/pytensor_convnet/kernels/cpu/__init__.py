@@ -4,6 +4,11 @@ Importing this loads Numba and compiles nothing; a kernel is compiled when it fi
 """
 
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cpu.conv_pool import (
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_input_grad,
+)
 from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
 from pytensor_convnet.kernels.cpu.locally_connected import (
@@ -19,6 +24,9 @@ KERNELS = (
     correlate2d,
     correlate2d_filter_grad,
     correlate2d_input_grad,
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_input_grad,
     locally_connected2d,
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,
