@@ -25,6 +25,7 @@ from pytensor_convnet.ops import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
 
 
@@ -131,6 +132,17 @@ def _max_pool2d(op, node, kernel):
         return kernel(images, winners_dtype, window, stride, padding, ignore_border)
 
     return max_pool2d
+
+
+@_register(MaxPool2dMaxima, "max_pool2d_maxima")
+def _max_pool2d_maxima(op, node, kernel):
+    ignore_border = np.bool_(op.ignore_border)
+
+    @numba_njit
+    def max_pool2d_maxima(images, window, stride, padding):
+        return kernel(images, window, stride, padding, ignore_border)
+
+    return max_pool2d_maxima
 
 
 @_register(MaxPool2dGrad, "max_pool2d_grad")

@@ -18,6 +18,7 @@ from pytensor_convnet.ops import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
 from pytensor_convnet.ops.base import evaluate
 
@@ -60,6 +61,11 @@ def _windows(window, stride, padding):
 def _max_pool2d(op, node, images, *windows):
     dtype = node.outputs[1].type.numpy_dtype.type
     return _kernels().max_pool2d(images, dtype, *_windows(*windows), op.ignore_border)
+
+
+@evaluate.register(MaxPool2dMaxima)
+def _max_pool2d_maxima(op, node, images, *windows):
+    return [_kernels().max_pool2d_maxima(images, *_windows(*windows), op.ignore_border)]
 
 
 @evaluate.register(MaxPool2dGrad)

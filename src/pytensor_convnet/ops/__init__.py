@@ -17,6 +17,7 @@ from pytensor_convnet.ops.pooling import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "MaxPool2d",
     "MaxPool2dGather",
     "MaxPool2dGrad",
+    "MaxPool2dMaxima",
 ]

@@ -60,6 +60,9 @@ class CorrelateMaxPool2d(ConvnetOp):
         self.correlation = correlation
         self.pooling = pooling
 
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.correlation}, {self.pooling}}}"
+
     def make_node(self, images, filters, window, stride, padding):
         images, filters = as_common_floats(input=(images, 4), filters=(filters, 4))
         windows = as_windows(window, stride, padding)
@@ -116,6 +119,9 @@ class CorrelateMaxPool2dGrad(ConvnetOp):
 
     def __init__(self, correlation: Correlate2d):
         self.correlation = correlation
+
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.correlation}}}"
 
     def images_and_filters(self, tensor: Shape, output: Shape) -> tuple[Shape, Shape]:
         """The shapes of the correlation's operands, one of which is the tensor and one the output."""

@@ -17,6 +17,7 @@ from pytensor_convnet.kernels.cpu.locally_connected import (
     locally_connected2d_input_grad,
 )
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d, max_pool2d_gather, max_pool2d_grad
+from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
 
 KERNELS = (
     average_pool2d,
@@ -33,6 +34,7 @@ KERNELS = (
     max_pool2d,
     max_pool2d_gather,
     max_pool2d_grad,
+    max_pool2d_maxima,
 )
 """Every kernel, as Numba's dispatcher."""
 
