@@ -7,7 +7,7 @@ Ops do it themselves as they load the filters: no copy, forward or backward.
 from pytensor.graph.basic import Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
 from pytensor.scalar import as_scalar
-from pytensor.tensor.subtensor import IncSubtensor, Subtensor, indices_from_subtensor
+from pytensor.tensor.subtensor import Subtensor, indices_from_subtensor
 
 from pytensor_convnet.ops import (
     Correlate2d,
@@ -66,29 +66,13 @@ def fold_filter_flip(fgraph, node):
 @register_canonical
 @node_rewriter([Subtensor])
 def fold_flip_of_filter_grad(fgraph, node):
-    """``Correlate2dFilterGrad(...)[:, :, ::-1, ::-1]`` -> ``Correlate2dFilterGrad{flip}(...)``."""
+    """``Correlate2dFilterGrad(...)[:, :, ::-1, ::-1]`` -> ``Correlate2dFilterGrad{flip}(...)``.
+
+    Differentiation writes ``zeros[:, :, ::-1, ::-1].inc(Correlate2dFilterGrad(...))``; PyTensor makes this of it.
+    """
     gradient = _turned(node)
     if gradient is None or gradient.owner is None or not isinstance(gradient.owner.op, MAKERS):
         return None
     output = _other_flip(gradient.owner.op).make_node(*gradient.owner.inputs).outputs[0]
     copy_stack_trace(node.outputs, output)
     return replacements(node, [output])
-
-
-@register_canonical
-@node_rewriter([IncSubtensor])
-def unfold_turned_zeros(fgraph, node):
-    """``zeros[:, :, ::-1, ::-1].inc(gradient)``, as differentiation writes it, -> ``gradient[:, :, ::-1, ::-1]``."""
-    base, gradient, *indices = node.inputs
-    if gradient.owner is None or not isinstance(gradient.owner.op, MAKERS):
-        return None
-    if not is_half_turn(indices_from_subtensor(indices, node.op.idx_list)):
-        return None
-    nothing_kept = node.op.set_instead_of_inc or constant_values(base) == (0, 0)
-    if not nothing_kept or base.type.dtype != gradient.type.dtype:
-        return None
-    if base.type.broadcastable != gradient.type.broadcastable:
-        return None
-    turned = gradient[(..., slice(None, None, -1), slice(None, None, -1))]
-    copy_stack_trace(node.outputs, turned)
-    return replacements(node, [turned])

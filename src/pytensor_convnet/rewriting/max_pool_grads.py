@@ -76,7 +76,7 @@ def sum_before_max_pool_grad(fgraph, node):
 
 
 def _linear_places(node: Apply) -> list[list[int]]:
-    """Sets of inputs in which, jointly, an elementwise operation is linear: it may as well be done before scattering."""
+    """Sets of inputs in which, jointly, an operation is linear: it may as well be done before scattering."""
     function = node.op.scalar_op
     if isinstance(function, ps.Mul):
         return [[place] for place in range(len(node.inputs))]
