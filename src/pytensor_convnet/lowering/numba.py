@@ -27,6 +27,7 @@ from pytensor_convnet.ops import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.correlation import FilterGrad
 
 
 def _cache_key(op, node):
@@ -97,29 +98,19 @@ def _forward(op, node, kernel):
 
 
 @_register(Correlate2dInputGrad, "correlate2d_input_grad")
-@_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
-def _input_grad(op, node, kernel):
-    sliding = _sliding(op)
-
-    @numba_njit
-    def input_grad(filters, maps, rows, columns):
-        slide = sliding(filters.shape[-2], filters.shape[-1])
-        return kernel(filters, maps, rows.item(), columns.item(), *slide)
-
-    return input_grad
-
-
 @_register(Correlate2dFilterGrad, "correlate2d_filter_grad")
+@_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
 @_register(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
-def _filter_grad(op, node, kernel):
-    sliding = _sliding(op)
+def _gradient(op, node, kernel):
+    sliding, makes_filters = _sliding(op), isinstance(op, FilterGrad)
 
     @numba_njit
-    def filter_grad(images, maps, rows, columns):
-        slide = sliding(rows.item(), columns.item())
-        return kernel(images, maps, rows.item(), columns.item(), *slide)
+    def gradient(tensor, maps, rows, columns):
+        lengths = rows.item(), columns.item()
+        taps = lengths if makes_filters else tensor.shape[-2:]
+        return kernel(tensor, maps, *lengths, *sliding(*taps))
 
-    return filter_grad
+    return gradient
 
 
 @_register(MaxPool2d, "max_pool2d")
@@ -177,29 +168,18 @@ def _correlate_max_pool2d(op, node, kernel):
 
 
 @_register(CorrelateMaxPool2dInputGrad, "correlate2d_max_pool2d_input_grad")
-def _correlate_max_pool2d_input_grad(op, node, kernel):
-    sliding = _sliding(op.correlation)
-
-    @numba_njit
-    def correlate_max_pool2d_input_grad(filters, winners, maps, rows, columns, map_rows, map_columns, *windows):
-        lengths = rows.item(), columns.item(), map_rows.item(), map_columns.item()
-        slide = sliding(filters.shape[2], filters.shape[3])
-        return kernel(filters, winners, maps, *lengths, *slide, *windows)
-
-    return correlate_max_pool2d_input_grad
-
-
 @_register(CorrelateMaxPool2dFilterGrad, "correlate2d_max_pool2d_filter_grad")
-def _correlate_max_pool2d_filter_grad(op, node, kernel):
-    sliding = _sliding(op.correlation)
+def _correlate_max_pool2d_gradient(op, node, kernel):
+    sliding, makes_filters = _sliding(op.correlation), isinstance(op, CorrelateMaxPool2dFilterGrad)
 
     @numba_njit
-    def correlate_max_pool2d_filter_grad(images, winners, maps, rows, columns, map_rows, map_columns, *windows):
-        lengths = rows.item(), columns.item(), map_rows.item(), map_columns.item()
-        slide = sliding(rows.item(), columns.item())
-        return kernel(images, winners, maps, *lengths, *slide, *windows)
+    def gradient(tensor, winners, maps, rows, columns, map_rows, map_columns, *windows):
+        lengths = rows.item(), columns.item()
+        taps = lengths if makes_filters else tensor.shape[-2:]
+        map_lengths = map_rows.item(), map_columns.item()
+        return kernel(tensor, winners, maps, *lengths, *map_lengths, *sliding(*taps), *windows)
 
-    return correlate_max_pool2d_filter_grad
+    return gradient
 
 
 def _mode_number(op):

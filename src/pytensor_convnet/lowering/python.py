@@ -88,18 +88,22 @@ def _correlate_max_pool2d(op, node, images, filters, *windows):
 
 
 @evaluate.register(CorrelateMaxPool2dInputGrad)
-def _correlate_max_pool2d_input_grad(op, node, filters, winners, maps, *integers):
-    lengths, sliding = [int(length) for length in integers[:4]], _sliding(op.correlation, filters.shape[2:])
-    kernel = _kernels().correlate2d_max_pool2d_input_grad
-    return [kernel(filters, winners, maps, *lengths, *sliding, *_windows(*integers[4:]))]
+def _correlate_max_pool2d_input_grad(op, node, filters, *others):
+    arguments = _fused_gradient_arguments(op.correlation, filters.shape[2:], *others)
+    return [_kernels().correlate2d_max_pool2d_input_grad(filters, *arguments)]
 
 
 @evaluate.register(CorrelateMaxPool2dFilterGrad)
-def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, *integers):
+def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, rows, columns, *others):
+    taps = int(rows), int(columns)
+    arguments = _fused_gradient_arguments(op.correlation, taps, winners, maps, *taps, *others)
+    return [_kernels().correlate2d_max_pool2d_filter_grad(images, *arguments)]
+
+
+def _fused_gradient_arguments(correlation, taps, winners, maps, *integers):
+    """All arguments of a fused gradient's kernel but the first."""
     lengths = [int(length) for length in integers[:4]]
-    sliding = _sliding(op.correlation, lengths[:2])
-    kernel = _kernels().correlate2d_max_pool2d_filter_grad
-    return [kernel(images, winners, maps, *lengths, *sliding, *_windows(*integers[4:]))]
+    return winners, maps, *lengths, *_sliding(correlation, taps), *_windows(*integers[4:])
 
 
 @evaluate.register(AveragePool2d)

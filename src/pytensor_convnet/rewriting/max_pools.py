@@ -31,6 +31,8 @@ def move_function_past_max_pool(fgraph, node):
         return None
     maxima, winners = node.op.make_node(x, *windows).outputs
     moved = at_winners(images, x, maxima)
+    if moved is None:
+        return None
     copy_stack_trace(node.outputs, [maxima, winners])
     copy_stack_trace(images, moved)
     return replacements(node, [moved, winners])

@@ -8,6 +8,7 @@ Infinities and NaN are left aside, as in PyTensor's own rewrites: where they dec
 ``switch(x > 0, x, 0)`` hides one), values may differ.
 """
 
+from collections.abc import Callable
 from math import inf, pi, sqrt
 
 import pytensor.scalar as ps
@@ -19,6 +20,8 @@ from pytensor_convnet.ops.base import FLOATS
 from pytensor_convnet.rewriting.resolution import constant_over_windows, constant_values
 
 Interval = tuple[float, float]
+Slopes = Callable[[Variable], Interval | None]
+"""Tells what is known of a variable's slopes."""
 
 _UNARY: dict[type, Interval] = {
     ps.Identity: (1, 1),
@@ -51,17 +54,25 @@ def never_decreases(variable: Variable, x: Variable) -> bool:
 
 def slopes_of(variable: Variable, x: Variable) -> Interval | None:
     """Bounds on the slopes of ``variable`` with respect to ``x``; ``None`` if unknown."""
-    if variable is x:
-        return 1, 1
-    if constant_over_windows(variable):
-        return 0, 0
-    node = variable.owner
-    if node is None or not isinstance(node.op, Elemwise) or variable.type.dtype not in FLOATS:
+    known: dict[Variable, Interval | None] = {x: (1, 1)}
+
+    def slopes(y: Variable) -> Interval | None:
+        if y not in known:
+            known[y] = (0, 0) if constant_over_windows(y) else _slopes_of_function(y, slopes)
+        return known[y]
+
+    return slopes(variable)
+
+
+def _slopes_of_function(y: Variable, slopes: Slopes) -> Interval | None:
+    """Bounds for an elementwise function, from those of its arguments."""
+    node = y.owner
+    if node is None or not isinstance(node.op, Elemwise) or y.type.dtype not in FLOATS:
         return None
     function = type(node.op.scalar_op)
     if function in _UNARY:
-        return _composed(_UNARY[function], slopes_of(node.inputs[0], x))
-    return _RULES[function](node, x) if function in _RULES else None
+        return _composed(_UNARY[function], slopes(node.inputs[0]))
+    return _RULES[function](node, slopes) if function in _RULES else None
 
 
 # ---------------------------------------------------------------------------------------- intervals
@@ -86,61 +97,67 @@ def _hull(intervals: list[Interval | None]) -> Interval | None:
 # -------------------------------------------------------------------------------------------- rules
 
 
-def _sum(node: Apply, x: Variable) -> Interval | None:
-    terms = [slopes_of(entry, x) for entry in node.inputs]
+def _constant(variable: Variable) -> Interval | None:
+    """The least and the greatest value of a constant that is the same for all pixels of a window."""
+    values = constant_values(variable)
+    return values if constant_over_windows(variable) or values is None or values[0] == values[1] else None
+
+
+def _sum(node: Apply, slopes: Slopes) -> Interval | None:
+    terms = [slopes(entry) for entry in node.inputs]
     known = [term for term in terms if term is not None]
     return (sum(low for low, _ in known), sum(high for _, high in known)) if len(known) == len(terms) else None
 
 
-def _difference(node: Apply, x: Variable) -> Interval | None:
-    first, second = (slopes_of(entry, x) for entry in node.inputs)
+def _difference(node: Apply, slopes: Slopes) -> Interval | None:
+    first, second = (slopes(entry) for entry in node.inputs)
     return None if first is None or second is None else (first[0] - second[1], first[1] - second[0])
 
 
-def _product(node: Apply, x: Variable) -> Interval | None:
-    constants = [values for values in map(constant_values, node.inputs) if values is not None]
-    others = [entry for entry in node.inputs if constant_values(entry) is None]
-    slopes = None
+def _product(node: Apply, slopes: Slopes) -> Interval | None:
+    constants = [values for values in map(_constant, node.inputs) if values is not None]
+    others = [entry for entry in node.inputs if _constant(entry) is None]
+    bounds = None
     if len(others) == 1:
-        slopes = slopes_of(others[0], x)
+        bounds = slopes(others[0])
     elif len(others) == 2:  # y * (y > 0)
         for factor, condition in (others, others[::-1]):
             if any(factor is bound for bound in _positive_where(condition)):
-                slopes = _hull([slopes_of(factor, x), (0, 0)])
+                bounds = _hull([slopes(factor), (0, 0)])
     for values in constants:
-        slopes = _composed(values, slopes)
-    return slopes
+        bounds = _composed(values, bounds)
+    return bounds
 
 
-def _quotient(node: Apply, x: Variable) -> Interval | None:
-    values = constant_values(node.inputs[1])
+def _quotient(node: Apply, slopes: Slopes) -> Interval | None:
+    values = _constant(node.inputs[1])
     if values is None or values[0] <= 0 <= values[1]:
         return None
-    return _composed((1 / values[1], 1 / values[0]), slopes_of(node.inputs[0], x))
+    return _composed((1 / values[1], 1 / values[0]), slopes(node.inputs[0]))
 
 
-def _extremum(node: Apply, x: Variable) -> Interval | None:
-    return _hull([slopes_of(entry, x) for entry in node.inputs])
+def _extremum(node: Apply, slopes: Slopes) -> Interval | None:
+    return _hull([slopes(entry) for entry in node.inputs])
 
 
-def _clip(node: Apply, x: Variable) -> Interval | None:
+def _clip(node: Apply, slopes: Slopes) -> Interval | None:
     clipped, least, most = node.inputs
-    low, high = constant_values(least), constant_values(most)
+    low, high = _constant(least), _constant(most)
     if low is None or high is None or low[1] > high[0]:
         return None
-    return _hull([slopes_of(clipped, x), (0, 0)])
+    return _hull([slopes(clipped), (0, 0)])
 
 
-def _cast(node: Apply, x: Variable) -> Interval | None:
-    return slopes_of(node.inputs[0], x)  # slopes_of knows only floats, so this is no cast to or from integers
+def _cast(node: Apply, slopes: Slopes) -> Interval | None:
+    return slopes(node.inputs[0])  # only floats have slopes, so this is no cast to or from integers
 
 
-def _switch(node: Apply, x: Variable) -> Interval | None:
+def _switch(node: Apply, slopes: Slopes) -> Interval | None:
     """A choice by the sign of ``y`` between two functions that vanish with ``y``, and so meet there."""
     condition, *branches = node.inputs
     for y in _positive_where(condition):
         if all(_vanishes(branch, y) for branch in branches):
-            return _hull([slopes_of(branch, x) for branch in branches])
+            return _hull([slopes(branch) for branch in branches])
     return None
 
 
@@ -153,12 +170,12 @@ def _positive_where(condition: Variable) -> list[Variable]:
         return _positive_where(node.inputs[0])
     if not isinstance(node.op.scalar_op, _COMPARISONS):
         return []
-    return [entry for entry, other in (node.inputs, node.inputs[::-1]) if constant_values(other) == (0, 0)]
+    return [entry for entry, other in (node.inputs, node.inputs[::-1]) if _constant(other) == (0, 0)]
 
 
 def _vanishes(variable: Variable, y: Variable) -> bool:
     """Whether ``variable`` is known to be zero where ``y`` is."""
-    if variable is y or constant_values(variable) == (0, 0):
+    if variable is y or _constant(variable) == (0, 0):
         return True
     node = variable.owner
     if node is None or not isinstance(node.op, Elemwise):
@@ -169,7 +186,7 @@ def _vanishes(variable: Variable, y: Variable) -> bool:
     if isinstance(function, ps.Sub):
         first, second = node.inputs
         exponential = first.owner is not None and isinstance(getattr(first.owner.op, "scalar_op", None), ps.Exp)
-        return exponential and constant_values(second) == (1, 1) and _vanishes(first.owner.inputs[0], y)
+        return exponential and _constant(second) == (1, 1) and _vanishes(first.owner.inputs[0], y)
     return isinstance(function, _THROUGH_ORIGIN) and _vanishes(node.inputs[0], y)
 
 
