@@ -44,6 +44,9 @@ FORBIDDEN = [
     ("kernels", "pytensor"),
     ("ops", "pytensor_convnet.kernels"),
     ("ops", "pytensor_convnet.lowering"),
+    ("ops", "pytensor_convnet.rewriting"),
+    ("rewriting", "pytensor_convnet.kernels"),
+    ("rewriting", "pytensor_convnet.lowering"),
     ("datasets", "pytensor"),
 ]
 

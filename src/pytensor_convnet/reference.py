@@ -202,6 +202,36 @@ def max_pool2d_gather(images, winners, window, stride, padding):
     return maps
 
 
+def correlate2d_max_pool2d(
+    images, filters, winners_dtype, stride, padding, dilation, groups, flip, window, pool_stride, pool_padding,
+    ignore_border,
+):  # fmt: skip
+    """`max_pool2d` of the maps of `correlate2d`."""
+    maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
+    return max_pool2d(maps, winners_dtype, window, pool_stride, pool_padding, ignore_border)
+
+
+def correlate2d_max_pool2d_input_grad(
+    filters, winners, maps, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
+    window, pool_stride, pool_padding,
+):  # fmt: skip
+    """The gradient of `correlate2d_max_pool2d` for its images of ``rows`` x ``columns``.
+
+    ``maps`` is the gradient of the maxima; the maps that were pooled have ``map_rows`` x ``map_columns``.
+    """
+    full = max_pool2d_grad(winners, maps, map_rows, map_columns, window, pool_stride, pool_padding)
+    return correlate2d_input_grad(filters, full, rows, columns, stride, padding, dilation, groups, flip)
+
+
+def correlate2d_max_pool2d_filter_grad(
+    images, winners, maps, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
+    window, pool_stride, pool_padding,
+):  # fmt: skip
+    """The gradient of `correlate2d_max_pool2d` for its filters of ``rows`` x ``columns``."""
+    full = max_pool2d_grad(winners, maps, map_rows, map_columns, window, pool_stride, pool_padding)
+    return correlate2d_filter_grad(images, full, rows, columns, stride, padding, dilation, groups, flip)
+
+
 def divisor(rows: slice, columns: slice, top: int, left: int, shape, window, padding, mode: str) -> int:
     """What the sum over a window is divided by.
 

@@ -16,13 +16,18 @@ from pytensor_convnet.ops import (
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.correlation import FilterGrad
 
 
 def _cache_key(op, node):
@@ -32,15 +37,24 @@ def _cache_key(op, node):
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def _numbers(op):
-    """Stride, dilation, groups and flip in NumPy's types: Numba compiles a kernel anew for each Python constant."""
-    stride, dilation = (tuple(map(np.int64, pair)) for pair in (op.stride, op.dilation))
-    return stride, dilation, np.int64(op.groups), np.bool_(op.flip)
+def _sliding(correlation):
+    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments.
+
+    All in NumPy's types: Numba compiles a kernel anew for each Python constant.
+    """
+    stride, dilation = (tuple(map(np.int64, pair)) for pair in (correlation.stride, correlation.dilation))
+    groups, flip = np.int64(correlation.groups), np.bool_(correlation.flip)
+    resolve = _padding_function(correlation.padding, dilation)
+
+    @numba_njit
+    def sliding(rows, columns):
+        return stride, resolve(rows, columns), dilation, groups, flip
+
+    return sliding
 
 
-def _padding_function(op):
-    """A compiled function from filter rows and columns to the padding in numbers."""
-    padding, dilation = op.padding, op.dilation
+def _padding_function(padding, dilation):
+    """A compiled function from the filters' rows and columns to the padding in numbers."""
     if isinstance(padding, tuple):
 
         def resolve(rows, columns):
@@ -74,43 +88,29 @@ def _register(op_type, kernel_name):
 @_register(Correlate2d, "correlate2d")
 @_register(LocallyConnected2d, "locally_connected2d")
 def _forward(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
+    sliding = _sliding(op)
 
     @numba_njit
     def correlate(images, filters):
-        sides = padding(filters.shape[-2], filters.shape[-1])
-        return kernel(images, filters, stride, sides, dilation, groups, flip)
+        return kernel(images, filters, *sliding(filters.shape[-2], filters.shape[-1]))
 
     return correlate
 
 
 @_register(Correlate2dInputGrad, "correlate2d_input_grad")
-@_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
-def _input_grad(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
-
-    @numba_njit
-    def input_grad(filters, maps, rows, columns):
-        sides = padding(filters.shape[-2], filters.shape[-1])
-        return kernel(filters, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
-
-    return input_grad
-
-
 @_register(Correlate2dFilterGrad, "correlate2d_filter_grad")
+@_register(LocallyConnected2dInputGrad, "locally_connected2d_input_grad")
 @_register(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad")
-def _filter_grad(op, node, kernel):
-    stride, dilation, groups, flip = _numbers(op)
-    padding = _padding_function(op)
+def _gradient(op, node, kernel):
+    sliding, makes_filters = _sliding(op), isinstance(op, FilterGrad)
 
     @numba_njit
-    def filter_grad(images, maps, rows, columns):
-        sides = padding(rows.item(), columns.item())
-        return kernel(images, maps, rows.item(), columns.item(), stride, sides, dilation, groups, flip)
+    def gradient(tensor, maps, rows, columns):
+        lengths = rows.item(), columns.item()
+        taps = lengths if makes_filters else tensor.shape[-2:]
+        return kernel(tensor, maps, *lengths, *sliding(*taps))
 
-    return filter_grad
+    return gradient
 
 
 @_register(MaxPool2d, "max_pool2d")
@@ -123,6 +123,17 @@ def _max_pool2d(op, node, kernel):
         return kernel(images, winners_dtype, window, stride, padding, ignore_border)
 
     return max_pool2d
+
+
+@_register(MaxPool2dMaxima, "max_pool2d_maxima")
+def _max_pool2d_maxima(op, node, kernel):
+    ignore_border = np.bool_(op.ignore_border)
+
+    @numba_njit
+    def max_pool2d_maxima(images, window, stride, padding):
+        return kernel(images, window, stride, padding, ignore_border)
+
+    return max_pool2d_maxima
 
 
 @_register(MaxPool2dGrad, "max_pool2d_grad")
@@ -141,6 +152,34 @@ def _max_pool2d_gather(op, node, kernel):
         return kernel(images, winners, window, stride, padding)
 
     return max_pool2d_gather
+
+
+@_register(CorrelateMaxPool2d, "correlate2d_max_pool2d")
+def _correlate_max_pool2d(op, node, kernel):
+    sliding, ignore_border = _sliding(op.correlation), np.bool_(op.pooling.ignore_border)
+    winners_dtype = node.outputs[1].type.numpy_dtype
+
+    @numba_njit
+    def correlate_max_pool2d(images, filters, *windows):
+        slide = sliding(filters.shape[2], filters.shape[3])
+        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border)
+
+    return correlate_max_pool2d
+
+
+@_register(CorrelateMaxPool2dInputGrad, "correlate2d_max_pool2d_input_grad")
+@_register(CorrelateMaxPool2dFilterGrad, "correlate2d_max_pool2d_filter_grad")
+def _correlate_max_pool2d_gradient(op, node, kernel):
+    sliding, makes_filters = _sliding(op.correlation), isinstance(op, CorrelateMaxPool2dFilterGrad)
+
+    @numba_njit
+    def gradient(tensor, winners, maps, rows, columns, map_rows, map_columns, *windows):
+        lengths = rows.item(), columns.item()
+        taps = lengths if makes_filters else tensor.shape[-2:]
+        map_lengths = map_rows.item(), map_columns.item()
+        return kernel(tensor, winners, maps, *lengths, *map_lengths, *sliding(*taps), *windows)
+
+    return gradient
 
 
 def _mode_number(op):

@@ -9,12 +9,16 @@ from pytensor_convnet.ops import (
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
 from pytensor_convnet.ops.base import evaluate
 
@@ -25,14 +29,19 @@ def _kernels():
     return cpu
 
 
+def _sliding(correlation, taps):
+    """How filters of ``taps`` (rows, columns) slide, in the order of the kernels' arguments."""
+    padding = correlation.resolved_padding(*taps)
+    return correlation.stride, padding, correlation.dilation, correlation.groups, correlation.flip
+
+
 def _register_correlation(op_type, name):
     @evaluate.register(op_type)
     def run(op, node, *inputs):
         first, second, *integers = inputs
         rows_and_columns = [int(length) for length in integers]
-        padding = op.resolved_padding(*op.filter_taps(inputs))
         kernel = getattr(_kernels(), name)
-        return [kernel(first, second, *rows_and_columns, op.stride, padding, op.dilation, op.groups, op.flip)]
+        return [kernel(first, second, *rows_and_columns, *_sliding(op, op.filter_taps(inputs)))]
 
 
 _register_correlation(Correlate2d, "correlate2d")
@@ -54,6 +63,11 @@ def _max_pool2d(op, node, images, *windows):
     return _kernels().max_pool2d(images, dtype, *_windows(*windows), op.ignore_border)
 
 
+@evaluate.register(MaxPool2dMaxima)
+def _max_pool2d_maxima(op, node, images, *windows):
+    return [_kernels().max_pool2d_maxima(images, *_windows(*windows), op.ignore_border)]
+
+
 @evaluate.register(MaxPool2dGrad)
 def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
     return [_kernels().max_pool2d_grad(winners, maps, int(rows), int(columns), *_windows(*windows))]
@@ -62,6 +76,34 @@ def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
 @evaluate.register(MaxPool2dGather)
 def _max_pool2d_gather(op, node, images, winners, *windows):
     return [_kernels().max_pool2d_gather(images, winners, *_windows(*windows))]
+
+
+@evaluate.register(CorrelateMaxPool2d)
+def _correlate_max_pool2d(op, node, images, filters, *windows):
+    dtype = node.outputs[1].type.numpy_dtype.type
+    sliding = _sliding(op.correlation, filters.shape[2:])
+    return _kernels().correlate2d_max_pool2d(
+        images, filters, dtype, *sliding, *_windows(*windows), op.pooling.ignore_border
+    )
+
+
+@evaluate.register(CorrelateMaxPool2dInputGrad)
+def _correlate_max_pool2d_input_grad(op, node, filters, *others):
+    arguments = _fused_gradient_arguments(op.correlation, filters.shape[2:], *others)
+    return [_kernels().correlate2d_max_pool2d_input_grad(filters, *arguments)]
+
+
+@evaluate.register(CorrelateMaxPool2dFilterGrad)
+def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, rows, columns, *others):
+    taps = int(rows), int(columns)
+    arguments = _fused_gradient_arguments(op.correlation, taps, winners, maps, *taps, *others)
+    return [_kernels().correlate2d_max_pool2d_filter_grad(images, *arguments)]
+
+
+def _fused_gradient_arguments(correlation, taps, winners, maps, *integers):
+    """All arguments of a fused gradient's kernel but the first."""
+    lengths = [int(length) for length in integers[:4]]
+    return winners, maps, *lengths, *_sliding(correlation, taps), *_windows(*integers[4:])
 
 
 @evaluate.register(AveragePool2d)

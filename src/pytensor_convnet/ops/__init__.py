@@ -1,5 +1,10 @@
 """The symbolic Ops: what is computed. How is said in `lowering` and `kernels`."""
 
+from pytensor_convnet.ops.conv_pool import (
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
+)
 from pytensor_convnet.ops.correlation import Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad
 from pytensor_convnet.ops.locally_connected import (
     LocallyConnected2d,
@@ -12,6 +17,7 @@ from pytensor_convnet.ops.pooling import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    MaxPool2dMaxima,
 )
 
 __all__ = [
@@ -20,10 +26,14 @@ __all__ = [
     "Correlate2d",
     "Correlate2dFilterGrad",
     "Correlate2dInputGrad",
+    "CorrelateMaxPool2d",
+    "CorrelateMaxPool2dFilterGrad",
+    "CorrelateMaxPool2dInputGrad",
     "LocallyConnected2d",
     "LocallyConnected2dFilterGrad",
     "LocallyConnected2dInputGrad",
     "MaxPool2d",
     "MaxPool2dGather",
     "MaxPool2dGrad",
+    "MaxPool2dMaxima",
 ]

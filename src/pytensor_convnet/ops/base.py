@@ -120,8 +120,9 @@ def as_integers(values: Any, name: str, shape: tuple[int, ...] = ()) -> Variable
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{name} must be integers of shape {shape}, got {values!r}") from error
     if variable.type.dtype in INTEGERS:
-        constant = isinstance(variable, Constant)
-        variable = pt.constant(variable.data.astype("int64")) if constant else variable.astype("int64")
+        if isinstance(variable, Constant) and variable.type.dtype != "int64":
+            variable = pt.constant(variable.data.astype("int64"))
+        variable = variable.astype("int64")
     mismatch = variable.type.ndim != len(shape) or any(
         known not in (None, wanted) for known, wanted in zip(variable.type.shape, shape)
     )

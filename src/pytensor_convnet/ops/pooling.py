@@ -4,6 +4,7 @@ Max pooling keeps two things: the maxima and the *winners*, where in its window 
 after that follows the winners, without looking at the images again:
 
     MaxPool2d(images) -> maxima, winners
+    MaxPool2dMaxima(images) -> maxima           when nothing follows the winners
     MaxPool2dGrad(winners, maps) -> images      scatter each value to the pixel that won
     MaxPool2dGather(images, winners) -> maps    pick at each winner; the adjoint of the scatter
 
@@ -126,6 +127,36 @@ class MaxPool2d(ConvnetOp):
         if isinstance(tangents[0].type, DisconnectedType):
             return [disconnected_type(), disconnected_type()]
         return [MaxPool2dGather()(tangents[0], outputs[1], *windows), disconnected_type()]
+
+
+class MaxPool2dMaxima(ConvnetOp):
+    """`MaxPool2d` without the winners, for graphs that do not read them."""
+
+    __props__ = ("ignore_border",)
+    gufunc_signature = "(b,c,h,w),(p),(p),(p,p)->(b,c,y,x)"
+    tensor_count = 1
+    batched_input = 0
+
+    def __init__(self, ignore_border: bool = True):
+        self.ignore_border = bool(ignore_border)
+
+    def make_node(self, images, window, stride, padding):
+        node = MaxPool2d(self.ignore_border).make_node(images, window, stride, padding)
+        return Apply(self, node.inputs, [node.outputs[0].type()])
+
+    def output_shapes(self, shapes, *integers):
+        return MaxPool2d(self.ignore_border).output_shapes(shapes, *integers)[:1]
+
+    def connection_pattern(self, node):
+        return [[i == 0] for i in range(4)]
+
+    def pullback(self, inputs, outputs, cotangents):
+        pooled = MaxPool2d(self.ignore_border)(*inputs)
+        return MaxPool2d(self.ignore_border).pullback(inputs, pooled, [cotangents[0], disconnected_type()])
+
+    def pushforward(self, inputs, outputs, tangents):
+        pooled = MaxPool2d(self.ignore_border)(*inputs)
+        return MaxPool2d(self.ignore_border).pushforward(inputs, pooled, tangents)[:1]
 
 
 class MaxPool2dGrad(ConvnetOp):

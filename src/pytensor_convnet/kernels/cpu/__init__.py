@@ -4,6 +4,11 @@ Importing this loads Numba and compiles nothing; a kernel is compiled when it fi
 """
 
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cpu.conv_pool import (
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_input_grad,
+)
 from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
 from pytensor_convnet.kernels.cpu.locally_connected import (
@@ -12,6 +17,7 @@ from pytensor_convnet.kernels.cpu.locally_connected import (
     locally_connected2d_input_grad,
 )
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d, max_pool2d_gather, max_pool2d_grad
+from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
 
 KERNELS = (
     average_pool2d,
@@ -19,12 +25,16 @@ KERNELS = (
     correlate2d,
     correlate2d_filter_grad,
     correlate2d_input_grad,
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_input_grad,
     locally_connected2d,
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,
     max_pool2d,
     max_pool2d_gather,
     max_pool2d_grad,
+    max_pool2d_maxima,
 )
 """Every kernel, as Numba's dispatcher."""
 

@@ -1,0 +1,208 @@
+"""Correlation and max pooling as one step, so that the full-resolution maps between them never reach memory.
+
+    CorrelateMaxPool2d(images, filters) -> maxima, winners
+    CorrelateMaxPool2dInputGrad(filters, winners, maps) -> images
+    CorrelateMaxPool2dFilterGrad(images, winners, maps) -> filters
+
+Each is the composition of two other Ops, and its definition is theirs: `MaxPool2d` of `Correlate2d`, and the gradients
+of `Correlate2d` for maps that `MaxPool2dGrad` scatters. ``maps`` have the pooled shape; the rows and columns of the
+unpooled maps are given as integers, since windows alone do not tell them.
+
+There is no bias and no activation: both are nondecreasing functions that `rewriting` moves past the pooling, where an
+elementwise operation on the small maxima costs next to nothing, fused or not. Users do not build these Ops; rewrites
+do.
+"""
+
+import pytensor.tensor as pt
+from pytensor.gradient import DisconnectedType, disconnected_type
+from pytensor.graph.basic import Apply
+
+from pytensor_convnet import geometry
+from pytensor_convnet.geometry import Shape
+from pytensor_convnet.ops.base import (
+    INTEGERS,
+    ConvnetOp,
+    as_common_floats,
+    as_images,
+    as_integers,
+    check_no_problem,
+    known_values,
+)
+from pytensor_convnet.ops.correlation import Correlate2d
+from pytensor_convnet.ops.pooling import (
+    MaxPool2d,
+    MaxPool2dGather,
+    as_windows,
+    check_static_pooled,
+    check_static_windows,
+    winners_dtype,
+)
+
+
+class CorrelateMaxPool2d(ConvnetOp):
+    """The maximum of every window of correlation maps, and its winner.
+
+    ``CorrelateMaxPool2d(correlation, pooling)(images, filters, *windows)`` is ``pooling(correlation(images, filters),
+    *windows)``; `reference.correlate2d_max_pool2d` is the definition.
+
+    Parameters
+    ----------
+    correlation : Correlate2d
+    pooling : MaxPool2d
+    """
+
+    __props__ = ("correlation", "pooling")
+    gufunc_signature = "(b,c,h,w),(f,k,r,s),(p),(p),(p,p)->(b,f,y,x),(b,f,y,x)"
+    tensor_count = 2
+    batched_input = 0
+
+    def __init__(self, correlation: Correlate2d, pooling: MaxPool2d):
+        self.correlation = correlation
+        self.pooling = pooling
+
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.correlation}, {self.pooling}}}"
+
+    def make_node(self, images, filters, window, stride, padding):
+        images, filters = as_common_floats(input=(images, 4), filters=(filters, 4))
+        windows = as_windows(window, stride, padding)
+        self.correlation.check_static(images.type.shape, filters.type.shape)
+        [maps] = self.correlation.static_output_shapes(images, filters)
+        check_static_windows(maps, windows, self.pooling.ignore_border)
+        shape, _ = self.static_output_shapes(images, filters, *windows)
+        maxima = pt.tensor(dtype=images.type.dtype, shape=shape)
+        winners = pt.tensor(dtype=winners_dtype(windows[0]), shape=shape)
+        return Apply(self, [images, filters, *windows], [maxima, winners])
+
+    def output_shapes(self, shapes, *integers):
+        return self.pooling.output_shapes(self.correlation.output_shapes(shapes), *integers)
+
+    def connection_pattern(self, node):
+        return [*[[True, False]] * 2, *[[False, False]] * 3]
+
+    def pullback(self, inputs, outputs, cotangents):
+        images, filters, *windows = inputs
+        maps, _ = cotangents
+        if isinstance(maps.type, DisconnectedType):
+            return [disconnected_type() for _ in inputs]
+        full = self.correlation.map_lengths([*images.shape], [*filters.shape])
+        scattered = outputs[1], maps
+        return [
+            CorrelateMaxPool2dInputGrad(self.correlation)(filters, *scattered, *images.shape[2:], *full, *windows),
+            CorrelateMaxPool2dFilterGrad(self.correlation)(images, *scattered, *filters.shape[2:], *full, *windows),
+            *(disconnected_type() for _ in windows),
+        ]
+
+    def pushforward(self, inputs, outputs, tangents):
+        _, _, *windows = inputs
+        maps = self.correlation.pushforward(inputs[:2], outputs, tangents[:2])[0]
+        if isinstance(maps.type, DisconnectedType):
+            return [disconnected_type(), disconnected_type()]
+        return [MaxPool2dGather()(maps, outputs[1], *windows), disconnected_type()]
+
+
+class CorrelateMaxPool2dGrad(ConvnetOp):
+    """What both gradients share: a tensor, and pooled ``maps`` that ``winners`` scatter over unpooled maps.
+
+    The inputs are the tensor, winners, maps, rows and columns of the output, rows and columns of the unpooled maps,
+    window, stride and padding.
+
+    Parameters
+    ----------
+    correlation : Correlate2d
+        The forward Op.
+    """
+
+    __props__ = ("correlation",)
+    tensor_count = 3
+    tensor_name: str
+
+    def __init__(self, correlation: Correlate2d):
+        self.correlation = correlation
+
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.correlation}}}"
+
+    def images_and_filters(self, tensor: Shape, output: Shape) -> tuple[Shape, Shape]:
+        """The shapes of the correlation's operands, one of which is the tensor and one the output."""
+        raise NotImplementedError
+
+    def make_node(self, tensor, winners, maps, rows, columns, map_rows, map_columns, window, stride, padding):
+        tensor, maps = as_common_floats(**{self.tensor_name: (tensor, 4), "output_grad": (maps, 4)})
+        winners = as_images(winners, "winners", INTEGERS)
+        lengths = {"rows": rows, "columns": columns, "map_rows": map_rows, "map_columns": map_columns}
+        integers = [as_integers(length, name) for name, length in lengths.items()]
+        windows = as_windows(window, stride, padding)
+        [shape] = self.static_output_shapes(tensor, winners, maps, *integers, *windows)
+        self._check_static(tensor, winners, maps, shape, integers[2:], windows)
+        output = pt.tensor(dtype=maps.type.dtype, shape=shape)
+        return Apply(self, [tensor, winners, maps, *integers, *windows], [output])
+
+    def _check_static(self, tensor, winners, maps, shape, map_lengths, windows) -> None:
+        """Raise a ValueError if the static shapes do not fit."""
+        full = (*maps.type.shape[:2], *map(known_values, map_lengths))
+        images, filters = self.images_and_filters(tensor.type.shape, shape)
+        facts = self.correlation
+        problem = geometry.maps_problem(
+            images, filters, full, facts.stride, facts.padding, facts.dilation, facts.groups
+        )
+        check_no_problem(problem)
+        for pooled in (winners, maps):
+            check_static_pooled(full, pooled.type.shape, windows)
+
+    def connection_pattern(self, node):
+        return [[i in (0, 2)] for i in range(10)]
+
+    def pushforward(self, inputs, outputs, tangents):
+        """Linear in the tensor and in the maps."""
+        terms = []
+        for i in (0, 2):
+            if not isinstance(tangents[i].type, DisconnectedType):
+                terms.append(self(*inputs[:i], tangents[i], *inputs[i + 1 :]))
+        if not terms:
+            return [disconnected_type()]
+        return [terms[0] if len(terms) == 1 else terms[0] + terms[1]]
+
+
+class CorrelateMaxPool2dInputGrad(CorrelateMaxPool2dGrad):
+    """The gradient of `CorrelateMaxPool2d` for its images, as `reference.correlate2d_max_pool2d_input_grad` is."""
+
+    gufunc_signature = "(f,k,r,s),(b,f,y,x),(b,f,y,x),(),(),(),(),(p),(p),(p,p)->(b,c,h,w)"
+    tensor_name = "filters"
+
+    def images_and_filters(self, tensor, output):
+        return output, tensor
+
+    def output_shapes(self, shapes, *integers):
+        filters, _, maps = shapes
+        return self.correlation.partner("input_grad").output_shapes([filters, maps], *integers[:2])
+
+    def pullback(self, inputs, outputs, cotangents):
+        filters, winners, maps, _, _, *integers = inputs
+        [images] = cotangents
+        filter_grad = CorrelateMaxPool2dFilterGrad(self.correlation)
+        picked = MaxPool2dGather()(self.correlation(images, filters), winners, *integers[2:])
+        gradient = filter_grad(images, winners, maps, *filters.shape[2:], *integers)
+        return [gradient, disconnected_type(), picked, *(disconnected_type() for _ in inputs[3:])]
+
+
+class CorrelateMaxPool2dFilterGrad(CorrelateMaxPool2dGrad):
+    """The gradient of `CorrelateMaxPool2d` for its filters, as `reference.correlate2d_max_pool2d_filter_grad` is."""
+
+    gufunc_signature = "(b,c,h,w),(b,f,y,x),(b,f,y,x),(),(),(),(),(p),(p),(p,p)->(f,k,r,s)"
+    tensor_name = "input"
+
+    def images_and_filters(self, tensor, output):
+        return tensor, output
+
+    def output_shapes(self, shapes, *integers):
+        images, _, maps = shapes
+        return self.correlation.partner("filter_grad").output_shapes([images, maps], *integers[:2])
+
+    def pullback(self, inputs, outputs, cotangents):
+        images, winners, maps, _, _, *integers = inputs
+        [filters] = cotangents
+        input_grad = CorrelateMaxPool2dInputGrad(self.correlation)
+        picked = MaxPool2dGather()(self.correlation(images, filters), winners, *integers[2:])
+        gradient = input_grad(filters, winners, maps, *images.shape[2:], *integers)
+        return [gradient, disconnected_type(), picked, *(disconnected_type() for _ in inputs[3:])]

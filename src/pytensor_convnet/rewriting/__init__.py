@@ -1,0 +1,13 @@
+"""Graph rewrites: the same values by less work. PyTensor applies them when it compiles a function.
+
+Each is registered under a name of its own, and all under the tag 'convnet': ``mode.excluding("fold_filter_flip")``
+leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows each before and after.
+
+    filter_flips      filters turned by half a turn are turned by the Op that reads them
+    max_pools         nondecreasing functions are applied after max pooling, to fewer pixels
+    max_pool_grads    what multiplies or sums the scattered gradient does so before it is scattered
+    winners           winners that nobody reads are not computed
+    fusion            correlation and max pooling become one step (Numba backend)
+"""
+
+from pytensor_convnet.rewriting import filter_flips, fusion, max_pool_grads, max_pools, winners  # noqa: F401

@@ -1,0 +1,52 @@
+"""When our rewrites run.
+
+Canonicalization takes away the flips. The functions around max pools are moved when graphs have reached their
+stable and specialized forms, since then each function has only one form left (``log(1 + exp(x))`` is a softplus). The
+last step, which makes Ops that no other rewrite knows, follows everything that may still simplify a graph and
+comes before elementwise fusion.
+"""
+
+from pytensor.compile.mode import optdb
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.rewriting.basic import MergeOptimizer, NodeRewriter
+from pytensor.graph.rewriting.db import EquilibriumDB
+
+TAG = "convnet"
+"""The tag that all our rewrites bear."""
+
+_MOVING, _FUSING = EquilibriumDB(ignore_newtrees=False), EquilibriumDB(ignore_newtrees=False)
+
+# As in canonicalization, equal nodes merge after each step, lest the same function be computed twice.
+_MOVING.register("merge", MergeOptimizer(), "fast_run", cleanup=True)
+
+# Between 'specialize' at 2 and 'uncanonicalize' at 3; between that and 'add_mul_fusion' at 48.
+optdb.register("convnet_moving", _MOVING, "fast_run", position=2.5)
+optdb.register("convnet_fusing", _FUSING, "fast_run", position=40)
+
+
+def register_canonical(rewriter: NodeRewriter) -> NodeRewriter:
+    """Let ``rewriter`` run with PyTensor's canonicalization."""
+    optdb["canonicalize"].register(rewriter.__name__, rewriter, "fast_run", TAG)
+    return rewriter
+
+
+def register_moving(rewriter: NodeRewriter) -> NodeRewriter:
+    """Let ``rewriter`` run when graphs have their specialized forms."""
+    _MOVING.register(rewriter.__name__, rewriter, "fast_run", TAG)
+    return rewriter
+
+
+def register_fusing(*tags: str):
+    """Let a rewriter run last; ``tags`` are the backends that have kernels for what it makes."""
+
+    def decorator(rewriter: NodeRewriter) -> NodeRewriter:
+        _FUSING.register(rewriter.__name__, rewriter, *tags, TAG)
+        return rewriter
+
+    return decorator
+
+
+def replacements(node: Apply, new: list[Variable]) -> dict[Variable, Variable] | None:
+    """The outputs of ``node`` replaced by ``new``; ``None`` if static types have lost what the old ones knew."""
+    pairs = dict(zip(node.outputs, new, strict=True))
+    return pairs if all(old.type.is_super(variable.type) for old, variable in pairs.items()) else None

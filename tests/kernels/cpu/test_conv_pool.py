@@ -1,0 +1,139 @@
+"""The kernels of fused correlation and max pooling compute what the reference defines, and refuse what does not fit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytensor_convnet import reference
+from pytensor_convnet.geometry import ShapeError, pool_length
+from pytensor_convnet.kernels.cpu.conv_pool import (
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_input_grad,
+)
+from tests.strategies import LAYOUTS, correlations, with_layout
+
+FLOATS = ["float32", "float64"]
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+
+
+def close(actual, expected):
+    assert actual.dtype == expected.dtype
+    scale = max(1, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name] * scale)
+
+
+@st.composite
+def fused(draw, dtype):
+    """A correlation, windows over its maps, whether partial ones count, and winners with a gradient for the maxima."""
+    case = draw(correlations(dtype=dtype, max_batch=20))
+    lengths = case.maps.shape[2:]
+    axes, fits = [], True
+    for length in lengths:
+        window, stride = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+        before, after = draw(st.integers(0, window - 1)), draw(st.integers(0, window - 1))
+        fits &= window <= length + before + after
+        axes.append((window, stride, (before, after)))
+    windows = tuple(zip(*axes))
+    ignore_border = draw(st.booleans()) and fits
+    counts = [pool_length(n, w, s, *p, ignore_border) for n, w, s, p in zip(lengths, *windows)]
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    maps = random.standard_normal((*case.maps.shape[:2], *counts)).astype(dtype)
+    maps = with_layout(maps, draw(st.sampled_from(LAYOUTS)))
+    _, winners = reference.max_pool2d(case.maps, np.uint8, *windows, ignore_border)
+    return case, windows, ignore_border, winners, maps
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data())
+def test_maxima_and_winners(dtype, data):
+    case, windows, ignore_border, _, _ = data.draw(fused(dtype))
+    arguments = *case.window, *windows, ignore_border
+    maxima, winners = correlate2d_max_pool2d(case.images, case.filters, np.uint8, *arguments)
+    assert winners.dtype == np.uint8
+    close(maxima, reference.correlate2d_max_pool2d(case.images, case.filters, np.uint8, *arguments)[0])
+    # Rounding may decide between maps that are equal, so the winners are only asked to have won.
+    maps = reference.correlate2d(case.images, case.filters, *case.window)
+    close(reference.max_pool2d_gather(maps, winners, *windows), maxima)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data())
+def test_filter_grad(dtype, data):
+    case, windows, _, winners, maps = data.draw(fused(dtype))
+    arguments = case.images, winners, maps, *case.taps, *case.maps.shape[2:], *case.window, *windows
+    close(correlate2d_max_pool2d_filter_grad(*arguments), reference.correlate2d_max_pool2d_filter_grad(*arguments))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data())
+def test_input_grad(dtype, data):
+    case, windows, _, winners, maps = data.draw(fused(dtype))
+    arguments = case.filters, winners, maps, *case.rows_and_columns, *case.maps.shape[2:], *case.window, *windows
+    close(correlate2d_max_pool2d_input_grad(*arguments), reference.correlate2d_max_pool2d_input_grad(*arguments))
+
+
+def test_wide_winners():
+    random = np.random.default_rng(0)
+    images, filters = random.standard_normal((2, 1, 24, 22)), random.standard_normal((3, 1, 3, 3))
+    sliding = (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False
+    windows = (17, 18), (3, 2), ((4, 0), (1, 2))
+    maxima, winners = correlate2d_max_pool2d(images, filters, np.int64, *sliding, *windows, True)
+    expected = reference.correlate2d_max_pool2d(images, filters, np.int64, *sliding, *windows, True)
+    close(maxima, expected[0])
+    np.testing.assert_array_equal(winners, expected[1])
+    arguments = winners, maxima, 24, 22, *sliding, *windows
+    close(
+        correlate2d_max_pool2d_filter_grad(images, *arguments[:2], 3, 3, *arguments[2:]),
+        reference.correlate2d_max_pool2d_filter_grad(images, *arguments[:2], 3, 3, *arguments[2:]),
+    )
+    with pytest.raises(ValueError, match="one byte cannot number"):
+        correlate2d_max_pool2d(images, filters, np.uint8, *sliding, *windows, True)
+
+
+def test_nan_wins():
+    images = np.ones((17, 1, 4, 4), "float32")
+    images[3, 0, 2, 1] = np.nan
+    sliding = (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False
+    plain = (2, 2), (2, 2), ((0, 0), (0, 0))
+    maxima, winners = correlate2d_max_pool2d(images, np.ones((1, 1, 1, 1), "float32"), np.uint8, *sliding, *plain, True)
+    assert np.isnan(maxima[3, 0, 1, 0])
+    assert winners[3, 0, 1, 0] == 1
+    assert np.isnan(maxima).sum() == 1
+
+
+SLIDING = (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False
+PLAIN = (2, 2), (2, 2), ((0, 0), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("images", "filters", "sentence"),
+    [
+        ((1, 3, 8, 8), (2, 2, 3, 3), "input has 3 channels but filters expect 2"),
+        ((1, 2, 8, 8), (2, 2, 9, 3), "filters span 9 rows"),
+        ((1, 2, 8, 8), (2, 2, 8, 3), "ws spans 2 rows but the padded input has only 1"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(images, filters, sentence):
+    with pytest.raises(ShapeError, match=sentence):
+        correlate2d_max_pool2d(np.ones(images), np.ones(filters), np.uint8, *SLIDING, *PLAIN, True)
+
+
+@pytest.mark.parametrize("gradient", ["filter", "input"])
+@pytest.mark.parametrize(
+    ("winner", "pooled", "map_rows", "sentence"),
+    [
+        (250, 3, 6, "winners hold 250"),
+        (0, 4, 6, "pooled maps of 1x2x4x3 do not come from|winners are 1x2x4x3"),
+        (0, 3, 7, "output_grad is 1x2x7x6 but this convolution's output is 1x2x6x6"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(gradient, winner, pooled, map_rows, sentence):
+    winners, maps = np.full((1, 2, pooled, 3), winner, np.uint8), np.ones((1, 2, pooled, 3))
+    kernel, shape, length = {
+        "filter": (correlate2d_max_pool2d_filter_grad, (1, 2, 8, 8), 3),
+        "input": (correlate2d_max_pool2d_input_grad, (2, 2, 3, 3), 8),
+    }[gradient]
+    with pytest.raises(ShapeError, match=sentence):
+        kernel(np.ones(shape), winners, maps, length, length, map_rows, 6, *SLIDING, *PLAIN)

@@ -1,0 +1,49 @@
+"""Every rewrite is registered under its name and can be left out by it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pytensor.compile.mode import optdb
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+
+NAMES = [
+    "fold_filter_flip",
+    "fold_flip_of_filter_grad",
+    "move_function_past_max_pool",
+    "move_product_before_max_pool_grad",
+    "add_before_max_pool_grad",
+    "sum_before_max_pool_grad",
+    "drop_unread_winners",
+]
+FUSIONS = ["fuse_correlation_and_max_pool", "fuse_filter_grad_and_max_pool_grad", "fuse_input_grad_and_max_pool_grad"]
+
+
+def included(*tags, exclude=()):
+    """The names of our rewrites that a mode with these tags applies."""
+    query = RewriteDatabaseQuery(include=tags, exclude=exclude)
+    names = set()
+    for place in ("canonicalize", "convnet_moving", "convnet_fusing"):
+        rewriters = optdb[place].query(query)
+        names |= {getattr(rewriter, "name", None) for rewriter in rewriters.get_node_rewriters()}
+    return names & {*NAMES, *FUSIONS}
+
+
+def test_which_modes_apply_them():
+    assert included("fast_run") == set(NAMES)
+    assert included("fast_run", "numba") == {*NAMES, *FUSIONS}
+    assert included("fast_compile") == set()
+
+
+def test_one_tag_leaves_out_all():
+    assert included("fast_run", "numba", exclude=["convnet"]) == set()
+
+
+@pytest.mark.parametrize("name", NAMES + FUSIONS)
+def test_a_name_leaves_out_one(name):
+    assert included("fast_run", "numba", exclude=[name]) == {*NAMES, *FUSIONS} - {name}
+
+
+def test_the_documentation_names_each():
+    page = (Path(__file__).parents[2] / "docs" / "rewrites.md").read_text()
+    assert set(re.findall(r"^#+ `(\w+)`", page, re.MULTILINE)) == {*NAMES, *FUSIONS}

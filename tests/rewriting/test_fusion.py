@@ -1,0 +1,136 @@
+"""Correlation and max pooling become one step, in the forward pass and in both gradients."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+from pytensor_convnet import conv2d, max_pool_2d, pool_2d
+from pytensor_convnet.models.lenet import Lenet
+from pytensor_convnet.ops import (
+    Correlate2d,
+    Correlate2dFilterGrad,
+    Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
+    MaxPool2d,
+    MaxPool2dGrad,
+)
+from tests.rewriting.common import FUSING, FUSIONS, check, compiled, count, elementwise_rows
+
+random = np.random.default_rng(0)
+images, filters = pt.tensor4("images", dtype="float64"), pt.tensor4("filters", dtype="float64")
+biases = pt.vector("biases", dtype="float64")
+bias = biases.dimshuffle("x", 0, "x", "x")
+inputs = [images, filters, biases]
+values = [random.standard_normal(shape) for shape in [(3, 2, 11, 10), (4, 2, 3, 3), (4,)]]
+UNFUSED = (Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad, MaxPool2d, MaxPool2dGrad)
+FUSED = (CorrelateMaxPool2d, CorrelateMaxPool2dFilterGrad, CorrelateMaxPool2dInputGrad)
+
+NETWORKS = {
+    "pool-then-tanh": lambda: pt.tanh(max_pool_2d(conv2d(images, filters), 2) + bias),
+    "tanh-then-pool": lambda: max_pool_2d(pt.tanh(conv2d(images, filters) + bias), 2, True),
+    "strided-overlapping": lambda: max_pool_2d(
+        pt.maximum(conv2d(images, filters, border_mode=((2, 0), (1, 1)), subsample=(2, 1)) + bias, 0),
+        (3, 3), True, (2, 1), (1, 1),
+    ),
+    "dilated-flipped": lambda: max_pool_2d(
+        pt.sigmoid(conv2d(images, filters[:, :, ::-1, ::-1], filter_flip=False, filter_dilation=2) + bias), (2, 3)
+    ),
+    "half": lambda: max_pool_2d(conv2d(images, filters, border_mode="half") + bias, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_and_gradients_stay(name):
+    pooled = NETWORKS[name]()
+    outputs = [pooled, *pytensor.grad((pooled**2).sum(), inputs)]
+    for rewrite in ("convnet", *FUSIONS):
+        rewritten, plain = check(rewrite, inputs, outputs, values, mode=FUSING)
+        assert not any(count(rewritten, op) for op in UNFUSED)
+        assert [count(rewritten, op) for op in FUSED] == [1, 1, 1]
+    assert any(count(plain, op) for op in UNFUSED)
+
+
+def test_forward_alone_is_fused():
+    function, _ = check(FUSIONS[0], inputs[:2], [max_pool_2d(conv2d(images, filters), 2)], values[:2], mode=FUSING)
+    assert count(function, CorrelateMaxPool2d) == 1
+
+
+def test_the_numba_backend_fuses():
+    pooled = NETWORKS["tanh-then-pool"]()
+    outputs = [pooled, *pytensor.grad((pooled**2).sum(), inputs)]
+    function = pytensor.function(inputs, outputs, mode="NUMBA")
+    assert [count(function, op) for op in FUSED] == [1, 1, 1]
+    for ours, other in zip(function(*values), compiled(inputs, outputs, "convnet")(*values)):
+        np.testing.assert_allclose(ours, other, rtol=1e-10, atol=1e-10)
+
+
+def test_other_linkers_do_not():
+    assert count(compiled(inputs, NETWORKS["half"]()), CorrelateMaxPool2d) == 0
+
+
+def test_maps_that_others_read_are_not_fused():
+    maps = conv2d(images, filters)
+    for outputs in ([max_pool_2d(maps, 2), maps], [max_pool_2d(maps, 2), pool_2d(maps, 2, mode="sum")]):
+        assert count(compiled(inputs, outputs, mode=FUSING), CorrelateMaxPool2d) == 0
+    pooled = max_pool_2d(pt.sin(maps), 2)
+    assert count(compiled(inputs, pooled, mode=FUSING), CorrelateMaxPool2d) == 0
+
+
+def test_scattered_gradients_that_others_read_are_not_fused():
+    maps = conv2d(images, filters)
+    pooled = max_pool_2d(maps, 2)
+    outputs = pytensor.grad((pooled**2).sum(), [maps, images, filters])
+    function = compiled(inputs, outputs, mode=FUSING)
+    assert [count(function, op) for op in FUSED[1:]] == [0, 0]
+    assert count(function, MaxPool2dGrad) == 1
+
+
+def test_symbolic_windows_are_not_fused():
+    size = pt.lscalar("size")
+    pooled = max_pool_2d(conv2d(images, filters), (size, size))
+    function = compiled([*inputs, size], [pooled, pytensor.grad(pooled.sum(), filters)], mode=FUSING)
+    assert not any(count(function, op) for op in FUSED)
+
+
+def test_grouped_and_pixelwise_filters():
+    pooled = max_pool_2d(conv2d(images, filters[:, :1], num_groups=2), 2)
+    outputs = [pooled, *pytensor.grad((pooled**2).sum(), inputs[:2])]
+    rewritten, _ = check("convnet", inputs[:2], outputs, values[:2], mode=FUSING)
+    assert count(rewritten, CorrelateMaxPool2d) == 1
+    local = pt.tensor("local", dtype="float64", shape=(None,) * 6)
+    pooled = max_pool_2d(conv2d(images, local, unshared=True), 2)
+    function = compiled([images, local], [pooled, pytensor.grad(pooled.sum(), local)], mode=FUSING)
+    assert not any(count(function, op) for op in FUSED)
+
+
+def test_a_training_step_of_lenet_works_at_pooled_resolution_only():
+    x, y = pt.tensor("x", dtype="float32", shape=(None, 1, 28, 28)), pt.ivector("y")
+    network = Lenet(random, image_shape=(1, 28, 28), number_of_classes=10)
+    parameters = list(network.parameters.values())
+    loss = -pt.log(network.probabilities(x)[pt.arange(y.shape[0]), y]).mean()
+    outputs = [loss, *pytensor.grad(loss, parameters)]
+    arrays = [random.standard_normal((7, 1, 28, 28)).astype("float32"), np.arange(7, dtype="int32")]
+    rewritten, _ = check("convnet", [x, y], outputs, arrays, mode=FUSING, tolerance=1e-5)
+    assert not any(count(rewritten, op) for op in UNFUSED)
+    assert [count(rewritten, op) for op in FUSED] == [2, 2, 1]
+    assert elementwise_rows(rewritten) <= {28, 12, 4}, "28 is the normalisation of the images"
+
+
+def test_a_cuda_convnet_stack_with_activations_in_front_of_pools():
+    x = pt.tensor("x", dtype="float64", shape=(2, 3, 16, 16))
+    shapes = [(4, 3, 5, 5), (4,), (6, 4, 5, 5), (6,)]
+    parameters = [pt.tensor(dtype="float64", shape=shape) for shape in shapes]
+    w1, b1, w2, b2 = parameters
+    hidden = pt.maximum(conv2d(x, w1, border_mode="half") + b1.dimshuffle("x", 0, "x", "x"), 0)
+    hidden = max_pool_2d(hidden, 3, True, 2, 1)
+    hidden = pt.maximum(conv2d(hidden, w2, border_mode="half") + b2.dimshuffle("x", 0, "x", "x"), 0)
+    pooled = pool_2d(hidden, 3, True, 2, 1, mode="average_inc_pad")
+    outputs = [pooled, *pytensor.grad((pooled**2).sum(), parameters)]
+    arrays = [random.standard_normal(shape) for shape in [(2, 3, 16, 16), *shapes]]
+    rewritten, plain = check("convnet", [x, *parameters], outputs, arrays, mode=FUSING)
+    assert elementwise_rows(rewritten) <= {8, 4}
+    assert 16 in elementwise_rows(plain)
+    assert [count(rewritten, op) for op in FUSED] == [1, 1, 0]
