@@ -15,11 +15,11 @@ from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.filter_packing import (
-    PANEL,
     FilterOrder,
     pack_filters,
     packed_filters_at,
     packed_filters_size,
+    panel_size,
     split_groups,
     swap_roles,
 )
@@ -49,8 +49,8 @@ from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpac
 __all__ = ["correlate2d", "correlate2d_input_grad"]
 
 
-_BAND_TILES = 6
-"""Tiles in all rows of a band: so many meet a panel of filters while it is in first-level cache."""
+_BAND_TILES = 12
+"""Tiles in all rows of a band: so many meet a panel of filters while it is in second-level cache."""
 
 
 _AHEAD_BYTES = 256 * 1024
@@ -124,19 +124,20 @@ def _correlate_point(
     """
     base_step, filter_step, tile_step, lanes = steps
     column_blocks = ceil_div(reads.tiles, MOST_COLUMNS[block_filters(plan.filters)])
+    length = panel_size(depth)
     # At least one panel: an output that meets only padding is zero.
-    for panel in range(0, max(1, depth), PANEL):
-        size = min(PANEL, depth - panel)
-        first = 0
-        while first < plan.filters:
-            count = block_filters(plan.filters - first)
-            for b in range(bases):
-                low, high = extents[2 * b], extents[2 * b + 1]
-                start, stop = max(low, panel), min(high, panel + size)
-                if start >= stop and panel > 0:
-                    continue
-                for c in range(column_blocks):
-                    tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
+    for panel in range(0, max(1, depth), length):
+        size = min(length, depth - panel)
+        for b in range(bases):
+            low, high = extents[2 * b], extents[2 * b + 1]
+            start, stop = max(low, panel), min(high, panel + size)
+            if start >= stop and panel > 0:
+                continue
+            for c in range(column_blocks):
+                tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
+                first = 0
+                while first < plan.filters:
+                    count = block_filters(plan.filters - first)
                     correlate_block(
                         count, next_tile - tile,
                         packed, (point * reads.places + tile * reads.tile_step) * lanes,
@@ -145,7 +146,7 @@ def _correlate_point(
                         out, out_at + b * base_step + first * filter_step + tile * tile_step, filter_step, tile_step,
                         start > low,
                     )  # fmt: skip
-            first += count
+                    first += count
 
 
 @leaf_kernel

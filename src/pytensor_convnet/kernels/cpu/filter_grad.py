@@ -39,7 +39,7 @@ from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
-_BAND_POSITIONS = 56
+_BAND_POSITIONS = 72
 """Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
 the maps of its filters to stay in first-level cache."""
 

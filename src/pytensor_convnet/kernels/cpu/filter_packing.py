@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
-from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters
+from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 
 
@@ -64,9 +64,10 @@ def swap_roles(typing_context, filters):
     return filters(filters), codegen
 
 
-PANEL = 128
-"""Products that a register block adds up at a time. What it reads of the inputs then stays in first-level cache
-while one block of filters after the other meets it, and the filters are read in the order in which they lie."""
+MOST_PRODUCTS = 192
+"""Products that a register block adds up at a time, a *panel*. What it reads of the inputs then stays in first-level
+cache while one block of filters after the other meets it, and a panel of all filters in second-level cache while
+one row after the other does."""
 
 
 class FilterOrder(NamedTuple):
@@ -100,6 +101,12 @@ def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
     return earlier * order.filters * order.channels
 
 
+@leaf_kernel
+def panel_size(depth):
+    """Products in a panel of filters that sum ``depth`` of them: panels are alike."""
+    return max(1, ceil_div(depth, max(1, ceil_div(depth, MOST_PRODUCTS))))
+
+
 @inner_kernel
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
@@ -111,17 +118,22 @@ def _pack_block(filters, group, first, count, rows, reads, order, packed):
             begin, end = reads.first[column_phase], reads.first[column_phase + 1]
             depth = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels * (end - begin)
             at = packed_filters_at(group, row_phase, column_phase, 0, rows, reads, order)
-            product = 0
-            for row_tap in rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]:
-                for channel in range(order.channels):
+            panel_length = panel_size(depth)
+            number_of_reads = end - begin
+            row_taps = rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]
+            for channel in range(order.channels):
+                for t in range(row_taps.size):
                     for read in range(begin, end):
                         for tap in range(taps):
                             column = reads.taps[read, tap]
-                            for f in range(count):
-                                value = filters[group, first + f, channel, row_tap, column] if column >= 0 else 0
-                                numbers[tap, f] = value
-                        panel = product - product % PANEL
-                        place = at + order.filters * panel + first * min(PANEL, depth - panel)
+                            if column < 0:
+                                numbers[tap] = 0
+                            else:
+                                for f in range(count):
+                                    numbers[tap, f] = filters[group, first + f, channel, row_taps[t], column]
+                        product = (t * order.channels + channel) * number_of_reads + read - begin
+                        panel = product - product % panel_length
+                        place = at + order.filters * panel + first * min(panel_length, depth - panel)
                         place += (product - panel) * count
                         if count == MOST_FILTERS:
                             transform_filters(reads.form, numbers, packed, place, order.filters * depth)
@@ -130,7 +142,6 @@ def _pack_block(filters, group, first, count, rows, reads, order, packed):
                             for point in range(reads.points):
                                 for f in range(count):
                                     packed[place + point * order.filters * depth + f] = rest[point * MOST_FILTERS + f]
-                        product += 1
 
 
 def _pack_signature(number):

@@ -19,7 +19,7 @@ from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, copy_vectors, gather_lanes, numbers_to_lanes
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, copy_vectors, fetch_run, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _COLLECTED_BYTES = 256
@@ -215,12 +215,14 @@ def collect(source, tiles, rows, first, count, channel, collected):
     caches and prefetching; here each image is read by the kilobyte.
     """
     row_bytes = source.shape[3] * source.itemsize
-    for lane in range(tiles.images.size):
+    lanes = tiles.images.size
+    for lane in range(lanes):
         if tiles.images[lane] >= 0:
             y = tiles.rows[lane] * rows.in_step + rows.first + first
             begin, end = max(0, y), min(rows.inputs, y + count)
             if begin < end:
                 byte = tiles.images[lane] * source.strides[0] + channel * source.strides[1] + begin * row_bytes
+                fetch_run(source, byte + source.strides[1], (end - begin) * row_bytes)
                 target = (lane * count + begin - y) * row_bytes
                 copy_run(source, byte, collected, target, (end - begin) * source.shape[3], False)
 

@@ -406,6 +406,21 @@ def copy_run(typing_context, source, source_byte, target, target_byte, count, st
 
 
 @intrinsic
+def fetch_run(typing_context, source, byte, count):
+    """Start to read ``count`` bytes, so many bytes into ``source``, into the second-level cache."""
+
+    def codegen(context, builder, signature, arguments):
+        source, byte, count = arguments
+        data = builder.bitcast(array_data(context, builder, signature.args[0], source), ir.IntType(8).as_pointer())
+        data = offset_pointer(builder, data, byte)
+        with cgutils.for_range_slice(builder, int64(0), count, int64(64), int64, True) as (place, _):
+            fetch(builder, offset_pointer(builder, data, place))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp), codegen
+
+
+@intrinsic
 def finish_streaming(typing_context):
     """Make what `copy_run` streamed visible to other threads."""
 
