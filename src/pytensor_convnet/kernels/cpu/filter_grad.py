@@ -261,6 +261,13 @@ def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tili
         )
 
 
+@leaf_kernel
+def _add_multiple(sums, factor, total, at):
+    """Add ``factor`` times a run of ``total``."""
+    for f in range(sums.size):
+        sums[f] += factor * total[at + f]
+
+
 def _slices_signature(number):
     return number[:, ::1], types.NamedUniTuple(types.intp, 7, Blocking), READS, types.Array(number, 4, "A")
 
@@ -283,6 +290,7 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
         first_channel, channels = _part(channel_block, blocking.channel_blocks, blocking.channels)
         first_filter += group * blocking.filters
         point_step = row_taps * channels * reads.offsets.size * filters
+        sums = np.empty(filters)
         at = 0
         for r in range(row_taps):
             for channel in range(first_channel, first_channel + channels):
@@ -291,11 +299,11 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
                         column = reads.taps[read, tap]
                         if column < 0:
                             continue
+                        sums[:] = 0
+                        for point in range(reads.points):
+                            _add_multiple(sums, matrix[point, tap], total, at + point * point_step)
                         for f in range(filters):
-                            value = 0.0
-                            for point in range(reads.points):
-                                value += matrix[point, tap] * total[at + point * point_step + f]
-                            gradient[first_filter + f, channel, r, column] = value
+                            gradient[first_filter + f, channel, r, column] = sums[f]
                     at += filters
 
 

@@ -37,7 +37,7 @@ from pytensor_convnet.kernels.cpu.simd import (
     vector_type,
 )
 
-FORMS = ((1, 1), (4, 2), (2, 3), (4, 3), (6, 3), (4, 4), (2, 5), (4, 5), (3, 6))
+FORMS = ((1, 1), (4, 2), (2, 3), (4, 3), (5, 3), (6, 3), (4, 4), (2, 5), (4, 5), (3, 6))
 """(outputs, taps) of every form that kernels may choose. The first is the direct algorithm.
 
 A longer filter is cut into parts of ``taps`` taps. Their inputs then begin at multiples of ``taps``, and those of

@@ -83,6 +83,9 @@ class Runs(NamedTuple):
     starts: np.ndarray
     lows: np.ndarray
     highs: np.ndarray
+    spans: np.ndarray
+    """For each row, five numbers: the columns that exist in some lane, from and to, and those
+    that exist in all; and whether lanes lie side by side in memory."""
 
 
 @inner_kernel
@@ -163,7 +166,10 @@ def new_tiles(lanes):
 
 @inner_kernel
 def new_runs(rows, lanes):
-    return Runs(np.empty(rows * lanes, np.int64), np.empty(rows * lanes, np.int64), np.empty(rows * lanes, np.int64))
+    size = rows * lanes
+    return Runs(
+        np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(5 * rows, np.int64)
+    )
 
 
 @leaf_kernel
@@ -183,16 +189,23 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
     """Set ``runs`` from ``table`` on to a row of all lanes' tiles, counted from the first that the tiles read; whether
     any of it is image."""
     steps = source.strides
-    some = False
-    for lane in range(tiles.images.size):
+    lanes = tiles.images.size
+    lowest, highest, low, high, beside = width, 0, 0, width, True
+    for lane in range(lanes):
         y = tiles.rows[lane] * rows.in_step + rows.first + row
         x = tiles.columns[lane] * columns.in_step + columns.first
         exists = tiles.images[lane] >= 0 and 0 <= y < rows.inputs
-        runs.starts[table + lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
-        runs.lows[table + lane] = max(0, min(width, -x)) if exists else 0
-        runs.highs[table + lane] = max(0, min(width, columns.inputs - x)) if exists else 0
-        some |= exists
-    return some
+        start = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3] if exists else 0
+        begin, end = max(0, min(width, -x)) if exists else 0, max(0, min(width, columns.inputs - x)) if exists else 0
+        runs.starts[table + lane], runs.lows[table + lane], runs.highs[table + lane] = start, begin, end
+        low, high = max(low, begin), min(high, end)
+        if begin < end:
+            lowest, highest = min(lowest, begin), max(highest, end)
+        beside &= start == runs.starts[table] + lane * source.itemsize
+    spans = runs.spans[5 * (table // lanes) :]
+    spans[0], spans[1], spans[2], spans[3] = lowest, max(lowest, highest), low, high
+    spans[4] = beside and steps[0] == source.itemsize and low == lowest and high == highest
+    return lowest < highest
 
 
 @leaf_kernel
@@ -215,8 +228,7 @@ def collect(source, tiles, rows, first, count, channel, collected):
     caches and prefetching; here each image is read by the kilobyte.
     """
     row_bytes = source.shape[3] * source.itemsize
-    lanes = tiles.images.size
-    for lane in range(lanes):
+    for lane in range(tiles.images.size):
         if tiles.images[lane] >= 0:
             y = tiles.rows[lane] * rows.in_step + rows.first + first
             begin, end = max(0, y), min(rows.inputs, y + count)
@@ -233,6 +245,7 @@ def aim_at_collected(source, tiles, columns, row, count, runs, table):
     row_bytes = source.shape[3] * source.itemsize
     for lane in range(tiles.images.size):
         runs.starts[table + lane] = (lane * count + row) * row_bytes + columns.first * source.itemsize
+    runs.spans[5 * (table // tiles.images.size) + 4] = 0
 
 
 @leaf_kernel
@@ -251,16 +264,13 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
     """
     lanes = VECTOR_BYTES // source.itemsize
     step = source.strides[source.ndim - 1]
-    lowest, highest, low, high, alike = width, 0, 0, width, True
-    for lane in range(table, table + lanes):
-        low, high = max(low, runs.lows[lane]), min(high, runs.highs[lane])
-        if runs.lows[lane] < runs.highs[lane]:
-            lowest, highest = min(lowest, runs.lows[lane]), max(highest, runs.highs[lane])
-        alike &= runs.starts[lane] == runs.starts[table] + (lane - table) * source.itemsize
-    highest = max(highest, lowest)
-    packed[packed_at : packed_at + lowest * lanes] = 0
-    packed[packed_at + highest * lanes : packed_at + width * lanes] = 0
-    if alike and source.strides[0] == source.itemsize and low == lowest and high == highest:
+    spans = runs.spans[5 * (table // lanes) :]
+    lowest, highest, low, high = spans[0], spans[1], spans[2], spans[3]
+    if lowest > 0:
+        packed[packed_at : packed_at + lowest * lanes] = 0
+    if highest < width:
+        packed[packed_at + highest * lanes : packed_at + width * lanes] = 0
+    if spans[4]:
         start = runs.starts[table] + shift + lowest * step
         copy_vectors(source, start, step, packed, packed_at + lowest * lanes, highest - lowest)
     elif step == source.itemsize:
