@@ -19,6 +19,7 @@ from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import Axis, ceil_div, inputs_read
 
+
 class Reads(NamedTuple):
     """How a row is kept and what outputs read of it. Steps and offsets count vectors."""
 

@@ -258,7 +258,9 @@ def _filters_function(module, element, form, filters):
     multiply_add = cgutils.get_or_insert_function(
         module, ir.FunctionType(wide, [wide] * 3), f"llvm.fmuladd.{vector_suffix(wide)}"
     )
-    operands = [load_vector(builder, wide, offset_pointer(builder, numbers, int64(tap * filters))) for tap in range(taps)]
+    operands = [
+        load_vector(builder, wide, offset_pointer(builder, numbers, int64(tap * filters))) for tap in range(taps)
+    ]
     for point, value in enumerate(_emit_product(builder, _MATRICES[form][1], operands, multiply_add)):
         if narrow != wide:
             value = builder.fptrunc(value, narrow)

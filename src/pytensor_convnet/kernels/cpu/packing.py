@@ -19,7 +19,14 @@ from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, copy_vectors, fetch_run, gather_lanes, numbers_to_lanes
+from pytensor_convnet.kernels.cpu.simd import (
+    VECTOR_BYTES,
+    copy_run,
+    copy_vectors,
+    fetch_run,
+    gather_lanes,
+    numbers_to_lanes,
+)
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _COLLECTED_BYTES = 256

@@ -105,9 +105,7 @@ def _correlation_function(module, element, filters, columns):
         return function
     images, offsets, count, column_step, weights, out, filter_step, out_step, onto = function.args
     places = [
-        offset_pointer(
-            builder, out, builder.add(builder.mul(filter_step, int64(f)), builder.mul(out_step, int64(x)))
-        )
+        offset_pointer(builder, out, builder.add(builder.mul(filter_step, int64(f)), builder.mul(out_step, int64(x))))
         for f in range(filters)
         for x in range(columns)
     ]

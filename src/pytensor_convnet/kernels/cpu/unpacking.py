@@ -5,7 +5,6 @@ its image at once. Runs pass through a little memory in which each lane's number
 whole cache lines, past the caches if the outputs are too large to be found there later.
 """
 
-
 from typing import NamedTuple
 
 from numba import types
