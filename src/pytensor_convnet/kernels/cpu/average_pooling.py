@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from pytensor_convnet.kernels.cpu.bands import (
+    VECTORS,
     buffer_places,
     new_buffer,
     place_band,
@@ -67,12 +68,15 @@ def _divisors(windows, mode, like):
 @emitted(arrays=1)
 def _sum_taps(e, vector, source, cells, taps_at, taps, target):
     """For every cell of a band the sum of its taps; a tap is so many bytes after the cell."""
-    size = item_bytes(vector)
-    with e.range(0, cells * size, vector.count * size) as t:
-        total = e.variable(e.constant(vector, 0))
+    item, vector_bytes = item_bytes(vector), item_bytes(vector) * vector.count
+    with e.range(0, cells * item, VECTORS * vector_bytes) as t:
+        totals = [e.variable(e.constant(vector, 0)) for _ in range(VECTORS)]
         with e.range(0, taps) as tap:
-            total.set(total.get() + e.load(vector, source + t + e.load(int64, taps_at + tap * 8)))
-        e.store(target + t, total.get())
+            at = source + t + e.load(int64, taps_at + tap * 8)
+            for n, total in enumerate(totals):
+                total.set(total.get() + e.load(vector, at + n * vector_bytes))
+        for n, total in enumerate(totals):
+            e.store(target + t + n * vector_bytes, total.get())
 
 
 @emitted(arrays=1)
@@ -180,7 +184,7 @@ def _taps_of_phase(phase, window, step):
 @chunked(_signature)
 @inner_kernel
 def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
-    """For each plane, or group of planes, for each band: copy and divide maps, spread them along rows, then over rows."""
+    """For each plane, or group of planes, for each band: copy and divide maps, spread them along and over rows."""
     w, item = windows, maps.itemsize
     spread = plan_spread(maps, w)
     together, sorted_, pitch = spread.planes.together, spread.images, spread.maps.pitch

@@ -7,8 +7,8 @@ hold what padding holds. In a phase, line follows line, ``pitch`` cells each. Th
 windows of the band and over the ends of its lines, are one contiguous run, whatever the stride; a pass over it has
 nothing to mask and no row to begin. Cells between the lines compute values that nobody reads.
 
-`row_copies` does the copying. Where not the rows are contiguous but the channels (channels-last) or the batch (c01b), as many planes as a vector has
-lanes are transposed at once.
+`row_copies` does the copying. Where not the rows are contiguous but the channels (channels-last) or the batch (c01b),
+it transposes as many planes at once as a vector has lanes.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,9 @@ from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""
+
+VECTORS = 4
+"""How many vectors a pass over a band computes side by side, to share what the loop over taps costs."""
 
 TASKS = 32
 """Bands to share among threads, at least, if there are so many rows. Fixed: how the work is cut does not depend on
@@ -85,14 +88,14 @@ def rows_of_band(rows, cells, planes):
 @part
 def sorting(step, before, pitch, rows, item):
     """The place of bands of up to ``rows`` rows, ``pitch`` cells each."""
-    phase = (pitch * rows * item + 3 * VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+    phase = (pitch * rows * item + (VECTORS + 2) * VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
     return Sorting(step, before, pitch * item, phase, step * phase)
 
 
 @part
 def new_buffer(length, like, filling):
     """A vector and ``length`` bytes more, full of ``filling`` in ``like``'s dtype."""
-    buffer = np.empty((length + 5 * VECTOR_BYTES) // like.itemsize, like.dtype)
+    buffer = np.empty((length + (VECTORS + 2) * VECTOR_BYTES) // like.itemsize, like.dtype)
     buffer[:] = filling
     return buffer
 

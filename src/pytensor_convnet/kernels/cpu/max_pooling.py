@@ -18,6 +18,7 @@ from numba import types
 from numba.extending import overload
 
 from pytensor_convnet.kernels.cpu.bands import (
+    VECTORS,
     buffer_places,
     new_buffer,
     place_band,
@@ -49,39 +50,53 @@ def _integers_beside(vector):
     return ir.VectorType(ir.IntType(8 * item_bytes(vector)), vector.count)
 
 
-class _Contest:
-    """The first greatest of vectors of numbers that appear one after the other, and its number."""
+class _Greatest:
+    """The greatest of vectors of numbers that appear one after the other."""
 
-    def __init__(self, e, value, number):
+    def __init__(self, e, value):
         self._e = e
-        self._best, self._winner = e.variable(value), e.variable(number)
-        self._no_nan = e.variable(value.is_number())
+        self.best, self._no_nan = e.variable(value), e.variable(value.is_number())
 
-    def challenge(self, value, number):
-        """What is greater than the best so far wins, and NaN does, unless NaN is the best."""
-        e, best, no_nan = self._e, self._best.get(), self._no_nan.get()
+    def challenge(self, value):
+        """What is greater than the best so far wins, and NaN does, unless NaN is the best. Returns where it won."""
+        best, no_nan = self.best.get(), self._no_nan.get()
         wins = value.beats(best) & no_nan
         self._no_nan.set(no_nan & value.is_number())
-        self._best.set(e.select(wins, value, best))
-        self._winner.set(e.select(wins, number, self._winner.get()))
+        self.best.set(self._e.select(wins, value, best))
+        return wins
+
+
+class _Contest:
+    """The greatest of vectors of numbers, and the name of the first that is."""
+
+    def __init__(self, e, value, name):
+        self._e = e
+        self._greatest, self._winner = _Greatest(e, value), e.variable(name)
+
+    def challenge(self, value, name):
+        wins = self._greatest.challenge(value)
+        self._winner.set(self._e.select(wins, name, self._winner.get()))
 
     def result(self):
-        return self._best.get(), self._winner.get()
+        return self._greatest.best.get(), self._winner.get()
 
 
 @emitted(arrays=1)
 def _pool_columns(e, vector, cells, count, taps_at, taps, best_at, winner_at):
     """For every cell of a band the first greatest of a row of taps, and which of them it is."""
     numbers = _integers_beside(vector)
-    size = item_bytes(vector)
-    with e.range(0, count * size, vector.count * size) as t:
-        contest = _Contest(e, e.load(vector, cells + t), e.constant(numbers, 0))
+    vector_bytes = item_bytes(vector) * vector.count
+    with e.range(0, count * item_bytes(vector), 2 * vector_bytes) as t:
+        places = [t, t + vector_bytes]
+        contests = [_Contest(e, e.load(vector, cells + place), e.constant(numbers, 0)) for place in places]
         with e.range(1, taps) as j:
-            offset = e.load(int64, taps_at + j * 8)
-            contest.challenge(e.load(vector, cells + t + offset), e.splat(numbers, j))
-        best, winner = contest.result()
-        e.store(best_at + t, best)
-        e.store(winner_at + t, winner)
+            offset, number = e.load(int64, taps_at + j * 8), e.splat(numbers, j)
+            for contest, place in zip(contests, places):
+                contest.challenge(e.load(vector, cells + place + offset), number)
+        for contest, place in zip(contests, places):
+            best, winner = contest.result()
+            e.store(best_at + place, best)
+            e.store(winner_at + place, winner)
 
 
 @emitted(arrays=2)
@@ -198,3 +213,101 @@ def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
         threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
         _pool(threads, any_layout(images), maxima, winners, windows)
     return maxima, winners
+
+
+# ------------------------------------------------------------------------------------------ maxima only
+
+
+@emitted(arrays=1)
+def _greatest_of_columns(e, vector, cells, count, taps_at, taps, best_at):
+    """`_pool_columns` without winners."""
+    vector_bytes = item_bytes(vector) * vector.count
+    with e.range(0, count * item_bytes(vector), VECTORS * vector_bytes) as t:
+        places = [t + n * vector_bytes for n in range(VECTORS)]
+        greatest = [_Greatest(e, e.load(vector, cells + place)) for place in places]
+        with e.range(1, taps) as j:
+            offset = e.load(int64, taps_at + j * 8)
+            for one, place in zip(greatest, places):
+                one.challenge(e.load(vector, cells + place + offset))
+        for one, place in zip(greatest, places):
+            e.store(best_at + place, one.best.get())
+
+
+@emitted(arrays=1)
+def _greatest_of_rows(
+    e, vector, best_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns, maxima_at
+):
+    """`_pool_rows` without winners."""
+    item = item_bytes(vector)
+    with e.range(y, end_y) as y_:
+        start = y_ * stride_rows - top
+        row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
+        line, room = best_at + (row - first_row) * pitch, (end_y - y_) * out_columns
+        target = maxima_at + (y_ - y) * out_columns * item
+        with e.range(0, out_columns, vector.count) as x:
+            at = line + x * item
+            greatest = _Greatest(e, e.load(vector, at))
+            with e.range(1, end_row - row) as i:
+                greatest.challenge(e.load(vector, at + i * pitch))
+            store_within(e, target + x * item, x, out_columns, room, greatest.best.get())
+
+
+def _maxima_signature(number):
+    return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], WINDOWS
+
+
+@chunked(_maxima_signature)
+@inner_kernel
+def _maxima_of_floats(chunk, chunks, images, maxima, windows):
+    """`_pool_floats` without winners."""
+    w = windows
+    plan = plan_bands(images, w)
+    sorted_, together = plan.sorting, plan.planes.together
+    taps = tap_offsets(plan)
+    buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, -np.inf)
+    filling_at, cells = buffer_places(buffer)
+    best_at = cells + together * sorted_.plane
+    units = plan.planes.groups * plan.bands
+    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+        band = place_band(unit, plan, images.shape, w)
+        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
+        for p in range(together):
+            plane_at = cells + p * sorted_.plane
+            _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
+            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+            _greatest_of_rows(
+                images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                w.stride_rows, w.top, w.out_columns, address_of(maxima) + at * w.out_columns * maxima.itemsize,
+            )  # fmt: skip
+    keep_alive(taps)
+    keep_alive(buffer)
+
+
+def _find_maxima(threads, images, maxima, windows):
+    """Fill ``maxima``."""
+    raise NotImplementedError
+
+
+@overload(_find_maxima)
+def _choose_maxima(threads, images, maxima, windows):
+    if isinstance(images.dtype, types.Float):
+        return lambda threads, images, maxima, windows: _maxima_of_floats(threads, images, maxima, windows)
+
+    def with_winners(threads, images, maxima, windows):
+        _pool_integers(threads, images, maxima, np.empty(maxima.shape, np.int64), windows)
+
+    return with_winners
+
+
+@kernel
+def max_pool2d_maxima(images, window, stride, padding, ignore_border):
+    """The maxima of `max_pool2d`, where nobody needs the winners.
+
+    Floor: images read once, maxima written once.
+    """
+    windows = check_pool(images.shape, window, stride, padding, ignore_border)
+    maxima = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    if maxima.size:
+        threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
+        _find_maxima(threads, any_layout(images), maxima, windows)
+    return maxima

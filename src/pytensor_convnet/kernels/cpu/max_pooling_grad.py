@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
-from pytensor_convnet.kernels.cpu.bands import buffer_places, new_buffer
+from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
@@ -51,11 +51,13 @@ def _first_misfit(
             top_row = y_ * stride_rows - top
             first, end = e.maximum(0 - top_row, e.integer(0)), e.minimum(window_rows, rows - top_row)
             winner = e.load(winners, lines + (y_ - y) * pitch + x * size) - least
+            column = e.variable(winner - (first * window_columns).to(element))
             misfit = e.variable(real)
-            with e.range(first, end) as i:
-                misfit.set(misfit.get() & (winner - (i * window_columns).to(element)).exceeds(more))
+            with e.range(first, end):
+                misfit.set(misfit.get() & column.get().exceeds(more))
+                column.set(column.get() - window_columns.to(element))
             lane = misfit.get().first_set()
-            with e.when((lane < lanes) & (found.get() < 0)):
+            with e.when(lane < lanes), e.when(found.get() < 0):
                 found.set(y_ * out_columns + x + lane)
     return found.get()
 
@@ -66,15 +68,18 @@ def _collect(e, vector, winners, maps_at, winners_at, cells, taps_at, taps, targ
 
     Each tap is two integers, how many cells after the pixel's the map's is, and the number it must have won with.
     """
-    item, size = item_bytes(vector), item_bytes(winners)
-    with e.range(0, cells, vector.count) as cell:
-        total = e.variable(e.constant(vector, 0))
+    item, size, lanes = item_bytes(vector), item_bytes(winners), vector.count
+    with e.range(0, cells, VECTORS * lanes) as cell:
+        totals = [e.variable(e.constant(vector, 0)) for _ in range(VECTORS)]
         with e.range(0, taps) as tap:
             at = cell + e.load(int64, taps_at + tap * 16)
-            number = e.load(int64, taps_at + tap * 16 + 8).to(winners.element)
-            hit = e.load(winners, winners_at + at * size).equals(number)
-            total.set(e.select(hit, total.get() + e.load(vector, maps_at + at * item), total.get()))
-        e.store(target + cell * item, total.get())
+            number = e.splat(winners, e.load(int64, taps_at + tap * 16 + 8))
+            for n, total in enumerate(totals):
+                hit = e.load(winners, winners_at + (at + n * lanes) * size).equals(number)
+                added = total.get() + e.load(vector, maps_at + (at + n * lanes) * item)
+                total.set(e.select(hit, added, total.get()))
+        for n, total in enumerate(totals):
+            e.store(target + (cell + n * lanes) * item, total.get())
 
 
 @part
