@@ -132,15 +132,17 @@ def detached(signature, dtypes=FLOATS):
     return decorate
 
 
-def chunked(signature, dtypes=FLOATS):
+def chunked(signature, dtypes=FLOATS, otherwise=None):
     """Decorator of a kernel ``(chunk, chunks, *arguments)`` that does one chunk of a work and returns nothing.
 
     What it becomes is called by other kernels as ``(chunks, *arguments)`` and does all chunks, in parallel if
-    it may. ``signature`` and ``dtypes`` say what types ``arguments`` have, as for `detached`.
+    it may. ``signature`` and ``dtypes`` say what types ``arguments`` have, as for `detached`; for other dtypes
+    ``otherwise``, another chunked kernel, is called.
     """
 
     def decorate(dispatcher):
         pointers = _pointers(dispatcher, lambda *numbers: (types.intp, types.intp, *signature(*numbers)), dtypes)
+        pointers += _pointers_of.get(otherwise, [])
 
         @intrinsic
         def call(typing_context, chunks, *arguments):
@@ -155,9 +157,14 @@ def chunked(signature, dtypes=FLOATS):
 
             return types.void(chunks, types.Tuple(kernel_types)), codegen
 
+        _pointers_of[call] = pointers
         return call
 
     return decorate
+
+
+_pointers_of: dict = {}
+"""The pointers of each chunked kernel."""
 
 
 def _pointers(dispatcher, signature, dtypes):

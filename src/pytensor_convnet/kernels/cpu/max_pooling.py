@@ -15,7 +15,6 @@ import itertools
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import overload
 
 from pytensor_convnet.kernels.cpu.bands import (
     VECTORS,
@@ -35,6 +34,9 @@ from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
 from pytensor_convnet.kernels.cpu.simd import int64
 
 INTEGERS = tuple(types.Integer.from_bitwidth(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
+NUMBERS = (*INTEGERS, types.boolean)
+"""Dtypes that are rarely pooled."""
+
 WINNERS = ((types.uint8,), (types.int64,))
 
 
@@ -132,7 +134,29 @@ def _signature(number, winner):
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], winner[:, :, :, ::1], WINDOWS
 
 
-@chunked(_signature, _pairs(FLOATS))
+@chunked(_signature, _pairs((number,) for number in NUMBERS))
+@inner_kernel
+def _pool_integers(chunk, chunks, images, maxima, winners, windows):
+    """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
+    w = windows
+    rows = images.shape[0] * images.shape[1] * w.out_rows
+    for row in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
+        plane, y = divmod(row, w.out_rows)
+        b, c = divmod(plane, images.shape[1])
+        top = y * w.stride_rows - w.top
+        for x in range(w.out_columns):
+            left = x * w.stride_columns - w.left
+            first_i, first_j = max(0, -top), max(0, -left)
+            best, winner = images[b, c, top + first_i, left + first_j], first_i * w.window_columns + first_j
+            for i in range(first_i, min(w.window_rows, w.rows - top)):
+                for j in range(first_j, min(w.window_columns, w.columns - left)):
+                    value = images[b, c, top + i, left + j]
+                    if value > best:
+                        best, winner = value, i * w.window_columns + j
+            maxima[b, c, y, x], winners[b, c, y, x] = best, winner
+
+
+@chunked(_signature, _pairs(FLOATS), otherwise=_pool_integers)
 @inner_kernel
 def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     """For each plane, or group of planes, for each band: copy it, then `_pool_columns` and `_pool_rows`."""
@@ -164,39 +188,6 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     keep_alive(buffer)
 
 
-@chunked(_signature, _pairs((*((number,) for number in INTEGERS), (types.boolean,))))
-@inner_kernel
-def _pool_integers(chunk, chunks, images, maxima, winners, windows):
-    """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
-    w = windows
-    rows = images.shape[0] * images.shape[1] * w.out_rows
-    for row in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
-        plane, y = divmod(row, w.out_rows)
-        b, c = divmod(plane, images.shape[1])
-        top = y * w.stride_rows - w.top
-        for x in range(w.out_columns):
-            left = x * w.stride_columns - w.left
-            first_i, first_j = max(0, -top), max(0, -left)
-            best, winner = images[b, c, top + first_i, left + first_j], first_i * w.window_columns + first_j
-            for i in range(first_i, min(w.window_rows, w.rows - top)):
-                for j in range(first_j, min(w.window_columns, w.columns - left)):
-                    value = images[b, c, top + i, left + j]
-                    if value > best:
-                        best, winner = value, i * w.window_columns + j
-            maxima[b, c, y, x], winners[b, c, y, x] = best, winner
-
-
-def _pool(threads, images, maxima, winners, windows):
-    """Fill ``maxima`` and ``winners``."""
-    raise NotImplementedError
-
-
-@overload(_pool)
-def _choose_pool(threads, images, maxima, winners, windows):
-    pool = _pool_floats if isinstance(images.dtype, types.Float) else _pool_integers
-    return lambda threads, images, maxima, winners, windows: pool(threads, images, maxima, winners, windows)
-
-
 @kernel
 def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
     """The maximum of every window and the tap that won it; see `reference.max_pool2d`.
@@ -211,7 +202,7 @@ def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
         raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
     if maxima.size:
         threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
-        _pool(threads, any_layout(images), maxima, winners, windows)
+        _pool_floats(threads, any_layout(images), maxima, winners, windows)
     return maxima, winners
 
 
@@ -256,7 +247,26 @@ def _maxima_signature(number):
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], WINDOWS
 
 
-@chunked(_maxima_signature)
+@chunked(_maxima_signature, tuple((number,) for number in NUMBERS))
+@inner_kernel
+def _maxima_of_integers(chunk, chunks, images, maxima, windows):
+    """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
+    w = windows
+    rows = images.shape[0] * images.shape[1] * w.out_rows
+    for row in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
+        plane, y = divmod(row, w.out_rows)
+        b, c = divmod(plane, images.shape[1])
+        top = y * w.stride_rows - w.top
+        for x in range(w.out_columns):
+            left = x * w.stride_columns - w.left
+            best = images[b, c, max(top, 0), max(left, 0)]
+            for i in range(max(top, 0), min(top + w.window_rows, w.rows)):
+                for j in range(max(left, 0), min(left + w.window_columns, w.columns)):
+                    best = max(best, images[b, c, i, j])
+            maxima[b, c, y, x] = best
+
+
+@chunked(_maxima_signature, otherwise=_maxima_of_integers)
 @inner_kernel
 def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     """`_pool_floats` without winners."""
@@ -283,22 +293,6 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     keep_alive(buffer)
 
 
-def _find_maxima(threads, images, maxima, windows):
-    """Fill ``maxima``."""
-    raise NotImplementedError
-
-
-@overload(_find_maxima)
-def _choose_maxima(threads, images, maxima, windows):
-    if isinstance(images.dtype, types.Float):
-        return lambda threads, images, maxima, windows: _maxima_of_floats(threads, images, maxima, windows)
-
-    def with_winners(threads, images, maxima, windows):
-        _pool_integers(threads, images, maxima, np.empty(maxima.shape, np.int64), windows)
-
-    return with_winners
-
-
 @kernel
 def max_pool2d_maxima(images, window, stride, padding, ignore_border):
     """The maxima of `max_pool2d`, where nobody needs the winners.
@@ -309,5 +303,5 @@ def max_pool2d_maxima(images, window, stride, padding, ignore_border):
     maxima = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
     if maxima.size:
         threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
-        _find_maxima(threads, any_layout(images), maxima, windows)
+        _maxima_of_floats(threads, any_layout(images), maxima, windows)
     return maxima

@@ -63,43 +63,31 @@ def _first_misfit(
 
 
 @emitted(arrays=2)
-def _collect(e, vector, winners, maps_at, winners_at, cells, taps_at, taps, target):
-    """For every cell of a band's phase the sum of the maps that it won.
+def _collect(
+    e, vector, winners, maps_at, winners_at, cells, first, pitch, window_rows, window_columns, row_step, step,
+    row_phase_bytes, phase_bytes, target,
+):  # fmt: skip
+    """For every cell of a band, in every phase, the sum of the maps that it won.
 
-    Each tap is two integers, how many cells after the pixel's the map's is, and the number it must have won with.
+    The map of the first tap of a phase lies ``first`` cells after the pixel's; of those of later taps, each one less.
     """
     item, size, lanes = item_bytes(vector), item_bytes(winners), vector.count
-    with e.range(0, cells, VECTORS * lanes) as cell:
+    with e.range(0, row_step) as a, e.range(0, step) as p, e.range(0, cells, VECTORS * lanes) as cell:
         totals = [e.variable(e.constant(vector, 0)) for _ in range(VECTORS)]
-        with e.range(0, taps) as tap:
-            at = cell + e.load(int64, taps_at + tap * 16)
-            number = e.splat(winners, e.load(int64, taps_at + tap * 16 + 8))
-            for n, total in enumerate(totals):
-                hit = e.load(winners, winners_at + (at + n * lanes) * size).equals(number)
-                added = total.get() + e.load(vector, maps_at + (at + n * lanes) * item)
-                total.set(e.select(hit, added, total.get()))
+        line = e.variable(cell + first)
+        with e.range(a, window_rows, row_step) as i:
+            at = e.variable(line.get())
+            with e.range(p, window_columns, step) as j:
+                here, number = at.get(), e.splat(winners, i * window_columns + j)
+                for n, total in enumerate(totals):
+                    hit = e.load(winners, winners_at + (here + n * lanes) * size).equals(number)
+                    added = total.get() + e.load(vector, maps_at + (here + n * lanes) * item)
+                    total.set(e.select(hit, added, total.get()))
+                at.set(here - 1)
+            line.set(line.get() - pitch)
+        place = target + a * row_phase_bytes + p * phase_bytes
         for n, total in enumerate(totals):
-            e.store(target + (cell + n * lanes) * item, total.get())
-
-
-@part
-def _list_taps(spread, windows):
-    """The taps of `_collect`, and where each pair of phases' taps begin and how many they are."""
-    w, step, row_step = windows, spread.images.step, spread.row_step
-    taps = np.empty((w.window_rows * w.window_columns, 2), np.int64)
-    ranges = np.empty((row_step * step, 2), np.int64)
-    filled = 0
-    for phases in range(row_step * step):
-        a, p = divmod(phases, step)
-        ranges[phases, 0] = filled
-        for i in range(a, w.window_rows, row_step):
-            for j in range(p, w.window_columns, step):
-                lines = spread.overhang - i // row_step
-                taps[filled, 0] = lines * spread.pitch + spread.maps.before - j // step
-                taps[filled, 1] = i * w.window_columns + j
-                filled += 1
-        ranges[phases, 1] = filled - ranges[phases, 0]
-    return taps, ranges
+            e.store(place + (cell + n * lanes) * item, total.get())
 
 
 def _grad_signature(number, winner):
@@ -114,7 +102,6 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     w, item = windows, maps.itemsize
     spread = plan_spread(maps, w)
     together, sorted_ = spread.planes.together, spread.images
-    taps, ranges = _list_taps(spread, w)
     map_cells = spread.maps.phase // item
     zeros = new_buffer(together * spread.maps.plane + spread.row_step * sorted_.plane, maps, 0)
     numbers = new_buffer((map_cells + spread.pitch) * winners.itemsize, winners, 0)
@@ -145,18 +132,15 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
             plane = image * maps.shape[1] + channel
             if misfit >= 0 and misfits[chunk] < 0:
                 misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
-            for phases in range(ranges.shape[0]):
-                a, q = divmod(phases, sorted_.step)
-                _collect(
-                    maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
-                    address_of(taps) + 16 * ranges[phases, 0], ranges[phases, 1],
-                    sums_at + a * sorted_.plane + q * sorted_.phase,
-                )  # fmt: skip
+            _collect(
+                maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
+                spread.overhang * spread.pitch + spread.maps.before, spread.pitch, w.window_rows, w.window_columns,
+                spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
+            )  # fmt: skip
             target = address_of(images) + (plane * w.rows + band.first_row) * w.columns * item
             store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, images, target)
     keep_alive(zeros)
     keep_alive(numbers)
-    keep_alive(taps)
 
 
 @part
