@@ -26,7 +26,7 @@ from pytensor_convnet.kernels.cpu.memory import new_output
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int64
-from pytensor_convnet.kernels.cpu.spreading import copy_maps, place_spread, plan_spread
+from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -153,18 +153,16 @@ def average_pool2d(images, window, stride, padding, ignore_border, mode):
 
 
 @emitted(arrays=1)
-def _divide_lines(e, vector, lines, pitch, y, end_y, out_columns, heights_at, widths_at):
-    """Divide a band's maps, in place."""
+def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, heights_at, widths_at):
+    """Divide a band's maps. Zeros follow each row; rows are written in order, so they overwrite no other."""
     item, lanes = item_bytes(vector), vector.count
     numbers = e.lane_numbers(ir.VectorType(int64, lanes))
     with e.range(y, end_y) as y_:
         height = e.splat(vector, e.load(vector.element, heights_at + y_ * item))
         with e.range(0, out_columns, lanes) as x:
-            place = lines + (y_ - y) * pitch + x * item
-            divisor = height * e.load(vector, widths_at + x * item)
-            # The lanes after the row's end may hold the next row.
-            divisor = e.select(numbers < out_columns - x, divisor, 1)
-            e.store(place, e.load(vector, place) / divisor)
+            offset = (y_ - y) * pitch + x * item
+            quotient = e.load(vector, lines + offset) / (height * e.load(vector, widths_at + x * item))
+            e.store(target + offset, e.select(numbers < out_columns - x, quotient, 0))
 
 
 @part
@@ -189,26 +187,27 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     spread = plan_spread(maps, w)
     together, sorted_, pitch = spread.planes.together, spread.images, spread.maps.pitch
     column_taps, row_taps = _spread_taps(spread.maps.before, item), _spread_taps(spread.overhang, pitch)
-    buffer = new_buffer(
-        (together + sorted_.step) * spread.maps.plane + spread.row_step * sorted_.plane, maps, 0
-    )  # fmt: skip
+    maps_plane = spread.maps.plane
+    buffer = new_buffer((together + 1 + sorted_.step) * maps_plane + spread.row_step * sorted_.plane, maps, 0)
     zeros_at, maps_at = buffer_places(buffer)
-    rows_at = maps_at + together * spread.maps.plane
-    sums_at = rows_at + sorted_.step * spread.maps.plane
+    shares_at = maps_at + together * maps_plane
+    rows_at = shares_at + maps_plane
+    sums_at = rows_at + sorted_.step * maps_plane
     units = spread.planes.groups * spread.bands
     for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
         band = place_spread(unit, spread, maps.shape, w)
         copy_maps(maps, maps_at, spread, band, zeros_at)
         for p in range(together):
-            plane_at = maps_at + p * spread.maps.plane
+            before = spread.maps.before * item
+            clear_around(maps, shares_at, spread, band)
             _divide_lines(
-                maps, plane_at + band.maps_line * pitch + spread.maps.before * item, pitch, band.first_map,
-                band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+                maps, maps_at + p * maps_plane + before, shares_at + band.maps_line * pitch + before, pitch,
+                band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
             )  # fmt: skip
             for q in range(sorted_.step):
                 taps = _taps_of_phase(q, w.window_columns, sorted_.step)
-                cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * spread.maps.plane
-                _sum_taps(maps, plane_at, cells, address_of(column_taps), taps, row_at)
+                cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
+                _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
                 for a in range(spread.row_step):
                     taps = _taps_of_phase(a, w.window_rows, spread.row_step)
                     target = sums_at + a * sorted_.plane + q * sorted_.phase

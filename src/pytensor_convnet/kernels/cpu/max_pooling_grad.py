@@ -23,7 +23,7 @@ from pytensor_convnet.kernels.cpu.memory import new_output
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
 from pytensor_convnet.kernels.cpu.simd import int64
-from pytensor_convnet.kernels.cpu.spreading import copy_maps, place_spread, plan_spread
+from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 _PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
@@ -112,7 +112,9 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
         band = place_spread(unit, spread, maps.shape, w)
         line = band.maps_line * spread.pitch
-        copy_maps(maps, maps_at, spread, band, zeros_at)
+        for p in range(together):
+            clear_around(maps, maps_at + p * spread.maps.plane, spread, band)
+        copy_maps(maps, maps_at + line * item, spread, band, zeros_at)
         for p in range(together):
             image, channel = band.image, band.channel
             if spread.planes.of_batch:

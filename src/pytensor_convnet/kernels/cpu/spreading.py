@@ -80,15 +80,17 @@ def place_spread(unit, spread, shape, windows):
 
 
 @part
+def clear_around(maps, plane_at, spread, band):
+    """Write the lines of zeros before and after a band's maps in the lines of one plane."""
+    line_bytes, after = spread.maps.pitch, band.maps_line + band.maps
+    clear(maps, plane_at, band.maps_line * line_bytes)
+    clear(maps, plane_at + after * line_bytes, (band.steps + spread.overhang - after) * line_bytes)
+
+
+@part
 def copy_maps(maps, target, spread, band, filling_at):
-    """Copy the rows of maps that reach a band, with lines of zeros around them."""
-    line_bytes = spread.maps.pitch
-    after = band.maps_line + band.maps
-    for p in range(spread.planes.together):
-        plane = target + p * spread.maps.plane
-        clear(maps, plane, band.maps_line * line_bytes)
-        clear(maps, plane + after * line_bytes, (band.steps + spread.overhang - after) * line_bytes)
+    """Copy the rows of maps that reach a band to the lines from ``target`` on."""
     copy_band(
-        maps, band.image, band.channel, band.first_map, band.maps, target + band.maps_line * line_bytes,
-        spread.maps, spread.planes.together, filling_at,
+        maps, band.image, band.channel, band.first_map, band.maps, target, spread.maps, spread.planes.together,
+        filling_at,
     )  # fmt: skip
