@@ -18,8 +18,9 @@ from pytensor_convnet.kernels.cpu import (
 )
 from pytensor_convnet.kernels.cpu.average_pooling import _average, _average_grad
 from pytensor_convnet.kernels.cpu.jit import any_layout
-from pytensor_convnet.kernels.cpu.max_pooling import _maxima_of_floats, _pool_floats
+from pytensor_convnet.kernels.cpu.max_pooling import _pool_floats
 from pytensor_convnet.kernels.cpu.max_pooling_grad import _spread_floats
+from pytensor_convnet.kernels.cpu.maxima import _maxima_of_floats
 from pytensor_convnet.kernels.cpu.pool_checks import check_pool
 from tests.strategies import with_layout
 
