@@ -46,6 +46,8 @@ class Sorting(NamedTuple):
     pitch: int
     phase: int
     plane: int
+    first_phase: int  # of pixel 0
+    first_cell: int  # from a line's start to pixel 0's cell
 
 
 @part
@@ -89,7 +91,7 @@ def rows_of_band(rows, cells, planes):
 def sorting(step, before, pitch, rows, item):
     """The place of bands of up to ``rows`` rows, ``pitch`` cells each."""
     phase = (pitch * rows * item + (VECTORS + 2) * VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-    return Sorting(step, before, pitch * item, phase, step * phase)
+    return Sorting(step, before, pitch * item, phase, step * phase, before % step, before // step * item)
 
 
 @part

@@ -93,48 +93,48 @@ def _turn(e, turn, place, step, phase_bytes, item):
 
 
 @emitted(arrays=1)
-def _transpose_cells(e, vector, source, cell_bytes, count, target, plane_bytes, filling_at):
-    """Copy ``count`` cells of as many neighbouring planes as a vector has lanes."""
-    item, lanes = item_bytes(vector), vector.count
-    with e.range(0, count, lanes) as cell:
-        rows = []
-        for lane in range(lanes):
-            place = source + (cell + lane) * cell_bytes
-            rows.append(e.load(vector, e.select(cell + lane < count, place, filling_at)))
-        for lane, values in enumerate(e.transpose(rows)):
-            e.store(target + lane * plane_bytes + cell * item, values)
-
-
-@part
-def _transpose_rows(array, source, rows, target, sorted_, filling_at):
+def _transpose_rows(
+    e, vector, source, row_bytes, pixel_bytes, rows, count, target, pitch, step, phase_bytes, plane_bytes, phase,
+    cell_offset, filling_at,
+):  # fmt: skip
     """Copy rows of as many neighbouring planes as a vector has lanes, sorted by phase."""
-    step, count, pixel_bytes = sorted_.step, array.shape[3], array.strides[3]
-    for row in range(rows):
-        for phase in range(min(step, count)):
-            padded = phase + sorted_.before
-            cell = target + row * sorted_.pitch + padded % step * sorted_.phase + padded // step * array.itemsize
-            place = source + row * array.strides[2] + phase * pixel_bytes
-            cells = (count - phase + step - 1) // step
-            _transpose_cells(array, place, step * pixel_bytes, cells, cell, sorted_.plane, filling_at)
+    item, lanes = item_bytes(vector), vector.count
+    with e.range(0, rows) as row, e.range(0, e.minimum(step, count)) as first:
+        turn = phase + first
+        wrapped = turn >= step
+        offset = e.select(wrapped, (turn - step) * phase_bytes + item, turn * phase_bytes)
+        line, place = target + row * pitch + cell_offset + offset, source + row * row_bytes + first * pixel_bytes
+        cells = (count - first + step - 1) // step
+        with e.range(0, cells, lanes) as cell:
+            vectors = []
+            for lane in range(lanes):
+                pixel = place + (cell + lane) * step * pixel_bytes
+                vectors.append(e.load(vector, e.select(cell + lane < cells, pixel, filling_at)))
+            for lane, values in enumerate(e.transpose(vectors)):
+                e.store(line + lane * plane_bytes + cell * item, values)
 
 
 @part
 def copy_band(array, image, channel, first, rows, target, sorted_, together, filling_at):
     """Copy ``rows`` rows from ``first`` on, of one plane or of ``together``, to the lines from ``target`` on."""
-    item, pixel_bytes, row_bytes, count = array.itemsize, array.strides[3], array.strides[2], array.shape[3]
+    s, item = sorted_, array.itemsize
+    pixel_bytes, row_bytes, count = array.strides[3], array.strides[2], array.shape[3]
     source = address_of(array) + image * array.strides[0] + channel * array.strides[1] + first * row_bytes
-    step, pitch, phase_bytes = sorted_.step, sorted_.pitch, sorted_.phase
-    phase, cell = sorted_.before % step, sorted_.before // step * item
     if together > 1:
-        _transpose_rows(array, source, rows, target, sorted_, filling_at)
-    elif pixel_bytes == item and step == 1:
-        _copy_rows(array, source, row_bytes, rows, count, target + cell, pitch, filling_at)
-    elif pixel_bytes == item and step == 2:
-        even, odd = target + phase * phase_bytes + cell, target + (1 - phase) * phase_bytes + cell + phase * item
-        _split_rows(array, source, row_bytes, rows, count, even, odd, pitch, filling_at)
+        _transpose_rows(
+            array, source, row_bytes, pixel_bytes, rows, count, target, s.pitch, s.step, s.phase, s.plane,
+            s.first_phase, s.first_cell, filling_at,
+        )  # fmt: skip
+    elif pixel_bytes == item and s.step == 1:
+        _copy_rows(array, source, row_bytes, rows, count, target + s.first_cell, s.pitch, filling_at)
+    elif pixel_bytes == item and s.step == 2:
+        even = target + s.first_phase * s.phase + s.first_cell
+        odd = target + (1 - s.first_phase) * s.phase + s.first_cell + s.first_phase * item
+        _split_rows(array, source, row_bytes, rows, count, even, odd, s.pitch, filling_at)
     else:
         _deal_rows(
-            array, source, row_bytes, pixel_bytes, rows, count, target, pitch, step, phase_bytes, phase, cell
+            array, source, row_bytes, pixel_bytes, rows, count, target, s.pitch, s.step, s.phase, s.first_phase,
+            s.first_cell,
         )  # fmt: skip
 
 
@@ -235,8 +235,8 @@ def store_band(lines, sorted_, row_step, row_phase, rows, array, target):
     Line ``row`` of row phase ``phase`` lies ``phase * sorted_.plane + row * sorted_.pitch`` after ``lines``; the
     first row comes from line 0 of phase ``row_phase``.
     """
-    phase, cell = sorted_.before % sorted_.step, sorted_.before // sorted_.step
+    s = sorted_
     _store_rows(
-        array, lines + cell * array.itemsize, sorted_.pitch, sorted_.phase, sorted_.plane, sorted_.step, phase,
-        row_step, row_phase, rows, array.shape[3], target,
+        array, lines + s.first_cell, s.pitch, s.phase, s.plane, s.step, s.first_phase, row_step, row_phase, rows,
+        array.shape[3], target,
     )  # fmt: skip
