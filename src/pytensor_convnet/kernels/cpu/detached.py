@@ -35,7 +35,7 @@ leaf_kernel = functools.partial(inner_kernel, _nrt=False)
 around register blocks took a tenth of the time."""
 
 part = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of a part of a kernel, which no file of its own keeps: it is in the file of what calls it."""
+"""Decorator of a part of a kernel, which the disk cache keeps with what calls it."""
 
 FLOATS = ((types.float32,), (types.float64,))
 """The dtypes of most kernels, as `detached` and `chunked` take them."""

@@ -180,7 +180,9 @@ def _choose_winners(winners):
 def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     """Scatter ``maps`` to the pixels that won; see `reference.max_pool2d_grad`.
 
-    Floor: winners and maps read once, images written once.
+    Floor: winners and maps read once, images written once. Measured on one thread of a Zen 5 EPYC, which copies
+    large arrays into fresh memory at 22 GB/s and small ones at more, float32: lenet_p22 20 GB/s, cifar_p32 17,
+    vgg_p22 14, p31, cifar_p32_b1024 and alex_p32 10 to 11 (their images are three quarters of all bytes, and fresh).
     """
     shape = (winners.shape[0], winners.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, winners.shape, window, stride, padding)
@@ -188,7 +190,8 @@ def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     images = new_output(shape, maps.dtype)
     if images.size:
         threads = useful_threads(images.size)
-        misfits = np.full(threads, -1)
+        misfits = np.empty(threads, np.int64)
+        misfits[:] = -1
         _spread_floats(threads, any_layout(maps), _known_winners(winners), images, misfits, windows)
         _check_misfits(misfits, winners, windows)
     return images
@@ -235,7 +238,8 @@ def max_pool2d_gather(images, winners, window, stride, padding):
     maps = new_output(winners.shape, images.dtype)
     if maps.size:
         threads = useful_threads(images.size)
-        misfits = np.full(threads, -1)
+        misfits = np.empty(threads, np.int64)
+        misfits[:] = -1
         _gather(threads, any_layout(images), _known_winners(winners), maps, misfits, windows)
         _check_misfits(misfits, winners, windows)
     return maps
