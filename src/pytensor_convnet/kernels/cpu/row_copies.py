@@ -3,7 +3,7 @@
 from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes
 
-AHEAD = 4096
+AHEAD = 8192
 """How far ahead of what is copied, in bytes, memory is told to bring the next. Short rows with work between them are
 too irregular for the processor to foresee."""
 
