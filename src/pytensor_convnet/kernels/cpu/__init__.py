@@ -16,7 +16,8 @@ from pytensor_convnet.kernels.cpu.locally_connected import (
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,
 )
-from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d, max_pool2d_gather, max_pool2d_grad
+from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
+from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
 
 KERNELS = (

@@ -2,143 +2,235 @@
 
     maps[b, c, y, x] = sum over i, j of  images[b, c, y * stride + i - top, x * stride + j - left] / divisor(y, x)
 
-Padding adds nothing to the sum. Whether it counts in the divisor is the mode; see `MODES`.
+Padding adds nothing to the sum. Whether it counts in the divisor is the mode; see `MODES`. A sum over a window is a
+sum over its rows of sums over its columns, in either direction: the gradient spreads maps along rows first.
 """
 
 import numpy as np
+from llvmlite import ir
+from numba import types
 
-from pytensor_convnet.kernels.cpu.chunks import over_chunks, part
+from pytensor_convnet.kernels.cpu.bands import (
+    VECTORS,
+    buffer_places,
+    new_buffer,
+    place_band,
+    plan_bands,
+    plane_number,
+    tap_offsets,
+)
+from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.pool_checks import check_pool, check_pooled
-from pytensor_convnet.kernels.cpu.strips import cut, load_strip, new_scratch, place, run, tap_start
+from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
+from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int64
+from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
 
-SERIAL_TAPS = 1 << 15
-"""Below so many additions, waking a thread takes longer than the work."""
-
 _SUM, _INCLUDE_PADDING = MODES["sum"], MODES["average_inc_pad"]
 
 
+# -------------------------------------------------------------------------------------------- divisors
+
+
 @part
-def _extents(count, length, window, stride, before, after, mode):
-    """For each window along one axis the length that the divisor counts: of the image, or with padding."""
-    extents = np.empty(count, np.int64)
+def _extents(count, length, window, stride, before, after, mode, like):
+    """For each window along one axis the length that the divisor counts: of the image, or with padding.
+
+    As numbers of ``like``'s dtype, and ones after them to fill a vector.
+    """
+    extents = np.ones(count + VECTOR_BYTES // like.itemsize, like.dtype)
     for y in range(count):
         start = y * stride - before
-        if mode == _SUM:
-            extents[y] = 1
-        elif mode == _INCLUDE_PADDING:
+        if mode == _INCLUDE_PADDING:
             extents[y] = min(start + window, length + after) - start
-        else:
+        elif mode != _SUM:
             extents[y] = min(start + window, length) - max(start, 0)
     return extents
 
 
 @part
-def _add(values, sums):
-    for t in range(sums.size):
-        sums[t] += values[t]
+def _divisors(windows, mode, like):
+    """Two vectors; the divisor of window ``(y, x)`` is ``heights[y] * widths[x]``."""
+    w = windows
+    heights = _extents(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.bottom, mode, like)
+    widths = _extents(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, w.right, mode, like)
+    return heights, widths
 
 
-@part
-def _store_quotients(sums, maps, heights, widths, where, strips):
-    """Divide a strip's sums and copy them, row by row, to where they belong."""
-    first_plane, planes, first_row, rows = where
-    channels, columns = maps.shape[1], maps.shape[3]
-    for p in range(planes):
-        b, c = divmod(first_plane + p, channels)
-        for y in range(rows):
-            source = run(sums, ((p * strips.lines + y) * strips.pitch,), columns)
-            row = run(maps, (b, c, first_row + y, 0), columns)
-            for x in range(columns):
-                row[x] = source[x] / (heights[first_row + y] * widths[x])
+# --------------------------------------------------------------------------------------------- forward
 
 
-@part
-def _average_pool_chunk(chunk, chunks, images, maps, heights, widths, windows):
-    """Pool one chunk of the strips."""
-    planes = images.shape[0] * images.shape[1]
-    strips = cut(planes, windows)
-    scratch, insides = new_scratch(0, images, strips, windows)
-    sums = np.empty(strips.cells, maps.dtype)
-    # Taps further down or right than the image reaches add nothing.
-    tap_rows = min(windows.window_rows, windows.rows + windows.top)
-    tap_columns = min(windows.window_columns, windows.columns + windows.left)
-    for strip in range(chunk * strips.total // chunks, (chunk + 1) * strips.total // chunks):
-        where = place(strip, strips, windows, planes)
-        load_strip(images, scratch, insides, 0, where, strips, windows)
-        size = ((where[1] - 1) * strips.lines + where[3] - 1) * strips.pitch + windows.out_columns
-        strip_sums = run(sums, (0,), size)
-        strip_sums[:] = 0
-        for i in range(tap_rows):
-            for j in range(tap_columns):
-                _add(run(scratch, (tap_start(i, j, strips, windows),), size), strip_sums)
-        _store_quotients(strip_sums, maps, heights, widths, where, strips)
+@emitted(arrays=1)
+def _sum_taps(e, vector, source, cells, taps_at, taps, target):
+    """For every cell of a band the sum of its taps; a tap is so many bytes after the cell."""
+    item, vector_bytes = item_bytes(vector), item_bytes(vector) * vector.count
+    with e.range(0, cells * item, VECTORS * vector_bytes) as t:
+        totals = [e.variable(e.constant(vector, 0)) for _ in range(VECTORS)]
+        with e.range(0, taps) as tap:
+            at = source + t + e.load(int64, taps_at + tap * 8)
+            for n, total in enumerate(totals):
+                total.set(total.get() + e.load(vector, at + n * vector_bytes))
+        for n, total in enumerate(totals):
+            e.store(target + t + n * vector_bytes, total.get())
+
+
+@emitted(arrays=1)
+def _average_rows(
+    e, vector, sums_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns,
+    heights_at, widths_at, maps_at,
+):  # fmt: skip
+    """For every window of a band the sum of its rows' sums, divided."""
+    item = item_bytes(vector)
+    with e.range(y, end_y) as y_:
+        start = y_ * stride_rows - top
+        row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
+        room, done = (end_y - y_) * out_columns, (y_ - y) * out_columns
+        height = e.splat(vector, e.load(vector.element, heights_at + y_ * item))
+        with e.range(0, out_columns, vector.count) as x:
+            at = sums_at + (row - first_row) * pitch + x * item
+            total = e.variable(e.load(vector, at))
+            with e.range(1, end_row - row) as i:
+                total.set(total.get() + e.load(vector, at + i * pitch))
+            average = total.get() / (height * e.load(vector, widths_at + x * item))
+            store_within(e, maps_at + (done + x) * item, x, out_columns, room, average)
+
+
+def _signature(number):
+    vector = number[::1]
+    return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], vector, vector, WINDOWS
+
+
+@chunked(_signature)
+@inner_kernel
+def _average(chunk, chunks, images, maps, heights, widths, windows):
+    """For each plane, or group of planes, for each band: copy it, sum along rows, sum the rows and divide."""
+    w = windows
+    plan = plan_bands(images, w)
+    sorted_, together = plan.sorting, plan.planes.together
+    taps = tap_offsets(plan)
+    buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, 0)
+    zeros_at, cells = buffer_places(buffer)
+    sums_at = cells + together * sorted_.plane
+    units = plan.planes.groups * plan.bands
+    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+        band = place_band(unit, plan, images.shape, w)
+        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
+        for p in range(together):
+            _sum_taps(
+                images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
+            )  # fmt: skip
+            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+            _average_rows(
+                images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                w.stride_rows, w.top, w.out_columns, address_of(heights), address_of(widths),
+                address_of(maps) + at * w.out_columns * maps.itemsize,
+            )  # fmt: skip
+    keep_alive(taps)
+    keep_alive(buffer)
 
 
 @kernel
 def average_pool2d(images, window, stride, padding, ignore_border, mode):
     """The sum or average of every window; ``mode`` is a number of `MODES`; see `reference.average_pool2d`.
 
-    For each strip (`strips`), for each tap, for each window: add. Reads every image once and writes every map
-    once, which is the floor in bytes.
+    Floor: images read once, maps written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 20 GB/s.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
-    maps = np.empty((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
-    heights, widths = _divisors(windows, mode)
+    maps = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
     if maps.size:
-        taps = maps.size * windows.window_rows * windows.window_columns
-        arguments = (any_layout(images), maps, heights, widths, windows)
-        over_chunks(_average_pool_chunk, arguments, taps > SERIAL_TAPS)
+        heights, widths = _divisors(windows, mode, maps)
+        threads = useful_threads(maps.size * windows.window_rows * windows.window_columns)
+        _average(threads, any_layout(images), maps, heights, widths, windows)
     return maps
-
-
-@part
-def _divisors(windows, mode):
-    """Two vectors; the divisor of window ``(y, x)`` is ``heights[y] * widths[x]``."""
-    w = windows
-    heights = _extents(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.bottom, mode)
-    widths = _extents(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, w.right, mode)
-    return heights, widths
 
 
 # ------------------------------------------------------------------------------------------- gradient
 
 
+@emitted(arrays=1)
+def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, heights_at, widths_at):
+    """Divide a band's maps. Zeros follow each row; rows are written in order, so they overwrite no other."""
+    item, lanes = item_bytes(vector), vector.count
+    numbers = e.lane_numbers(ir.VectorType(int64, lanes))
+    with e.range(y, end_y) as y_:
+        height = e.splat(vector, e.load(vector.element, heights_at + y_ * item))
+        with e.range(0, out_columns, lanes) as x:
+            offset = (y_ - y) * pitch + x * item
+            quotient = e.load(vector, lines + offset) / (height * e.load(vector, widths_at + x * item))
+            e.store(target + offset, e.select(numbers < out_columns - x, quotient, 0))
+
+
 @part
-def _average_pool_grad_chunk(chunk, chunks, maps, images, heights, widths, windows):
-    """Spread one chunk of the planes: each row of maps first over its columns, then that over its rows."""
-    channels = maps.shape[1]
-    planes = maps.shape[0] * channels
-    spread = np.empty(windows.columns, maps.dtype)
-    for plane in range(chunk * planes // chunks, (chunk + 1) * planes // chunks):
-        b, c = divmod(plane, channels)
-        run(images, (b, c, 0, 0), windows.rows * windows.columns)[:] = 0
-        for y in range(windows.out_rows):
-            spread[:] = 0
-            for x in range(windows.out_columns):
-                share = maps[b, c, y, x] / (heights[y] * widths[x])
-                left = x * windows.stride_columns - windows.left
-                for column in range(max(left, 0), min(left + windows.window_columns, windows.columns)):
-                    spread[column] += share
-            top = y * windows.stride_rows - windows.top
-            for row in range(max(top, 0), min(top + windows.window_rows, windows.rows)):
-                _add(spread, run(images, (b, c, row, 0), windows.columns))
+def _spread_taps(overhang, cell_bytes):
+    """How far, in bytes, the maps that reach a pixel along one axis lie after its cell, the tap of its phase first."""
+    offsets = np.empty(overhang + 1, np.int64)
+    for m in range(overhang + 1):
+        offsets[m] = (overhang - m) * cell_bytes
+    return offsets
+
+
+@part
+def _taps_of_phase(phase, window, step):
+    return max(0, (window - phase + step - 1) // step)
+
+
+@chunked(_signature)
+@inner_kernel
+def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
+    """For each plane, or group of planes, for each band: copy and divide maps, spread them along and over rows."""
+    w, item = windows, maps.itemsize
+    spread = plan_spread(maps, w)
+    together, sorted_, pitch = spread.planes.together, spread.images, spread.maps.pitch
+    column_taps, row_taps = _spread_taps(spread.maps.before, item), _spread_taps(spread.overhang, pitch)
+    maps_plane = spread.maps.plane
+    buffer = new_buffer((together + 1 + sorted_.step) * maps_plane + spread.row_step * sorted_.plane, maps, 0)
+    zeros_at, maps_at = buffer_places(buffer)
+    shares_at = maps_at + together * maps_plane
+    rows_at = shares_at + maps_plane
+    sums_at = rows_at + sorted_.step * maps_plane
+    units = spread.planes.groups * spread.bands
+    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+        band = place_spread(unit, spread, maps.shape, w)
+        copy_maps(maps, maps_at, spread, band, zeros_at)
+        for p in range(together):
+            before = spread.maps.before * item
+            clear_around(maps, shares_at, spread, band)
+            _divide_lines(
+                maps, maps_at + p * maps_plane + before, shares_at + band.maps_line * pitch + before, pitch,
+                band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+            )  # fmt: skip
+            for q in range(sorted_.step):
+                taps = _taps_of_phase(q, w.window_columns, sorted_.step)
+                cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
+                _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
+                for a in range(spread.row_step):
+                    taps = _taps_of_phase(a, w.window_rows, spread.row_step)
+                    target = sums_at + a * sorted_.plane + q * sorted_.phase
+                    _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
+            plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
+            target = address_of(images) + (plane * w.rows + band.first_row) * w.columns * item
+            store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, images, target)
+    keep_alive(column_taps)
+    keep_alive(row_taps)
+    keep_alive(buffer)
 
 
 @kernel
 def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     """Spread ``maps`` over their windows; ``mode`` is a number of `MODES`; see `reference.average_pool2d_grad`.
 
-    For each plane, for each row of maps: spread over columns, then add to each of the window's rows. Reads
-    every map once and writes every image once, which is the floor in bytes.
+    Floor: maps read once, images written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 11 GB/s.
     """
     shape = (maps.shape[0], maps.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, maps.shape, window, stride, padding)
-    images = np.empty(shape, maps.dtype)
-    heights, widths = _divisors(windows, mode)
-    arguments = (any_layout(maps), images, heights, widths, windows)
-    over_chunks(_average_pool_grad_chunk, arguments, images.size > SERIAL_TAPS)
+    images = new_output(shape, maps.dtype)
+    if images.size:
+        heights, widths = _divisors(windows, mode, images)
+        threads = useful_threads(images.size)
+        _average_grad(threads, any_layout(maps), images, heights, widths, windows)
     return images

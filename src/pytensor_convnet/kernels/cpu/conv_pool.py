@@ -3,7 +3,8 @@
 from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
 from pytensor_convnet.kernels.cpu.jit import kernel
-from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d, max_pool2d_grad
+from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
+from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
 
 
 @kernel

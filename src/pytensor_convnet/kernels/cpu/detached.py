@@ -12,6 +12,7 @@ A null pointer means that this process has not loaded the kernel yet: the caller
 import ctypes
 import functools
 
+import numba
 from llvmlite import binding, ir
 from numba import prange, types
 from numba.core import cgutils
@@ -32,6 +33,12 @@ inner_kernel = functools.partial(kernel, no_cpython_wrapper=True, no_cfunc_wrapp
 leaf_kernel = functools.partial(inner_kernel, _nrt=False)
 """Decorator of an inner kernel that allocates nothing: it does not count references to arrays, which in the loops
 around register blocks took a tenth of the time."""
+
+part = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of a part of a kernel, which the disk cache keeps with what calls it."""
+
+FLOATS = ((types.float32,), (types.float64,))
+"""The dtypes of most kernels, as `detached` and `chunked` take them."""
 
 
 class _Pointer:
@@ -96,14 +103,16 @@ def _call_chunks(function, closure, chunks):
 _run = _Pointer(_call_chunks, "any", lambda: (types.intp, types.intp, types.intp))
 
 
-def detached(signature):
+def detached(signature, dtypes=FLOATS):
     """Decorator of a kernel that returns nothing: compiled once, and called by other kernels as before.
 
-    ``signature`` makes the Numba types of its arguments from the float type of its arrays.
+    ``dtypes`` lists the combinations of dtypes that it may be called with: code that was read from the disk cache
+    can only refer to what every process knows. ``signature`` makes the Numba types of the arguments from one of
+    them. A combination is compiled when a caller first needs it.
     """
 
     def decorate(dispatcher):
-        pointers = _pointers(dispatcher, signature)
+        pointers = _pointers(dispatcher, signature, dtypes)
 
         @intrinsic
         def call(typing_context, *arguments):
@@ -123,15 +132,17 @@ def detached(signature):
     return decorate
 
 
-def chunked(signature):
+def chunked(signature, dtypes=FLOATS, otherwise=None):
     """Decorator of a kernel ``(chunk, chunks, *arguments)`` that does one chunk of a work and returns nothing.
 
     What it becomes is called by other kernels as ``(chunks, *arguments)`` and does all chunks, in parallel if
-    it may. ``signature`` makes the Numba types of ``arguments`` from the float type of their arrays.
+    it may. ``signature`` and ``dtypes`` say what types ``arguments`` have, as for `detached`; for other dtypes
+    ``otherwise``, another chunked kernel, is called.
     """
 
     def decorate(dispatcher):
-        pointers = _pointers(dispatcher, lambda number: (types.intp, types.intp, *signature(number)))
+        pointers = _pointers(dispatcher, lambda *numbers: (types.intp, types.intp, *signature(*numbers)), dtypes)
+        pointers += _pointers_of.get(otherwise, [])
 
         @intrinsic
         def call(typing_context, chunks, *arguments):
@@ -146,25 +157,35 @@ def chunked(signature):
 
             return types.void(chunks, types.Tuple(kernel_types)), codegen
 
+        _pointers_of[call] = pointers
         return call
 
     return decorate
 
 
-def _pointers(dispatcher, signature):
-    """A pointer for each float type."""
-    return {
-        number: _Pointer(dispatcher, str(number), functools.partial(signature, number))
-        for number in (types.float32, types.float64)
-    }
+_pointers_of: dict = {}
+"""The pointers of each chunked kernel."""
+
+
+def _pointers(dispatcher, signature, dtypes):
+    """A pointer for each combination of dtypes."""
+    return [
+        _Pointer(dispatcher, ".".join(map(str, numbers)), functools.partial(signature, *numbers)) for numbers in dtypes
+    ]
+
+
+def _array_dtypes(arguments):
+    return [argument.dtype for argument in arguments if isinstance(argument, types.Array)]
 
 
 def _pointer_for(pointers, arguments):
-    """The pointer for the float type of the arrays among ``arguments``, which are Numba types."""
-    number, *others = {a.dtype for a in arguments if getattr(a, "dtype", None) in pointers}
-    if others:
-        raise TypingError(f"arrays must have one dtype, got {number} and {others[0]}")
-    return pointers[number]
+    """The pointer for the dtypes of the arrays among ``arguments``, which are Numba types."""
+    found = _array_dtypes(arguments)
+    for pointer in pointers:
+        if _array_dtypes(pointer.signature()) == found:
+            return pointer
+    name = pointers[0].dispatcher.py_func.__name__
+    raise TypingError(f"{name} does not take arrays of these dtypes together: {', '.join(map(str, found))}")
 
 
 def _emit_call(context, builder, pointer, kernel_types, values):
@@ -190,7 +211,7 @@ def _emit_chunks(context, builder, pointer, chunks, arguments):
     _emit_call(context, builder, run_pointer, _run.signature(), values)
     failed = builder.load(cgutils.gep_inbounds(builder, closure, 0, 1))
     with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
-        context.call_conv.return_user_exc(builder, MemoryError, ("no memory to pack images in",))
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a kernel's buffers",))
     return context.get_dummy_value()
 
 

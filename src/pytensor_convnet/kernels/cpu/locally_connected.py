@@ -12,11 +12,15 @@ taps ``(c, i, j)`` innermost.
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.chunks import over_chunks, part
+from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.strips import run
+from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_PRODUCTS = 1 << 15
 """Below so many multiplications, waking a thread takes longer than the work."""
@@ -47,6 +51,44 @@ class Connection(NamedTuple):
     flip: bool
 
 
+CONNECTION = types.NamedTuple([types.intp] * (len(Connection._fields) - 1) + [types.boolean], Connection)
+"""`Connection` as Numba's type."""
+
+
+def _signature(first, second, result):
+    """The types of a kernel's two operands and its result, given their numbers of axes."""
+
+    def of(number):
+        operands = (types.Array(number, axes, "A", readonly=True) for axes in (first, second))
+        return *operands, types.Array(number, result, "C"), CONNECTION
+
+    return of
+
+
+@intrinsic
+def run(typing_context, array, indices, length):
+    """The ``length`` elements from ``array[indices]`` on, as a contiguous vector.
+
+    The caller knows that they are adjacent and inside, and keeps ``array`` alive: the vector holds no
+    reference, because counting references from several threads costs more than copying a row.
+    """
+    vector = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def codegen(context, builder, signature, arguments):
+        array_type, indices_type, _ = signature.args
+        source = context.make_array(array_type)(context, builder, arguments[0])
+        positions = cgutils.unpack_tuple(builder, arguments[1], indices_type.count)
+        pointer = cgutils.get_item_pointer(context, builder, array_type, source, positions)
+        result = context.make_array(vector)(context, builder)
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        context.populate_array(
+            result, data=pointer, shape=[arguments[2]], strides=[itemsize], itemsize=itemsize, meminfo=None
+        )
+        return result._getvalue()
+
+    return vector(array, indices, types.intp), codegen
+
+
 @part
 def _check(images, filters, maps, stride, padding, dilation, groups, flip):
     """The `Connection` of arrays of these shapes; raises `ShapeError` when they do not fit."""
@@ -75,17 +117,19 @@ def _check(images, filters, maps, stride, padding, dilation, groups, flip):
             stride[0], stride[1], top, bottom, left, right, dilation[0], dilation[1], groups,
         )  # fmt: skip
     return Connection(
-        images[0], groups, filters[3], filters[0] // groups, images[2], images[3], rows, columns,
-        filters[4], filters[5], stride[0], stride[1], top, left, dilation[0], dilation[1], flip,
+        images[0], int(groups), filters[3], filters[0] // int(groups), images[2], images[3], rows, columns,
+        filters[4], filters[5], int(stride[0]), int(stride[1]), int(top), int(left),
+        int(dilation[0]), int(dilation[1]), bool(flip),
     )  # fmt: skip
 
 
 @part
-def _worth_threads(connection):
-    """Whether the work is worth the threads."""
+def _useful_threads(connection):
+    """How many threads to share the work among."""
     c = connection
     taps = c.channels * c.filter_rows * c.filter_columns
-    return c.batch * c.groups * c.filters * c.out_rows * c.out_columns * taps > SERIAL_PRODUCTS
+    products = c.batch * c.groups * c.filters * c.out_rows * c.out_columns * taps
+    return thread_count() if products > SERIAL_PRODUCTS else 1
 
 
 # -------------------------------------------------------------------------------------------- patches
@@ -196,8 +240,9 @@ def _block(count, taps):
     return max(1, min(count, PATCH_CELLS // max(taps, 1)))
 
 
-@part
-def _forward_chunk(chunk, chunks, images, filters, maps, connection):
+@chunked(_signature(4, 6, 4))
+@inner_kernel
+def _forward(chunk, chunks, images, filters, maps, connection):
     """Correlate at one chunk of the output pixels of every group."""
     c = connection
     taps = c.channels * c.filter_rows * c.filter_columns
@@ -229,14 +274,14 @@ def locally_connected2d(images, filters, stride, padding, dilation, groups, flip
     """
     maps_shape = (images.shape[0], filters.shape[0], filters.shape[1], filters.shape[2])
     connection = _check(images.shape, filters.shape, maps_shape, stride, padding, dilation, groups, flip)
-    maps = np.empty(maps_shape, images.dtype)
-    arguments = (any_layout(images), any_layout(filters), maps, connection)
-    over_chunks(_forward_chunk, arguments, _worth_threads(connection))
+    maps = new_output(maps_shape, images.dtype)
+    _forward(_useful_threads(connection), any_layout(images), any_layout(filters), maps, connection)
     return maps
 
 
-@part
-def _input_grad_chunk(chunk, chunks, filters, maps, images, connection):
+@chunked(_signature(6, 4, 4))
+@inner_kernel
+def _input_grad(chunk, chunks, filters, maps, images, connection):
     """The gradient of some channels of every group, or, if there are few channels, of some images.
 
     So that no two threads add to one pixel.
@@ -284,14 +329,14 @@ def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding
     """
     shape = (maps.shape[0], filters.shape[3] * groups, int(rows), int(columns))
     connection = _check(shape, filters.shape, maps.shape, stride, padding, dilation, groups, flip)
-    images = np.empty(shape, maps.dtype)
-    arguments = (any_layout(filters), any_layout(maps), images, connection)
-    over_chunks(_input_grad_chunk, arguments, _worth_threads(connection))
+    images = new_output(shape, maps.dtype)
+    _input_grad(_useful_threads(connection), any_layout(filters), any_layout(maps), images, connection)
     return images
 
 
-@part
-def _filter_grad_chunk(chunk, chunks, images, maps, filters, connection):
+@chunked(_signature(4, 4, 6))
+@inner_kernel
+def _filter_grad(chunk, chunks, images, maps, filters, connection):
     """The gradient for the filters of one chunk of the output pixels of every group."""
     c = connection
     taps = c.channels * c.filter_rows * c.filter_columns
@@ -327,7 +372,6 @@ def locally_connected2d_filter_grad(images, maps, rows, columns, stride, padding
     )
     # fmt: on
     connection = _check(images.shape, shape, maps.shape, stride, padding, dilation, groups, flip)
-    filters = np.empty(shape, images.dtype)
-    arguments = (any_layout(images), any_layout(maps), filters, connection)
-    over_chunks(_filter_grad_chunk, arguments, _worth_threads(connection))
+    filters = new_output(shape, images.dtype)
+    _filter_grad(_useful_threads(connection), any_layout(images), any_layout(maps), filters, connection)
     return filters

@@ -1,12 +1,120 @@
-"""Max pooling without winners. A stand-in: `max_pooling` is to have a kernel that does not compute them."""
+"""Max pooling without winners, for when nobody needs them; see `max_pooling`."""
 
 import numpy as np
+from numba import types
 
-from pytensor_convnet.kernels.cpu.jit import kernel
-from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
+from pytensor_convnet.kernels.cpu.bands import (
+    VECTORS,
+    buffer_places,
+    new_buffer,
+    place_band,
+    plan_bands,
+    plane_number,
+    tap_offsets,
+)
+from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.max_pooling import NUMBERS, Greatest
+from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
+from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
+from pytensor_convnet.kernels.cpu.simd import int64
+
+
+@emitted(arrays=1)
+def _greatest_of_columns(e, vector, cells, count, taps_at, taps, best_at):
+    """For every cell of a band the greatest of a row of taps."""
+    vector_bytes = item_bytes(vector) * vector.count
+    with e.range(0, count * item_bytes(vector), VECTORS * vector_bytes) as t:
+        places = [t + n * vector_bytes for n in range(VECTORS)]
+        greatest = [Greatest(e, e.load(vector, cells + place)) for place in places]
+        with e.range(1, taps) as j:
+            offset = e.load(int64, taps_at + j * 8)
+            for one, place in zip(greatest, places):
+                one.challenge(e.load(vector, cells + place + offset))
+        for one, place in zip(greatest, places):
+            e.store(best_at + place, one.best.get())
+
+
+@emitted(arrays=1)
+def _greatest_of_rows(
+    e, vector, best_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns, maxima_at
+):
+    """For every window of a band the greatest of its rows of taps."""
+    item = item_bytes(vector)
+    with e.range(y, end_y) as y_:
+        start = y_ * stride_rows - top
+        row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
+        line, room = best_at + (row - first_row) * pitch, (end_y - y_) * out_columns
+        target = maxima_at + (y_ - y) * out_columns * item
+        with e.range(0, out_columns, vector.count) as x:
+            at = line + x * item
+            greatest = Greatest(e, e.load(vector, at))
+            with e.range(1, end_row - row) as i:
+                greatest.challenge(e.load(vector, at + i * pitch))
+            store_within(e, target + x * item, x, out_columns, room, greatest.best.get())
+
+
+def _signature(number):
+    return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], WINDOWS
+
+
+@chunked(_signature, tuple((number,) for number in NUMBERS))
+@inner_kernel
+def _maxima_of_integers(chunk, chunks, images, maxima, windows):
+    """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
+    w = windows
+    rows = images.shape[0] * images.shape[1] * w.out_rows
+    for row in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
+        plane, y = divmod(row, w.out_rows)
+        b, c = divmod(plane, images.shape[1])
+        top = y * w.stride_rows - w.top
+        for x in range(w.out_columns):
+            left = x * w.stride_columns - w.left
+            best = images[b, c, max(top, 0), max(left, 0)]
+            for i in range(max(top, 0), min(top + w.window_rows, w.rows)):
+                for j in range(max(left, 0), min(left + w.window_columns, w.columns)):
+                    best = max(best, images[b, c, i, j])
+            maxima[b, c, y, x] = best
+
+
+@chunked(_signature, otherwise=_maxima_of_integers)
+@inner_kernel
+def _maxima_of_floats(chunk, chunks, images, maxima, windows):
+    """For each plane, or group of planes, for each band: copy it, then the greatest of columns, and of rows."""
+    w = windows
+    plan = plan_bands(images, w)
+    sorted_, together = plan.sorting, plan.planes.together
+    taps = tap_offsets(plan)
+    buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, -np.inf)
+    filling_at, cells = buffer_places(buffer)
+    best_at = cells + together * sorted_.plane
+    units = plan.planes.groups * plan.bands
+    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+        band = place_band(unit, plan, images.shape, w)
+        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
+        for p in range(together):
+            plane_at = cells + p * sorted_.plane
+            _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
+            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+            _greatest_of_rows(
+                images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                w.stride_rows, w.top, w.out_columns, address_of(maxima) + at * w.out_columns * maxima.itemsize,
+            )  # fmt: skip
+    keep_alive(taps)
+    keep_alive(buffer)
 
 
 @kernel
 def max_pool2d_maxima(images, window, stride, padding, ignore_border):
-    """The maximum of every window."""
-    return max_pool2d(images, np.int64, window, stride, padding, ignore_border)[0]
+    """The maxima of `max_pool2d`, where nobody needs the winners.
+
+    Floor: images read once, maxima written once.
+    """
+    windows = check_pool(images.shape, window, stride, padding, ignore_border)
+    maxima = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    if maxima.size:
+        threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
+        _maxima_of_floats(threads, any_layout(images), maxima, windows)
+    return maxima

@@ -6,8 +6,14 @@ numbers that `ShapeError` carries.
 
 from typing import NamedTuple
 
+from numba import types
+
 from pytensor_convnet.geometry import POOL, POOLED, ShapeError, pool_length
-from pytensor_convnet.kernels.cpu.chunks import part
+from pytensor_convnet.kernels.cpu.detached import part
+from pytensor_convnet.kernels.cpu.threads import thread_count
+
+SERIAL_TAPS = 1 << 15
+"""Below so many taps of windows, waking a thread takes longer than the work."""
 
 
 class Windows(NamedTuple):
@@ -25,6 +31,16 @@ class Windows(NamedTuple):
     bottom: int
     left: int
     right: int
+
+
+WINDOWS = types.NamedUniTuple(types.intp, len(Windows._fields), Windows)
+"""`Windows` as Numba's type."""
+
+
+@part
+def useful_threads(taps):
+    """How many threads to share work on so many taps of windows among."""
+    return thread_count() if taps > SERIAL_TAPS else 1
 
 
 @part

@@ -1,0 +1,366 @@
+"""Loops over vectors, written in Python and emitted as LLVM functions.
+
+Numba leaves it to LLVM to find vectors in loops, which it does where rows are long and steps are one, and it takes a
+second to translate a page of Python. So the inner loops of pooling are written with the values below: they look like
+numbers, and every operation on one appends an instruction to a function of the module that Numba is building. A
+function is defined once a module, however often it is called.
+
+A *vector* fills one register, `VECTOR_BYTES`, with the *lanes* of a float type, or holds as many lanes of another
+type. Addresses are integers, in bytes. What code of this kind means is exactly what it says: nothing is checked.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int32, int64
+
+_ADDRESS = ir.IntType(8).as_pointer()
+
+
+def _is_float(type_) -> bool:
+    return isinstance(getattr(type_, "element", type_), (ir.FloatType, ir.DoubleType))
+
+
+def _bits(element) -> int:
+    return element.width if isinstance(element, ir.IntType) else 64 if isinstance(element, ir.DoubleType) else 32
+
+
+def item_bytes(type_) -> int:
+    """Bytes of a number, or of one number of a vector."""
+    return _bits(getattr(type_, "element", type_)) // 8
+
+
+def _suffix(vector) -> str:
+    """How LLVM spells a vector type in the names of its intrinsics."""
+    return f"v{vector.count}{'f' if _is_float(vector) else 'i'}{_bits(vector.element)}"
+
+
+class Value:
+    """A number or a vector of a function that is being emitted."""
+
+    def __init__(self, emitter, value):
+        self.emitter, self.value, self.type = emitter, value, value.type
+
+    def _with(self, other, of_integers, of_floats=None, swap=False):
+        type_ = other.type if isinstance(other, Value) and isinstance(other.type, ir.VectorType) else self.type
+        first, second = (self.emitter.constant(type_, value).value for value in (self, other))
+        operands = (second, first) if swap else (first, second)
+        method = of_floats if of_floats and _is_float(type_) else of_integers
+        return Value(self.emitter, getattr(self.emitter.builder, method)(*operands))
+
+    def _compared(self, sign, other):
+        other, builder = self.emitter.constant(self.type, other), self.emitter.builder
+        compare = builder.fcmp_ordered if _is_float(self.type) else builder.icmp_signed
+        return Value(self.emitter, compare(sign, self.value, other.value))
+
+    def __add__(self, other):
+        return self._with(other, "add", "fadd")
+
+    def __sub__(self, other):
+        return self._with(other, "sub", "fsub")
+
+    def __rsub__(self, other):
+        return self._with(other, "sub", "fsub", swap=True)
+
+    def __mul__(self, other):
+        return self._with(other, "mul", "fmul")
+
+    def __truediv__(self, other):
+        return self._with(other, "sdiv", "fdiv")
+
+    def __floordiv__(self, other):
+        return self._with(other, "sdiv")
+
+    def __and__(self, other):
+        return self._with(other, "and_")
+
+    def __or__(self, other):
+        return self._with(other, "or_")
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __lt__(self, other):
+        return self._compared("<", other)
+
+    def __le__(self, other):
+        return self._compared("<=", other)
+
+    def __gt__(self, other):
+        return self._compared(">", other)
+
+    def __ge__(self, other):
+        return self._compared(">=", other)
+
+    def equals(self, other):
+        return self._compared("==", other)
+
+    def exceeds(self, other):
+        """``self > other`` as unsigned integers."""
+        other = self.emitter.constant(self.type, other)
+        return Value(self.emitter, self.emitter.builder.icmp_unsigned(">", self.value, other.value))
+
+    def beats(self, other):
+        """``self > other``, or one of them is NaN."""
+        return Value(self.emitter, self.emitter.builder.fcmp_unordered(">", self.value, other.value))
+
+    def is_number(self):
+        """Whether it is not NaN."""
+        return Value(self.emitter, self.emitter.builder.fcmp_ordered("ord", self.value, self.value))
+
+    def to(self, type_):
+        """An integer, or a vector of them, as one of another width: cut, or extended by its sign."""
+        old, new = _bits(getattr(self.type, "element", self.type)), _bits(getattr(type_, "element", type_))
+        cast = self.emitter.builder.trunc if new < old else self.emitter.builder.sext
+        return Value(self.emitter, cast(self.value, type_)) if new != old else self
+
+    def __invert__(self):
+        return Value(self.emitter, self.emitter.builder.not_(self.value))
+
+    def first_set(self):
+        """The first lane in which a mask is set; the number of lanes if there is none."""
+        builder = self.emitter.builder
+        bits = builder.zext(builder.bitcast(self.value, ir.IntType(self.type.count)), int64)
+        beyond = builder.or_(bits, int64(1 << self.type.count))
+        return Value(self.emitter, builder.cttz(beyond, ir.IntType(1)(0)))
+
+
+class Variable:
+    """A place for a `Value` that changes in a loop."""
+
+    def __init__(self, emitter, value):
+        self.emitter = emitter
+        self._place = cgutils.alloca_once(emitter.builder, value.type)
+        self.set(value)
+
+    def get(self):
+        return Value(self.emitter, self.emitter.builder.load(self._place))
+
+    def set(self, value):
+        self.emitter.builder.store(value.value, self._place)
+
+
+class Emitter:
+    """The function that is being emitted: control flow, memory, and vectors."""
+
+    def __init__(self, builder):
+        self.builder = builder
+
+    def constant(self, type_, number):
+        """``number`` as a `Value` of a type, in every lane of a vector; a scalar `Value` spreads to all lanes."""
+        if isinstance(number, Value):
+            if number.type == type_ or not isinstance(type_, ir.VectorType):
+                return number
+            return self.splat(type_, number)
+        if isinstance(type_, ir.VectorType):
+            return Value(self, ir.Constant(type_, [type_.element(number)] * type_.count))
+        return Value(self, type_(number))
+
+    def integer(self, number):
+        return self.constant(int64, number)
+
+    def variable(self, value):
+        return Variable(self, value)
+
+    @contextmanager
+    def range(self, start, stop, step=1) -> Iterator[Value]:
+        """A loop over an integer, as Python's ``range``; the step is positive."""
+        builder = self.builder
+        counter = self.variable(self.integer(start))
+        head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        index = counter.get()
+        builder.cbranch((index < stop).value, body, after)
+        builder.position_at_end(body)
+        yield index
+        counter.set(index + step)
+        builder.branch(head)
+        builder.position_at_end(after)
+
+    @contextmanager
+    def when(self, condition) -> Iterator[None]:
+        with self.builder.if_then(condition.value):
+            yield
+
+    def choose(self, condition, then: Callable, otherwise: Callable) -> None:
+        """Call ``then`` to emit what happens under a condition, and ``otherwise`` for the rest."""
+        with self.builder.if_else(condition.value) as (yes, no):
+            with yes:
+                then()
+            with no:
+                otherwise()
+
+    def select(self, condition, a, b):
+        return Value(self, self.builder.select(condition.value, a.value, self.constant(a.type, b).value))
+
+    def maximum(self, a, b):
+        return self.select(a > b, a, b)
+
+    def minimum(self, a, b):
+        return self.select(a < b, a, b)
+
+    # -------------------------------------------------------------------------------------- memory
+
+    def _pointer(self, address, type_):
+        return self.builder.inttoptr(address.value, type_.as_pointer())
+
+    def load(self, type_, address):
+        return Value(self, self.builder.load(self._pointer(address, type_), align=item_bytes(type_)))
+
+    def store(self, address, value):
+        self.builder.store(value.value, self._pointer(address, value.type), align=item_bytes(value.type))
+
+    def fetch(self, address):
+        """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""
+        function_type = ir.FunctionType(ir.VoidType(), [_ADDRESS, int32, int32, int32])
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, "llvm.prefetch.p0")
+        self.builder.call(function, [self.builder.inttoptr(address.value, _ADDRESS), int32(0), int32(3), int32(1)])
+
+    def _first(self, count, lanes):
+        """The mask of the first ``count`` lanes."""
+        bound = self.minimum(count, self.integer(lanes)).to(int32)
+        return self.lane_numbers(ir.VectorType(int32, lanes)) < bound
+
+    def _masked(self, kind, vector, returned, arguments):
+        types_ = [argument.type for argument in arguments]
+        name = f"llvm.masked.{kind}.{_suffix(vector)}.p0{_suffix(vector)}"
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(returned, types_), name)
+        return self.builder.call(function, arguments)
+
+    def load_first(self, address, count, others):
+        """The ``count`` numbers at ``address`` in the first lanes, those of ``others`` in the others.
+
+        Nothing beyond is read; ``count`` may be any number.
+        """
+        vector = others.type
+        mask, align = self._first(count, vector.count), int32(item_bytes(vector))
+        arguments = [self._pointer(address, vector), align, mask.value, others.value]
+        return Value(self, self._masked("load", vector, vector, arguments))
+
+    def store_first(self, address, count, values):
+        """Write the first ``count`` lanes to ``address``, nothing beyond; ``count`` may be any number."""
+        vector = values.type
+        mask, align = self._first(count, vector.count), int32(item_bytes(vector))
+        self._masked("store", vector, ir.VoidType(), [values.value, self._pointer(address, vector), align, mask.value])
+
+    # ------------------------------------------------------------------------------------- vectors
+
+    def splat(self, vector, number):
+        """A vector of one number; an integer is cut, or extended, to the vector's type."""
+        undefined = ir.Constant(vector, ir.Undefined)
+        number = number if _is_float(vector) else number.to(vector.element)
+        first = self.builder.insert_element(undefined, number.value, int32(0))
+        everywhere = ir.Constant(ir.VectorType(int32, vector.count), None)
+        return Value(self, self.builder.shuffle_vector(first, undefined, everywhere))
+
+    def lane_numbers(self, vector):
+        return Value(self, ir.Constant(vector, [vector.element(lane) for lane in range(vector.count)]))
+
+    def shuffle(self, a, b, places):
+        """The lanes at ``places`` of two vectors, laid end to end."""
+        mask = ir.Constant(ir.VectorType(int32, len(places)), [int32(place) for place in places])
+        return Value(self, self.builder.shuffle_vector(a.value, b.value, mask))
+
+    def transpose(self, rows):
+        """Transpose a square of vectors: in round ``distance``, exchange the off-diagonal corners of every square
+        of 2 x ``distance`` rows and columns."""
+        rows, lanes, distance = list(rows), len(rows), 1
+        while distance < lanes:
+            upper = [c + lanes - distance if c & distance else c for c in range(lanes)]
+            lower = [c + lanes if c & distance else c + distance for c in range(lanes)]
+            for i in (i for i in range(lanes) if not i & distance):
+                a, b = rows[i], rows[i + distance]
+                rows[i], rows[i + distance] = self.shuffle(a, b, upper), self.shuffle(a, b, lower)
+            distance *= 2
+        return rows
+
+
+# ------------------------------------------------------------------------------------ called from kernels
+
+
+def number_type(dtype):
+    """LLVM's type of the numbers of a NumPy dtype (as Numba's type)."""
+    if isinstance(dtype, types.Float):
+        return {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
+    return ir.IntType(dtype.bitwidth)
+
+
+def lanes_of(dtype) -> int:
+    """How many floats of a dtype a vector has."""
+    return VECTOR_BYTES * 8 // dtype.bitwidth
+
+
+def _define(module, name, count, body, vectors, returns):
+    """The function ``name`` of ``count`` integers in a module, which ``body`` emits unless it was defined before."""
+    known = module.globals.get(name)
+    if known is not None:
+        return known
+    function_type = ir.FunctionType(int64 if returns else ir.VoidType(), [int64] * count)
+    function = ir.Function(module, function_type, name)
+    function.linkage = "linkonce_odr"
+    # Registers of its own for each; and loops as written, for LLVM would unroll them all by eight.
+    function.attributes.add("noinline")
+    function.attributes.add("optsize")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    emitter = Emitter(builder)
+    result = body(emitter, *vectors, *(Value(emitter, argument) for argument in function.args))
+    if returns:
+        builder.ret(result.value)
+    else:
+        builder.ret_void()
+    return function
+
+
+def emitted(arrays: int, returns: bool = False):
+    """Decorator of what emits a function, ``body(emitter, *vector types, *integers)``.
+
+    Kernels call it as ``(*arrays, *integers)``; the vectors have the lanes of a register of the first array's dtype
+    and the dtypes of the arrays, of which nothing else is used. It returns an integer, or nothing.
+    """
+
+    def decorate(body):
+        @intrinsic
+        def function(typing_context, *arguments):
+            dtypes = [array.dtype for array in arguments[:arrays]]
+            lanes = lanes_of(dtypes[0])
+            vectors = [ir.VectorType(number_type(dtype), lanes) for dtype in dtypes]
+            name = ".".join(["pytensor_convnet", body.__module__, body.__name__, *map(str, dtypes)])
+
+            def codegen(context, builder, signature, values):
+                values = cgutils.unpack_tuple(builder, values[0])[arrays:]
+                values = [context.cast(builder, v, t, types.intp) for v, t in zip(values, arguments[arrays:])]
+                callee = _define(builder.module, name, len(values), body, vectors, returns)
+                result = builder.call(callee, values)
+                return result if returns else context.get_dummy_value()
+
+            return (types.intp if returns else types.void)(types.Tuple(arguments)), codegen
+
+        return function
+
+    return decorate
+
+
+@intrinsic
+def address_of(typing_context, array):
+    """Where ``array`` begins; `keep_alive` keeps it there."""
+
+    def codegen(context, builder, signature, arguments):
+        fields = context.make_array(array)(context, builder, arguments[0])
+        return builder.ptrtoint(fields.data, int64)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def keep_alive(typing_context, array):
+    """Nothing; but an array of which only the address was used lives on to here."""
+
+    def codegen(context, builder, signature, arguments):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen

@@ -1,0 +1,96 @@
+"""Geometry of pooling's gradients: which maps each pixel of an image gets something from.
+
+A pixel in padded row ``stride * v + a`` lies in the windows of rows ``v - m`` with the tap ``a + stride * m``, and
+likewise for columns. So, sorted by the phases ``a`` and ``p``, the image's gradient is a sum of runs of maps that
+are shifted by whole cells: maps lie in a band with ``overhang`` zeros before each line and as many lines of zeros
+around, and a pass over the band has no edges. Reading, where scattering would write, it adds in a fixed order.
+"""
+
+from typing import NamedTuple
+
+from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
+from pytensor_convnet.kernels.cpu.detached import part
+from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
+
+
+class Spread(NamedTuple):
+    """Into which bands images are cut for the windows that spread over them."""
+
+    planes: Planes  # of the maps
+    maps: Sorting
+    images: Sorting  # of one phase of rows
+    row_step: int
+    pitch: int  # cells of a line
+    overhang: int  # rows that a window reaches beyond those of its first tap's phase, in steps
+    first: int  # step of the first row of the image
+    steps: int  # that a band has
+    bands: int  # of a plane
+    last: int  # step after the last row of the image
+
+
+class SpreadBand(NamedTuple):
+    """One band: steps of rows, the rows of maps that reach it, and the rows of the image in it."""
+
+    image: int
+    channel: int
+    step: int  # its first
+    steps: int
+    first_map: int  # row of maps
+    maps: int
+    maps_line: int  # of the first row of maps
+    first_row: int  # of the image
+    rows: int
+    row_phase: int  # of the first row of the image
+
+
+@part
+def plan_spread(maps, windows):
+    """The `Spread` of ``maps``."""
+    w, item = windows, maps.itemsize
+    planes = group_planes(maps)
+    row_step, step = min(w.stride_rows, w.top + w.rows), min(w.stride_columns, w.left + w.columns)
+    overhang, before = (w.window_rows - 1) // row_step, (w.window_columns - 1) // step
+    pitch = (w.left + w.columns - 1) // step + 1 + before
+    first, last = w.top // row_step, (w.top + w.rows - 1) // row_step + 1
+    steps = rows_of_band(last - first, pitch * row_step * step, planes)
+    bands = (last - first + steps - 1) // steps
+    sorted_maps = sorting(1, before, pitch, steps + overhang, item)
+    return Spread(
+        planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
+        row_step, pitch, overhang, first, steps, bands, last,
+    )  # fmt: skip
+
+
+@part
+def place_spread(unit, spread, shape, windows):
+    """Band number ``unit`` of all groups of planes of maps of ``shape``."""
+    w = windows
+    group, band = divmod(unit, spread.bands)
+    image, channel = first_plane(group, spread.planes, shape)
+    step = spread.first + band * spread.steps
+    end = min(step + spread.steps, spread.last)
+    first_map = min(max(0, step - spread.overhang), w.out_rows)
+    end_map = max(first_map, min(end, w.out_rows))
+    first_row = max(0, step * spread.row_step - w.top)
+    end_row = min(w.rows, end * spread.row_step - w.top)
+    return SpreadBand(
+        image, channel, step, end - step, first_map, end_map - first_map, first_map - (step - spread.overhang),
+        first_row, end_row - first_row, first_row + w.top - step * spread.row_step,
+    )  # fmt: skip
+
+
+@part
+def clear_around(maps, plane_at, spread, band):
+    """Write the lines of zeros before and after a band's maps in the lines of one plane."""
+    line_bytes, after = spread.maps.pitch, band.maps_line + band.maps
+    clear(maps, plane_at, band.maps_line * line_bytes)
+    clear(maps, plane_at + after * line_bytes, (band.steps + spread.overhang - after) * line_bytes)
+
+
+@part
+def copy_maps(maps, target, spread, band, filling_at):
+    """Copy the rows of maps that reach a band to the lines from ``target`` on."""
+    copy_band(
+        maps, band.image, band.channel, band.first_map, band.maps, target, spread.maps, spread.planes.together,
+        filling_at,
+    )  # fmt: skip
