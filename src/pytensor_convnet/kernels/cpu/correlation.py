@@ -25,7 +25,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
 )
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.memory import new_output
-from pytensor_convnet.kernels.cpu.minimal_filtering import transform_outputs
+from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS, transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     MOST_COLLECTED,
@@ -42,7 +42,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
-from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, correlate_block
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
 from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpack_rows
 
@@ -52,6 +52,9 @@ __all__ = ["correlate2d", "correlate2d_input_grad"]
 _BAND_TILES = 12
 """Tiles in all rows of a band: so many meet a panel of filters while it is in second-level cache."""
 
+
+_FILTER_BYTES = 6 << 20
+"""Transformed filters, of which all threads share one copy."""
 
 _AHEAD_BYTES = 256 * 1024
 """Packed input rows that are not needed yet."""
@@ -108,13 +111,13 @@ def _list_products(first, bases, row_phase, column_phase, used, rows, reads, pla
 
 @leaf_kernel
 def _correlate_point(
-    point, bases, depth, packed, offsets, extents, weights, weights_at, out, out_at, steps, reads, plan
+    point, bases, tiles, depth, packed, offsets, extents, weights, weights_at, out, out_at, steps, reads, plan
 ):  # fmt: skip
     """One value of each tile in a band of rows, for all filters: for the direct algorithm, the outputs themselves::
 
         for f in range(plan.filters):
             for base in range(bases):
-                for tile in range(reads.tiles):
+                for tile in range(tiles):
                     out[base, f, tile, lane] = sum of weights[f, k] * packed[offsets[base, k] + point, tile, lane]
                         over products k
 
@@ -123,7 +126,7 @@ def _correlate_point(
     the first-level cache: 273 GFLOP/s.
     """
     base_step, filter_step, tile_step, lanes = steps
-    column_blocks = ceil_div(reads.tiles, MOST_COLUMNS[block_filters(plan.filters)])
+    column_blocks = ceil_div(tiles, MOST_COLUMNS[block_filters(plan.filters)])
     length = panel_size(depth)
     # At least one panel: an output that meets only padding is zero.
     for panel in range(0, max(1, depth), length):
@@ -134,7 +137,7 @@ def _correlate_point(
             if start >= stop and panel > 0:
                 continue
             for c in range(column_blocks):
-                tile, next_tile = c * reads.tiles // column_blocks, (c + 1) * reads.tiles // column_blocks
+                tile, next_tile = c * tiles // column_blocks, (c + 1) * tiles // column_blocks
                 first = 0
                 while first < plan.filters:
                     count = block_filters(plan.filters - first)
@@ -164,32 +167,51 @@ def _correlate_band(
             depth = rows.starts[row_phase + 1] - rows.starts[row_phase]
             depth *= plan.channels * (reads.first[column_phase + 1] - reads.first[column_phase])
             out_at = at + row_phase * row_step + column_phase * lanes
+            outputs = ceil_div(row_step // lanes - column_phase, columns.out_step)
+            tiles = ceil_div(outputs, reads.outputs)
             for point in range(reads.points):
                 weights_at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
                 if reads.points == 1:
                     _correlate_point(
-                        point, bases, depth, packed, offsets, extents, weights, weights_at,
+                        point, bases, tiles, depth, packed, offsets, extents, weights, weights_at,
                         staged, out_at, (rows.out_step * row_step, step, columns.out_step * lanes, lanes), reads, plan,
                     )  # fmt: skip
                 else:
                     _correlate_point(
-                        point, bases, depth, packed, offsets, extents, weights, weights_at, values, point * plane,
-                        (plan.filters * reads.points * plane, reads.points * plane, lanes, lanes), reads, plan,
+                        point, bases, tiles, depth, packed, offsets, extents, weights, weights_at,
+                        values, point * plane, (plan.filters * reads.points * plane, reads.points * plane, lanes, lanes),
+                        reads, plan,
                     )  # fmt: skip
             if reads.points > 1:
                 for b in range(bases):
                     for f in range(plan.filters):
-                        transform_outputs(
-                            reads.form, values, (b * plan.filters + f) * reads.points * plane, plane, lanes,
-                            staged, out_at + b * rows.out_step * row_step + f * step,
-                            columns.out_step * lanes, reads.outputs * columns.out_step * lanes, reads.tiles,
+                        _turn_row(
+                            values, (b * plan.filters + f) * reads.points * plane, outputs,
+                            staged, out_at + b * rows.out_step * row_step + f * step, columns.out_step * lanes, reads,
                         )  # fmt: skip
+
+
+@leaf_kernel
+def _turn_row(values, at, outputs, staged, out_at, out_step, reads):
+    """A row of ``outputs`` columns from its tiles' values. The last tile may hang over the row."""
+    lanes = VECTOR_BYTES // values.itemsize
+    whole = outputs // reads.outputs
+    plane, tile_step = reads.tiles * lanes, reads.outputs * out_step
+    transform_outputs(reads.form, values, at, plane, lanes, staged, out_at, out_step, tile_step, whole)
+    rest = outputs - whole * reads.outputs
+    if rest > 0:
+        last = values.size - MOST_OUTPUTS * lanes
+        transform_outputs(reads.form, values, at + whole * lanes, plane, lanes, values, last, lanes, 0, 1)
+        for i in range(rest):
+            to = out_at + whole * tile_step + i * out_step
+            for lane in range(lanes):
+                staged[to + lane] = values[last + i * lanes + lane]
 
 
 def _rows_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
     plan = types.NamedUniTuple(types.intp, 7, Plan)
-    return images, number[::1], number[:, :, :, ::1], AXIS, AXIS, READS, TILING, plan, STAGE
+    return images, number[::1], types.Array(number, 4, "A"), AXIS, AXIS, READS, TILING, plan, STAGE
 
 
 @chunked(_rows_signature)
@@ -210,13 +232,12 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
     packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)
     raw = vectors(reads.width, source)
     used = np.empty(plan.slots, np.bool_)
-    values = vectors(plan.band * plan.filters * reads.points * reads.tiles if reads.points > 1 else 0, source)
-    # A tile may hang over its row by less than its outputs, and a run is turned by whole squares of lanes.
-    room = reads.outputs * columns.out_step + lanes
-    step = (stage.bases * rows.out_step * stage.pitch + room) * lanes
-    row_step = stage.pitch * lanes
+    values = vectors(plan.band * plan.filters * reads.points * reads.tiles + MOST_OUTPUTS, source)
+    # A run is turned by whole squares of lanes.
+    step = (stage.bases * rows.out_step * stage.width + lanes) * lanes
+    row_step = stage.width * lanes
     staged = vectors(plan.filters * step // lanes, source)
-    turned = vectors(ceil_div(stage.run_rows * stage.pitch, lanes) * lanes, source)
+    turned = vectors(ceil_div(stage.run_rows * stage.width, lanes) * lanes, source)
     offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
     tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
     collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
@@ -279,18 +300,25 @@ def _correlate(source, filters, out, rows, columns):
     tiling, reads = plan_pass(source.shape[0], rows, columns, channels, count, source.itemsize)
     bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
     threads = useful_threads(source.shape[0] * bases * filters.size)
-    order = FilterOrder(groups, count, channels)
-    weights = np.empty(packed_filters_size(rows, reads, order), source.dtype)
-    pack_filters(threads, filters, rows, reads, order, weights)
-    plan = _plan(groups, count, channels, rows, columns, reads, tiling)
-    stage = plan_stage(out, count, rows, columns, reads, tiling, plan.band)
-    _correlate_rows(threads, source, weights, out, rows, columns, reads, tiling, plan, stage)
+    # Filters are transformed, and meet the images, in as few parts as memory allows.
+    size = packed_filters_size(rows, reads, FilterOrder(groups, count, channels))
+    parts = ceil_div(size * source.itemsize, _FILTER_BYTES) if groups == 1 else 1
+    most = ceil_div(ceil_div(count, parts), MOST_FILTERS) * MOST_FILTERS if parts > 1 else count
+    weights = np.empty(ceil_div(size, count) * most, source.dtype)
+    for first in range(0, count, most):
+        some = filters[:, first : first + most]
+        maps = out if parts == 1 else out[:, first : first + most]
+        order = FilterOrder(groups, some.shape[1], channels)
+        pack_filters(threads, some, rows, reads, order, weights)
+        plan = _plan(groups, some.shape[1], channels, rows, columns, reads, tiling)
+        stage = plan_stage(maps, some.shape[1], rows, columns, tiling, plan.band)
+        _correlate_rows(threads, source, weights, maps, rows, columns, reads, tiling, plan, stage)
 
 
 def _pass_signature(number):
     source, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
     pair = types.UniTuple(types.intp, 2)
-    return source, filters, number[:, :, :, ::1], pair, types.UniTuple(pair, 2), pair
+    return source, filters, types.Array(number, 4, "A"), pair, types.UniTuple(pair, 2), pair
 
 
 @detached(_pass_signature)

@@ -13,7 +13,7 @@ from pytensor_convnet.kernels.cpu.checks import check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.minimal_filtering import FILTER_MATRICES, transform_maps
+from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     MOST_COLLECTED,
@@ -46,11 +46,14 @@ the maps of its filters to stay in first-level cache."""
 _PLANE_BYTES = 256 * 1024
 """Packed images of one point that stay in a core's second-level cache while all filters meet them."""
 
-_IMAGE_BYTES = 1 << 21
-"""Packed images of a band, all points."""
+_BAND_BYTES = 1 << 22
+"""Packed images and maps of a band, all points."""
 
-_MAP_BYTES = 3 << 19
-"""Packed maps of a band, all points."""
+_PACKING_CYCLES = 14
+"""To pack a vector."""
+
+_BLOCK_CYCLES = 90
+"""To start a register block and to add up its lanes at the end."""
 
 _TASKS = 32
 """Pieces into which the work is cut. Fixed, so that the order of summation, and with it the result, does not
@@ -72,16 +75,35 @@ class Blocking(NamedTuple):
     slices: int
 
 
+@leaf_kernel
+def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
+    """Filter and channel blocks for so many bands, as large as memory allows, and the cycles that the bands cost
+    beside multiply-adds: every block is packed anew for all others that it meets."""
+    band_rows = ceil_div(tiling.rows, bands)
+    image_vectors = inputs_read(rows, band_rows) * reads.row_vectors
+    map_vectors = band_rows * reads.points * reads.tiles
+    most = _BAND_BYTES // VECTOR_BYTES
+    # Half for either, or what the other leaves.
+    some_channels = max(1, min(channels, max(most // 2, most - filters * map_vectors) // image_vectors))
+    some_filters = max(MOST_FILTERS, min(filters, (most - some_channels * image_vectors) // map_vectors))
+    channel_blocks, filter_blocks = ceil_div(channels, some_channels), ceil_div(filters, some_filters)
+    packed = filter_blocks * channels * image_vectors + channel_blocks * filters * map_vectors
+    products = channels * rows.taps.size * reads.offsets.size
+    register_blocks = reads.points * ceil_div(filters, MOST_FILTERS) * ceil_div(products, MOST_COLUMNS[MOST_FILTERS])
+    cycles = bands * (_PACKING_CYCLES * packed + _BLOCK_CYCLES * register_blocks)
+    return filter_blocks, channel_blocks, cycles
+
+
 @inner_kernel
 def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
-    """Blocks as large as memory allows, since each is packed anew for all others that it meets; and enough slices to
-    make `_TASKS` tasks."""
-    bands = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
-    band_rows = ceil_div(tiling.rows, bands)
-    image_bytes = inputs_read(rows, band_rows) * reads.row_vectors * VECTOR_BYTES
-    map_bytes = band_rows * reads.points * reads.tiles * VECTOR_BYTES
-    channel_blocks = ceil_div(channels, max(1, _IMAGE_BYTES // image_bytes))
-    filter_blocks = ceil_div(filters, max(MOST_FILTERS, _MAP_BYTES // map_bytes))
+    """The cheapest bands and blocks, and enough slices to make `_TASKS` tasks."""
+    fewest = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
+    bands, least = fewest, np.inf
+    for number in range(fewest, tiling.rows + 1):
+        cycles = _blocks_in_bands(number, filters, channels, rows, reads, tiling)[2]
+        if cycles < least:
+            bands, least = number, cycles
+    filter_blocks, channel_blocks, _ = _blocks_in_bands(bands, filters, channels, rows, reads, tiling)
     blocks = groups * filter_blocks * channel_blocks
     sums = groups * filters * channels * rows.taps.size * reads.offsets.size * reads.points
     affordable = _PARTIAL_BYTES // (sums * item_bytes)
@@ -261,13 +283,6 @@ def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tili
         )
 
 
-@leaf_kernel
-def _add_multiple(sums, factor, total, at):
-    """Add ``factor`` times a run of ``total``."""
-    for f in range(sums.size):
-        sums[f] += factor * total[at + f]
-
-
 def _slices_signature(number):
     return number[:, ::1], types.NamedUniTuple(types.intp, 7, Blocking), READS, types.Array(number, 4, "A")
 
@@ -278,7 +293,6 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
     """Chunk ``chunk`` of all blocks: add up a block's slices, in order, and turn the sums at points into
     ``gradient`` (filters, channels, rows, columns)."""
     row_taps = gradient.shape[2]
-    matrix = FILTER_MATRICES[reads.form]
     blocks = partials.shape[0] // blocking.slices
     for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
         total = partials[block * blocking.slices]
@@ -290,20 +304,22 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
         first_channel, channels = _part(channel_block, blocking.channel_blocks, blocking.channels)
         first_filter += group * blocking.filters
         point_step = row_taps * channels * reads.offsets.size * filters
-        sums = np.empty(filters)
+        lanes = VECTOR_BYTES // partials.itemsize
+        padded = ceil_div(filters, lanes) * lanes
+        sums = np.empty(reads.taps.shape[1] * padded, partials.dtype)
         at = 0
         for r in range(row_taps):
             for channel in range(first_channel, first_channel + channels):
                 for read in range(reads.offsets.size):
+                    if reads.points == 1:
+                        sums[:filters] = total[at : at + filters]
+                    else:
+                        transform_sums(reads.form, total, at, point_step, lanes, sums, 0, padded, lanes, padded // lanes)
                     for tap in range(reads.taps.shape[1]):
                         column = reads.taps[read, tap]
-                        if column < 0:
-                            continue
-                        sums[:] = 0
-                        for point in range(reads.points):
-                            _add_multiple(sums, matrix[point, tap], total, at + point * point_step)
-                        for f in range(filters):
-                            gradient[first_filter + f, channel, r, column] = sums[f]
+                        if column >= 0:
+                            for f in range(filters):
+                                gradient[first_filter + f, channel, r, column] = sums[tap * padded + f]
                     at += filters
 
 
@@ -311,6 +327,21 @@ def _pass_signature(number):
     source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
     pair = types.UniTuple(types.intp, 2)
     return source, source, gradient, pair, types.UniTuple(pair, 2), pair, types.intp
+
+
+@inner_kernel
+def _sum_filters(images, maps, gradient, rows, columns, reads, tiling, groups, threads):
+    """The gradient of some of the filters."""
+    count, channels, row_taps, _ = gradient.shape
+    blocking = _choose_blocking(groups, count // groups, channels, rows, reads, tiling, images.itemsize)
+    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
+    most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
+    tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
+    sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
+    # A vector beyond a block's last filter may be read.
+    partials = np.empty((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
+    _sum_tasks(threads, images, maps, partials, rows, columns, reads, tiling, blocking)
+    _add_slices(threads, partials, blocking, reads, gradient)
 
 
 @detached(_pass_signature)
@@ -321,15 +352,16 @@ def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
     rows = correlation_axis(maps.shape[2], images.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
     columns = correlation_axis(maps.shape[3], images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
     tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count // groups, images.itemsize)
-    blocking = _choose_blocking(groups, count // groups, channels, rows, reads, tiling, images.itemsize)
-    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
-    most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
-    tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
-    sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
-    partials = np.empty((tasks, sums), images.dtype)
     threads = useful_threads(maps.size * channels * row_taps * column_taps)
-    _sum_tasks(threads, images, maps, partials, rows, columns, reads, tiling, blocking)
-    _add_slices(threads, partials, blocking, reads, gradient)
+    # As many filters at a time as memory for their sums allows.
+    sums = count * channels * row_taps * reads.offsets.size * reads.points
+    parts = ceil_div(sums * images.itemsize, _PARTIAL_BYTES) if groups == 1 else 1
+    most = ceil_div(ceil_div(count, parts), MOST_FILTERS) * MOST_FILTERS if parts > 1 else count
+    for first in range(0, count, most):
+        _sum_filters(
+            images, maps[:, first : first + most], gradient[first : first + most], rows, columns, reads, tiling,
+            groups, threads,
+        )  # fmt: skip
 
 
 @kernel

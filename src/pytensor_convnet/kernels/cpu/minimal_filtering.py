@@ -48,6 +48,7 @@ _PLACES = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 """Where polynomials are evaluated, beside infinity: small, and in pairs whose sums share work."""
 
 MOST_POINTS = max(outputs + taps - 1 for outputs, taps in FORMS)
+MOST_OUTPUTS = max(outputs for outputs, _ in FORMS)
 MOST_TAPS = max(taps for _, taps in FORMS)
 
 
@@ -243,6 +244,7 @@ def _transform(kind, pick):
 transform_inputs = _transform("transform_inputs", lambda form: form[2])
 transform_outputs = _transform("transform_outputs", lambda form: form[0])
 transform_maps = _transform("transform_maps", lambda form: form[0].T.copy())
+transform_sums = _transform("transform_sums", lambda form: form[1].T.copy())
 
 
 def _filters_function(module, element, form, filters):

@@ -27,9 +27,7 @@ class Stage(NamedTuple):
     """How rows of outputs lie on the stage and leave it."""
 
     width: int
-    """Columns of outputs in a row of a tile."""
-    pitch: int
-    """Columns from a row to the next: where rows touch, as they do in an image, a run can have several."""
+    """Columns of outputs in a row of a tile. Rows touch, as they do in an image, so that a run can have several."""
     bases: int
     """Bases whose rows wait together."""
     run_rows: int
@@ -37,20 +35,16 @@ class Stage(NamedTuple):
     streaming: bool
 
 
-STAGE = types.NamedTuple((types.intp,) * 4 + (types.boolean,), Stage)
+STAGE = types.NamedTuple((types.intp,) * 3 + (types.boolean,), Stage)
 
 
 @leaf_kernel
-def plan_stage(out, filters, rows, columns, reads, tiling, band):
+def plan_stage(out, filters, rows, columns, tiling, band):
     """The stage for some filters' outputs, computed ``band`` bases at a time."""
-    covered = reads.tiles * reads.outputs * columns.out_step
     width = columns.outputs if tiling.column_tiles == 1 else tiling.columns * columns.out_step
-    # The last tile's overhang is overwritten by the next row, if that is computed later.
-    in_order = rows.out_step * columns.out_step == 1
-    pitch = width if in_order or covered <= width else covered
-    if pitch != columns.outputs:
-        return Stage(width, pitch, band, 1, out.nbytes >= STREAMED_BYTES)
-    size = rows.out_step * pitch
+    if width != columns.outputs:
+        return Stage(width, band, 1, out.nbytes >= STREAMED_BYTES)
+    size = rows.out_step * width
     fitting = min(STAGE_BYTES // (filters * size * VECTOR_BYTES), ceil_div(RUN, size))
     # Whole cache lines, if that takes a few rows.
     line = VECTOR_BYTES // out.itemsize
@@ -60,10 +54,10 @@ def plan_stage(out, filters, rows, columns, reads, tiling, band):
     if fitting < multiple:
         multiple = band
     bases = max(multiple, fitting - fitting % multiple)
-    run_rows = max(1, min(bases * rows.out_step, ceil_div(RUN, pitch)))
+    run_rows = max(1, min(bases * rows.out_step, ceil_div(RUN, width)))
     while bases * rows.out_step % run_rows:
         run_rows += 1
-    return Stage(width, pitch, bases, run_rows, out.nbytes >= STREAMED_BYTES)
+    return Stage(width, bases, run_rows, out.nbytes >= STREAMED_BYTES)
 
 
 @leaf_kernel
@@ -74,7 +68,7 @@ def unpack_rows(
 
         for filter: for row: for column: for lane:
             out[image of lane, first_filter + filter, row of lane, column of lane] = (
-                staged[filter * filter_step + (row * stage.pitch + column) * lanes + lane]
+                staged[filter * filter_step + (row * stage.width + column) * lanes + lane]
             )
 
     Floor: read and write each vector twice; a square of lanes by lanes numbers takes some 100 instructions.
@@ -84,17 +78,17 @@ def unpack_rows(
     count = bases * rows.out_step
     for row in range(0, count, stage.run_rows):
         whole = min(stage.run_rows, count - row)
-        size = whole * stage.pitch if whole > 1 else stage.width
+        size = whole * stage.width
         for lane in range(lanes):
             y = (tiles.rows[lane] + first_base) * rows.out_step + row
             x = tiles.columns[lane] * columns.out_step
             runs.starts[lane] = tiles.images[lane] * steps[0] + y * steps[2] + x * steps[3]
             exists = tiles.images[lane] >= 0 and y < rows.outputs and x < columns.outputs
-            rest = (rows.outputs - y) * stage.pitch if whole > 1 else columns.outputs - x
+            rest = (rows.outputs - y) * stage.width if whole > 1 else columns.outputs - x
             runs.highs[lane] = min(size, rest) if exists else 0
         step = ceil_div(size, lanes) * lanes
         for f in range(filters):
-            at, shift = f * filter_step + row * stage.pitch * lanes, (first_filter + f) * steps[1]
+            at, shift = f * filter_step + row * stage.width * lanes, (first_filter + f) * steps[1]
             for column in range(0, size, lanes):
                 turn_lanes(staged, at + column * lanes, turned, column, step)
             for lane in range(lanes):
