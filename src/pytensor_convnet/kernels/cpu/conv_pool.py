@@ -1,10 +1,222 @@
-"""Correlation and max pooling in one call, and the gradients: the maps between them are written and read once."""
+"""Correlation and max pooling in one pass, and its gradients: the maps between them never reach memory.
 
-from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
-from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
-from pytensor_convnet.kernels.cpu.jit import kernel
+Forwards, a band of rows of maps is computed as in `correlation`, pooled where it lies, one image a lane, and only
+maxima and winners are written. Backwards, rows of the maps' gradient are made from the pooled gradient and the winners
+when they are packed (`lane_pooling`).
+
+That needs whole images in lanes. A batch that does not fill them is cut into tiles, whose windows would hang over
+their edges: there, and for wide winners, the maps are written after all.
+"""
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from pytensor_convnet.geometry import WINNERS as WINNERS_PROBLEM
+from pytensor_convnet.geometry import ShapeError, correlation_length
+from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.correlation import (
+    ROW_PLAN,
+    correlate2d,
+    correlate2d_input_grad,
+    correlate_band,
+    input_grad,
+    plan_rows,
+)
+from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.emission import address_of
+from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
+from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
+from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS
+from pytensor_convnet.kernels.cpu.packing import (
+    AXIS,
+    MOST_COLLECTED,
+    TILING,
+    ceil_div,
+    correlation_axis,
+    new_runs,
+    new_tiles,
+    pack_rows,
+    place_tiles,
+    useful_threads,
+    vectors,
+)
+from pytensor_convnet.kernels.cpu.planning import plan_pass
+from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
+
+_STAGE_BYTES = 384 * 1024
+"""Rows of maps that are computed before they are pooled."""
+
+
+@leaf_kernel
+def _keep_overlap(staged, step, filters, shift, count):
+    """Move ``count`` numbers of each filter's maps on the stage to its begin, from ``shift`` numbers on."""
+    for f in range(filters):
+        for i in range(count):
+            staged[f * step + i] = staged[f * step + shift + i]
+
+
+@leaf_kernel
+def _write_runs(rows, at, size, narrow, target, shift, filter_bytes, tiles, image_bytes, turned):
+    """Write a run of vectors of one filter to every lane's image."""
+    lanes = VECTOR_BYTES // rows.itemsize
+    step = ceil_div(size, lanes) * lanes
+    for column in range(0, size, lanes):
+        turn_lanes(rows, at + column * lanes, turned, column, step)
+    for lane in range(lanes):
+        if tiles.images[lane] >= 0:
+            byte = tiles.images[lane] * image_bytes + filter_bytes + shift
+            if narrow:
+                source = address_of(turned) + lane * step * rows.itemsize
+                narrow_run(rows, target, source, address_of(target) + byte, size)
+            else:
+                copy_run(turned, lane * step * rows.itemsize, target, byte, size, False)
+
+
+def _rows_signature(number):
+    images, maxima = types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1]
+    return images, number[::1], maxima, types.uint8[:, :, :, ::1], AXIS, AXIS, READS, TILING, ROW_PLAN, WINDOWS
+
+
+@chunked(_rows_signature)
+@inner_kernel
+def _pool_rows(chunk, chunks, source, weights, maxima, winners, rows, columns, reads, tiling, plan, windows):
+    """Chunk ``chunk`` of all rows of windows, a row of every lane in a group of lanes at a time::
+
+        for group: for lane group: for some rows of windows:
+            for band of the rows of maps in them, that earlier windows had not:
+                pack the input rows it reads that are not packed yet
+                compute it with correlate_band
+            for filter: for row of windows: pool it; write maxima and winners
+
+    Floor: that of the correlation, less writing its maps.
+    """
+    lanes, item = VECTOR_BYTES // source.itemsize, source.itemsize
+    packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)
+    raw = vectors(reads.width, source)
+    used = np.empty(plan.slots, np.bool_)
+    values = vectors(plan.band * plan.filters * reads.points * reads.tiles + MOST_OUTPUTS, source)
+    w = windows
+    row_step = w.columns * lanes
+    row_bytes = plan.filters * w.columns * VECTOR_BYTES
+    some = max(1, (_STAGE_BYTES // row_bytes - w.window_rows) // w.stride_rows)
+    some = min(some, w.out_rows, max(1, MOST_COLLECTED // w.out_columns))
+    step = ((some - 1) * w.stride_rows + w.window_rows + plan.band) * row_step
+    staged = vectors(plan.filters * step // lanes, source)
+    size = ceil_div(some * w.out_columns, lanes) * lanes
+    pooled, numbers, turned = vectors(size, source), vectors(size, source), vectors(size, source)
+    offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
+    tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
+    collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
+
+    units = plan.groups * tiling.lane_groups * w.out_rows
+    unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
+    while unit < last:
+        part, start = divmod(unit, w.out_rows)
+        group, lane_group = divmod(part, tiling.lane_groups)
+        place_tiles(tiling, lane_group, tiles)
+        stop = min(w.out_rows, start + last - unit)
+        done = computed = staged_from = max(0, start * w.stride_rows - w.top)
+        done *= rows.in_step
+        for y in range(start, stop, some):
+            end_y = min(y + some, stop)
+            first = max(0, y * w.stride_rows - w.top)
+            end = min(w.rows, (end_y - 1) * w.stride_rows - w.top + w.window_rows)
+            if computed > first:
+                _keep_overlap(
+                    staged, step, plan.filters, (first - staged_from) * row_step, (computed - first) * row_step
+                )
+            staged_from, computed = first, max(first, computed)
+            while computed < end:
+                bases = min(plan.band, end - computed)
+                top = computed * rows.in_step
+                bottom = top + (bases - 1) * rows.in_step + rows.span
+                if bottom > done:
+                    bottom = min(bottom + plan.ahead, (w.rows - 1) * rows.in_step + rows.span)
+                pack_rows(
+                    source, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
+                    group * plan.channels, plan.channels,
+                    packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes,
+                    used, raw, collected, runs, 0,
+                )  # fmt: skip
+                done = max(done, bottom)
+                correlate_band(
+                    group, computed, bases, used, packed, offsets, extents, weights, values,
+                    staged, (computed - first) * row_step, (step, row_step), rows, columns, reads, plan,
+                )  # fmt: skip
+                computed += bases
+            for f in range(plan.filters):
+                for y_ in range(y, end_y):
+                    map_top = y_ * w.stride_rows - w.top
+                    first_i, end_i = max(0, -map_top), min(w.window_rows, w.rows - map_top)
+                    at = f * step + (map_top + first_i - first) * row_step
+                    line = (y_ - y) * w.out_columns * VECTOR_BYTES
+                    pool_lanes(
+                        staged, address_of(staged) + at * item, row_step * item, first_i, end_i, w.window_columns,
+                        w.stride_columns, w.left, w.columns, w.out_columns,
+                        address_of(pooled) + line, address_of(numbers) + line,
+                    )  # fmt: skip
+                size = (end_y - y) * w.out_columns
+                channel = group * plan.filters + f
+                _write_runs(
+                    pooled, 0, size, False, maxima, y * maxima.strides[2], channel * maxima.strides[1], tiles,
+                    maxima.strides[0], turned,
+                )  # fmt: skip
+                _write_runs(
+                    numbers, 0, size, True, winners, y * winners.strides[2], channel * winners.strides[1], tiles,
+                    winners.strides[0], turned,
+                )  # fmt: skip
+        unit += stop - start
+
+
+def _forward_signature(number):
+    images, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
+    pair = types.UniTuple(types.intp, 2)
+    maxima, winners = number[:, :, :, ::1], types.uint8[:, :, :, ::1]
+    return images, filters, maxima, winners, WINDOWS, pair, types.UniTuple(pair, 2), pair
+
+
+@detached(_forward_signature)
+@inner_kernel
+def _forward(images, filters, maxima, winners, windows, stride, padding, dilation):
+    """Plan the pass for filters ``(groups, filters, channels, rows, columns)`` and run it."""
+    groups, count, channels = filters.shape[:3]
+    taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
+    rows = correlation_axis(windows.rows, images.shape[2], taps[0], stride[0], before[0], dilation[0])
+    columns = correlation_axis(windows.columns, images.shape[3], taps[1], stride[1], before[1], dilation[1])
+    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count, images.itemsize, True)
+    threads = useful_threads(images.shape[0] * windows.rows * windows.columns * filters.size)
+    order = FilterOrder(groups, count, channels)
+    weights = np.empty(packed_filters_size(rows, reads, order), images.dtype)
+    pack_filters(threads, filters, rows, reads, order, weights)
+    plan = plan_rows(groups, count, channels, rows, columns, reads, tiling)
+    _pool_rows(threads, images, weights, maxima, winners, rows, columns, reads, tiling, plan, windows)
+
+
+def _as_bytes(winners):
+    """``winners`` if they are bytes, else none."""
+    raise NotImplementedError
+
+
+@overload(_as_bytes)
+def _choose_bytes(winners):
+    if winners.dtype == types.uint8:
+        return lambda winners: winners
+    return lambda winners: no_winners()
+
+
+@kernel
+def _fuses(batch, item_bytes, windows, winners):
+    """Whether whole images fill lanes, and a byte a winner."""
+    few = windows.window_rows * windows.window_columns <= 256
+    return few and winners.itemsize == 1 and winners.size > 0 and batch >= VECTOR_BYTES // item_bytes
 
 
 @kernel
@@ -12,9 +224,48 @@ def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip,
     window, pool_stride, pool_padding, ignore_border,
 ):  # fmt: skip
-    """The maxima of every window of the maps of `correlate2d`, and their winners."""
+    """The maxima of every window of the maps of `correlate2d`, and their winners.
+
+    Floor: the FLOPs of `correlate2d`; images read once, maxima and winners written once.
+    """
+    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
+    (top, bottom), (left, right) = padding
+    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
+    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
+    shape = (images.shape[0], filters.shape[0], rows, columns)
+    windows = check_pool(shape, window, pool_stride, pool_padding, ignore_border)
+    maxima = new_output((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    winners = new_output(maxima.shape, winners_dtype)
+    if filters.size > 0 and _fuses(images.shape[0], images.itemsize, windows, winners):
+        grouped = split_groups(filters, groups)
+        if flip:
+            grouped = grouped[:, :, :, ::-1, ::-1]
+        _forward(any_layout(images), grouped, maxima, _as_bytes(winners), windows, stride, padding, dilation)
+        return maxima, winners
     maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
     return max_pool2d(maps, winners_dtype, window, pool_stride, pool_padding, ignore_border)
+
+
+@kernel
+def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
+    """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
+    maps = (winners[0], winners[1], windows.rows, windows.columns)
+    if winners != maps_grad:
+        raise ShapeError(
+            WINNERS_PROBLEM,
+            winners[0], winners[1], winners[2], winners[3], maps_grad[0], maps_grad[1], maps_grad[2], maps_grad[3],
+        )  # fmt: skip
+    check_maps(images, filters, maps, stride, padding, dilation, groups)
+
+
+@kernel
+def _follow_each_other(array):
+    """Whether an array's numbers lie in memory in order, without gaps."""
+    step, adjacent = array.itemsize, True
+    for axis in range(3, -1, -1):
+        adjacent &= array.strides[axis] == step
+        step *= array.shape[axis]
+    return adjacent
 
 
 @kernel
@@ -26,6 +277,22 @@ def correlate2d_max_pool2d_filter_grad(
 
     ``maps_grad`` is the gradient of the maxima; the maps that were pooled have ``map_rows`` by ``map_columns``.
     """
+    map_shape = (winners.shape[0], winners.shape[1], int(map_rows), int(map_columns))
+    windows = check_pooled(map_shape, winners.shape, window, pool_stride, pool_padding)
+    shape = (winners.shape[1], images.shape[1] // max(groups, 1), int(rows), int(columns))
+    _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
+    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
+    if together and _fuses(images.shape[0], images.itemsize, windows, winners):
+        gradient = np.zeros(shape, images.dtype)
+        step = -1 if flip else 1
+        view, misfits = gradient[:, :, ::step, ::step], np.empty(1, np.int64)
+        filter_grad(
+            any_layout(_as_bytes(winners)), windows, misfits, any_layout(images), any_layout(maps_grad), view,
+            stride, padding, dilation, groups,
+        )  # fmt: skip
+        if misfits[0] == 0:
+            return gradient
+    # Where a winner does not fit, this says which.
     maps = max_pool2d_grad(winners, maps_grad, map_rows, map_columns, window, pool_stride, pool_padding)
     return correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
 
@@ -36,5 +303,23 @@ def correlate2d_max_pool2d_input_grad(
     window, pool_stride, pool_padding,
 ):  # fmt: skip
     """The gradient of `correlate2d_max_pool2d` with respect to images of ``rows`` by ``columns``."""
+    map_shape = (winners.shape[0], winners.shape[1], int(map_rows), int(map_columns))
+    windows = check_pooled(map_shape, winners.shape, window, pool_stride, pool_padding)
+    shape = (winners.shape[0], filters.shape[1] * groups, int(rows), int(columns))
+    _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
+    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
+    if together and _fuses(shape[0], maps_grad.itemsize, windows, winners):
+        images, misfits = new_output(shape, maps_grad.dtype), np.zeros(1, np.int64)
+        if images.size > 0:
+            grouped = split_groups(filters, groups)
+            if flip:
+                grouped = grouped[:, :, :, ::-1, ::-1]
+            input_grad(
+                any_layout(_as_bytes(winners)), windows, misfits, any_layout(maps_grad), grouped, images,
+                stride, padding, dilation,
+            )  # fmt: skip
+        if misfits[0] == 0:
+            return images
+    # Where a winner does not fit, this says which.
     maps = max_pool2d_grad(winners, maps_grad, map_rows, map_columns, window, pool_stride, pool_padding)
     return correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)

@@ -24,6 +24,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
     swap_roles,
 )
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
 from pytensor_convnet.kernels.cpu.memory import new_output
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS, transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
@@ -42,6 +43,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
+from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
 from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpack_rows
@@ -60,7 +62,7 @@ _AHEAD_BYTES = 256 * 1024
 """Packed input rows that are not needed yet."""
 
 
-class Plan(NamedTuple):
+class RowPlan(NamedTuple):
     """How one group's outputs are computed and written."""
 
     filters: int
@@ -74,6 +76,9 @@ class Plan(NamedTuple):
     """Input rows that are kept packed."""
     depth: int
     """Most products that an output sums at a point."""
+
+
+ROW_PLAN = types.NamedUniTuple(types.intp, 7, RowPlan)
 
 
 @leaf_kernel
@@ -153,7 +158,7 @@ def _correlate_point(
 
 
 @leaf_kernel
-def _correlate_band(
+def correlate_band(
     group, first, bases, used, packed, offsets, extents, weights, values, staged, at, steps, rows, columns, reads, plan
 ):  # fmt: skip
     """A band of rows of outputs in every lane, all phases and filters, to the stage."""
@@ -210,13 +215,15 @@ def _turn_row(values, at, outputs, staged, out_at, out_step, reads):
 
 def _rows_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
-    plan = types.NamedUniTuple(types.intp, 7, Plan)
-    return images, number[::1], types.Array(number, 4, "A"), AXIS, AXIS, READS, TILING, plan, STAGE
+    out = types.Array(number, 4, "A")
+    return images, WINNERS, WINDOWS, number[::1], out, types.intp[::1], AXIS, AXIS, READS, TILING, ROW_PLAN, STAGE
 
 
 @chunked(_rows_signature)
 @inner_kernel
-def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, tiling, plan, stage):
+def _correlate_rows(
+    chunk, chunks, source, winners, windows, weights, out, misfits, rows, columns, reads, tiling, plan, stage
+):  # fmt: skip
     """Chunk ``chunk`` of all rows of outputs, a row of every lane in a group of lanes at a time::
 
         for group: for lane group: for rows that wait on the stage together:
@@ -225,7 +232,8 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
                 compute it with _correlate_band
             write the rows
 
-    Row taps that meet only padding are left out. Floor: what `_correlate_point` takes, and for memory, reading the
+    Row taps that meet only padding are left out. With ``windows`` the source is the pooled gradient of the maps to
+    read, which are made from it and its ``winners``; ``misfits[chunk]`` counts winners that do not fit. Floor: what `_correlate_point` takes, and for memory, reading the
     source once and writing the outputs once.
     """
     lanes = VECTOR_BYTES // source.itemsize
@@ -241,6 +249,8 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
     offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
     tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
     collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
+    pooled = new_pooled(plan.slots, windows, source)
+    misfits[chunk] = 0
 
     units = plan.groups * tiling.lane_groups * tiling.rows
     unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
@@ -258,14 +268,21 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
                 bottom = top + (bases - 1) * rows.in_step + rows.span
                 if bottom > done:
                     bottom = min(bottom + plan.ahead, (stop - 1) * rows.in_step + rows.span)
-                pack_rows(
-                    source, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
-                    group * plan.channels, plan.channels,
-                    packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes,
-                    used, raw, collected, runs, 0,
-                )  # fmt: skip
+                if windows.window_rows > 0:
+                    misfits[chunk] += unpool_inputs(
+                        source, winners, windows, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
+                        group * plan.channels, plan.channels,
+                        packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes, used, raw, pooled,
+                    )  # fmt: skip
+                else:
+                    pack_rows(
+                        source, tiles, rows, columns, max(done, top), bottom, plan.slots, reads,
+                        group * plan.channels, plan.channels,
+                        packed, plan.channels * reads.row_vectors * lanes, reads.row_vectors * lanes,
+                        used, raw, collected, runs, 0,
+                    )  # fmt: skip
                 done = max(done, bottom)
-                _correlate_band(
+                correlate_band(
                     group, first + b, bases, used, packed, offsets, extents, weights, values,
                     staged, b * rows.out_step * row_step, (step, row_step), rows, columns, reads, plan,
                 )  # fmt: skip
@@ -278,7 +295,7 @@ def _correlate_rows(chunk, chunks, source, weights, out, rows, columns, reads, t
 
 
 @leaf_kernel
-def _plan(groups, filters, channels, rows, columns, reads, tiling):
+def plan_rows(groups, filters, channels, rows, columns, reads, tiling):
     """The plan for a tiling and reads."""
     band = max(1, min(_BAND_TILES // reads.tiles, tiling.rows))
     most_reads, most_taps = 0, 0
@@ -290,16 +307,18 @@ def _plan(groups, filters, channels, rows, columns, reads, tiling):
     row_bytes = channels * reads.row_vectors * VECTOR_BYTES
     wanted = ceil_div(RUN, columns.inputs) - band * rows.in_step
     ahead = max(0, min(wanted, _AHEAD_BYTES // row_bytes, tiling.rows * rows.in_step))
-    return Plan(filters, channels, groups, band, ahead, slots + ahead, channels * most_taps * most_reads)
+    return RowPlan(filters, channels, groups, band, ahead, slots + ahead, channels * most_taps * most_reads)
 
 
 @inner_kernel
-def _correlate(source, filters, out, rows, columns):
-    """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes."""
+def _correlate(source, winners, windows, filters, out, rows, columns):
+    """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes; counts misfits."""
     groups, count, channels = filters.shape[:3]
-    tiling, reads = plan_pass(source.shape[0], rows, columns, channels, count, source.itemsize)
+    pooled = windows.window_rows > 0
+    tiling, reads = plan_pass(source.shape[0], rows, columns, channels, count, source.itemsize, pooled)
     bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
     threads = useful_threads(source.shape[0] * bases * filters.size)
+    misfits = np.empty(threads, np.int64)
     # Filters are transformed, and meet the images, in as few parts as memory allows.
     size = packed_filters_size(rows, reads, FilterOrder(groups, count, channels))
     parts = ceil_div(size * source.itemsize, _FILTER_BYTES) if groups == 1 else 1
@@ -310,9 +329,12 @@ def _correlate(source, filters, out, rows, columns):
         maps = out if parts == 1 else out[:, first : first + most]
         order = FilterOrder(groups, some.shape[1], channels)
         pack_filters(threads, some, rows, reads, order, weights)
-        plan = _plan(groups, some.shape[1], channels, rows, columns, reads, tiling)
+        plan = plan_rows(groups, some.shape[1], channels, rows, columns, reads, tiling)
         stage = plan_stage(maps, some.shape[1], rows, columns, tiling, plan.band)
-        _correlate_rows(threads, source, weights, maps, rows, columns, reads, tiling, plan, stage)
+        _correlate_rows(
+            threads, source, winners, windows, weights, maps, misfits, rows, columns, reads, tiling, plan, stage
+        )  # fmt: skip
+    return misfits.sum()
 
 
 def _pass_signature(number):
@@ -327,16 +349,25 @@ def _forward(images, filters, maps, stride, padding, dilation):
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
     rows = correlation_axis(maps.shape[2], images.shape[2], taps[0], stride[0], before[0], dilation[0])
     columns = correlation_axis(maps.shape[3], images.shape[3], taps[1], stride[1], before[1], dilation[1])
-    _correlate(images, filters, maps, rows, columns)
+    _correlate(images, any_layout(no_winners()), no_windows(), filters, maps, rows, columns)
 
 
-@detached(_pass_signature)
+def _input_grad_signature(number):
+    return WINNERS, WINDOWS, types.intp[::1], *_pass_signature(number)
+
+
+@detached(_input_grad_signature)
 @inner_kernel
-def _input_grad(maps, filters, images, stride, padding, dilation):
+def input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
+    """The gradient for filters ``(groups, filters, channels, rows, columns)``, into ``images``; `no_windows` for
+    maps that are given themselves."""
+    map_rows, map_columns = maps.shape[2], maps.shape[3]
+    if windows.window_rows > 0:
+        map_rows, map_columns = windows.rows, windows.columns
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
-    rows = gradient_axis(images.shape[2], maps.shape[2], taps[0], stride[0], before[0], dilation[0])
-    columns = gradient_axis(images.shape[3], maps.shape[3], taps[1], stride[1], before[1], dilation[1])
-    _correlate(maps, swap_roles(filters), images, rows, columns)
+    rows = gradient_axis(images.shape[2], map_rows, taps[0], stride[0], before[0], dilation[0])
+    columns = gradient_axis(images.shape[3], map_columns, taps[1], stride[1], before[1], dilation[1])
+    misfits[0] = _correlate(maps, winners, windows, swap_roles(filters), images, rows, columns)
 
 
 @kernel
@@ -382,5 +413,6 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
-        _input_grad(any_layout(maps), grouped, images, stride, padding, dilation)
+        none, misfits = any_layout(no_winners()), np.empty(1, np.int64)
+        input_grad(none, no_windows(), misfits, any_layout(maps), grouped, images, stride, padding, dilation)
     return images

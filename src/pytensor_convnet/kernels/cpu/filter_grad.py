@@ -13,6 +13,7 @@ from pytensor_convnet.kernels.cpu.checks import check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -36,6 +37,7 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
+from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
@@ -219,8 +221,10 @@ def _pack_maps(
 
 
 @inner_kernel(inline="always")
-def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking):
-    """One slice of all bands, for one block of filters and channels; ``partial`` is set to their sum."""
+def _sum_task(
+    task, images, maps, winners, windows, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking
+):  # fmt: skip
+    """One slice of all bands, for one block of filters and channels; ``partial`` is set to their sum. Counts misfits."""
     block, part = divmod(task, blocking.slices)
     block, channel_block = divmod(block, blocking.channel_blocks)
     group, filter_block = divmod(block, blocking.filter_blocks)
@@ -234,6 +238,7 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
     point_step = most_rows * reads.tiles * lanes
     steps = (reads.points * point_step, point_step, reads.places * lanes)
     map_rows, map_columns = plain_axis(maps.shape[2]), plain_axis(maps.shape[3])
+    pooled, misfits = new_pooled(most_rows, windows, images), 0
     tiles, runs, used = new_tiles(lanes), new_runs(most_in_rows, lanes), np.empty(most_in_rows, np.bool_)
     collected = vectors(min(most_in_rows * max(images.shape[3], maps.shape[3]), MOST_COLLECTED), images)
     taps = _list_taps(channels, image_step, lanes, rows, reads)
@@ -252,24 +257,34 @@ def _sum_task(task, images, maps, partial, packed_images, packed_maps, rows, col
             group * blocking.channels + first_channel, channels,
             packed_images, reads.row_vectors * lanes, image_step, used, raw, collected, runs, top,
         )  # fmt: skip
-        _pack_maps(
-            maps, tiles, map_rows, map_columns, first_row, first_row + band_rows, reads, tiling.columns,
-            group * blocking.filters + first_filter, filters, packed_maps, steps, raw, collected, runs,
-        )  # fmt: skip
+        if windows.window_rows > 0:
+            misfits += unpool_maps(
+                maps, winners, windows, tiles, first_row, first_row + band_rows, reads,
+                group * blocking.filters + first_filter, filters, packed_maps, steps, raw, pooled,
+            )  # fmt: skip
+        else:
+            _pack_maps(
+                maps, tiles, map_rows, map_columns, first_row, first_row + band_rows, reads, tiling.columns,
+                group * blocking.filters + first_filter, filters, packed_maps, steps, raw, collected, runs,
+            )  # fmt: skip
         _sum_band(
             packed_images, used, packed_maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
         )
+    return misfits
 
 
 def _tasks_signature(number):
     images = types.Array(number, 4, "A", readonly=True)
     blocking = types.NamedUniTuple(types.intp, 7, Blocking)
-    return images, images, number[:, ::1], AXIS, AXIS, READS, TILING, blocking
+    partials, misfits = number[:, ::1], types.intp[::1]
+    return images, images, WINNERS, WINDOWS, partials, misfits, AXIS, AXIS, READS, TILING, blocking
 
 
 @chunked(_tasks_signature)
 @inner_kernel
-def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tiling, blocking):
+def _sum_tasks(
+    chunk, chunks, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking
+):  # fmt: skip
     """Chunk ``chunk`` of all tasks."""
     most_rows = ceil_div(tiling.rows, blocking.bands)
     most_channels = ceil_div(blocking.channels, blocking.channel_blocks)
@@ -278,9 +293,10 @@ def _sum_tasks(chunk, chunks, images, maps, partials, rows, columns, reads, tili
     packed_maps = vectors(most_filters * most_rows * reads.tiles * reads.points, images)
     tasks = partials.shape[0]
     for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
-        _sum_task(
-            task, images, maps, partials[task], packed_images, packed_maps, rows, columns, reads, tiling, blocking
-        )
+        misfits[chunk] += _sum_task(
+            task, images, maps, winners, windows, partials[task], packed_images, packed_maps,
+            rows, columns, reads, tiling, blocking,
+        )  # fmt: skip
 
 
 def _slices_signature(number):
@@ -323,15 +339,9 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
                     at += filters
 
 
-def _pass_signature(number):
-    source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
-    pair = types.UniTuple(types.intp, 2)
-    return source, source, gradient, pair, types.UniTuple(pair, 2), pair, types.intp
-
-
 @inner_kernel
-def _sum_filters(images, maps, gradient, rows, columns, reads, tiling, groups, threads):
-    """The gradient of some of the filters."""
+def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads, tiling, groups, threads):
+    """The gradient of some of the filters; counts misfits."""
     count, channels, row_taps, _ = gradient.shape
     blocking = _choose_blocking(groups, count // groups, channels, rows, reads, tiling, images.itemsize)
     most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
@@ -340,27 +350,44 @@ def _sum_filters(images, maps, gradient, rows, columns, reads, tiling, groups, t
     sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
     # A vector beyond a block's last filter may be read.
     partials = np.empty((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
-    _sum_tasks(threads, images, maps, partials, rows, columns, reads, tiling, blocking)
+    misfits = np.zeros(threads, np.int64)
+    _sum_tasks(
+        threads, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking
+    )  # fmt: skip
     _add_slices(threads, partials, blocking, reads, gradient)
+    return misfits.sum()
+
+
+def _pass_signature(number):
+    source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
+    pair = types.UniTuple(types.intp, 2)
+    sliding = pair, types.UniTuple(pair, 2), pair, types.intp
+    return WINNERS, WINDOWS, types.intp[::1], source, source, gradient, *sliding
 
 
 @detached(_pass_signature)
 @inner_kernel
-def _filter_grad(images, maps, gradient, stride, padding, dilation, groups):
-    """Plan the pass, sum all tasks, and add up their sums into ``gradient``, which is zero."""
+def filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
+    """Plan the pass, sum all tasks, and add up their sums into ``gradient``; `no_windows` for maps that are given
+    themselves."""
     count, channels, row_taps, column_taps = gradient.shape
-    rows = correlation_axis(maps.shape[2], images.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
-    columns = correlation_axis(maps.shape[3], images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
-    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count // groups, images.itemsize)
-    threads = useful_threads(maps.size * channels * row_taps * column_taps)
+    pooled = windows.window_rows > 0
+    map_rows, map_columns = maps.shape[2], maps.shape[3]
+    if pooled:
+        map_rows, map_columns = windows.rows, windows.columns
+    rows = correlation_axis(map_rows, images.shape[2], row_taps, stride[0], padding[0][0], dilation[0])
+    columns = correlation_axis(map_columns, images.shape[3], column_taps, stride[1], padding[1][0], dilation[1])
+    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count // groups, images.itemsize, pooled)
+    threads = useful_threads(images.shape[0] * map_rows * map_columns * gradient.size)
     # As many filters at a time as memory for their sums allows.
     sums = count * channels * row_taps * reads.offsets.size * reads.points
-    parts = ceil_div(sums * images.itemsize, _PARTIAL_BYTES) if groups == 1 else 1
+    parts = ceil_div(sums * images.itemsize, _PARTIAL_BYTES) if groups == 1 and not pooled else 1
     most = ceil_div(ceil_div(count, parts), MOST_FILTERS) * MOST_FILTERS if parts > 1 else count
+    misfits[0] = 0
     for first in range(0, count, most):
-        _sum_filters(
-            images, maps[:, first : first + most], gradient[first : first + most], rows, columns, reads, tiling,
-            groups, threads,
+        misfits[0] += _sum_filters(
+            images, maps if parts == 1 else maps[:, first : first + most], winners, windows,
+            gradient[first : first + most], rows, columns, reads, tiling, groups, threads,
         )  # fmt: skip
 
 
@@ -376,5 +403,8 @@ def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilati
     if images.size > 0 and maps.size > 0:
         step = -1 if flip else 1
         view = gradient[:, :, ::step, ::step]
-        _filter_grad(any_layout(images), any_layout(maps), view, stride, padding, dilation, groups)
+        none, misfits = any_layout(no_winners()), np.empty(1, np.int64)
+        filter_grad(
+            none, no_windows(), misfits, any_layout(images), any_layout(maps), view, stride, padding, dilation, groups
+        )  # fmt: skip
     return gradient

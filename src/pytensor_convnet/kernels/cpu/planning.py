@@ -89,11 +89,11 @@ def _fits(columns, form):
 
 
 @inner_kernel
-def plan_pass(batch, rows, columns, channels, filters, item_bytes):
+def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
 
     A batch that fills the lanes takes an image a lane. A smaller one is cut into tiles, so that no lane is idle, and
-    wide images into columns, so that what a row needs stays small.
+    wide images into columns, so that what a row needs stays small; but not where images must stay ``whole``.
     """
     lanes = VECTOR_BYTES // item_bytes
     all_rows, all_columns = ceil_div(rows.outputs, rows.out_step), ceil_div(columns.outputs, columns.out_step)
@@ -104,14 +104,14 @@ def plan_pass(batch, rows, columns, channels, filters, item_bytes):
         if not _fits(columns, form):
             continue
         number_of_reads = plan_reads(columns, 1, form).offsets.size
-        for column_tiles in range(1, min(all_columns, max(8, most_tiles)) + 1):
+        for column_tiles in range(1, 2 if whole else min(all_columns, max(8, most_tiles)) + 1):
             tile_columns = ceil_div(all_columns, column_tiles)
             cycles, nbytes = _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_reads)
             if nbytes > _WORKING_BYTES:
                 cycles *= 1.5
             if form > 0:
                 cycles /= _LEAST_SAVING
-            for row_tiles in range(1, min(all_rows, most_tiles) + 1):
+            for row_tiles in range(1, 2 if whole else min(all_rows, most_tiles) + 1):
                 tile_rows = ceil_div(all_rows, row_tiles)
                 groups = ceil_div(batch * row_tiles * column_tiles, lanes)
                 halo = (rows.span - rows.in_step) * channels * inputs_read(columns, tile_columns) * _PACKING_CYCLES
