@@ -51,16 +51,16 @@ from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
 
-_STAGE_BYTES = 384 * 1024
+_STAGE_BYTES = 768 * 1024
 """Rows of maps that are computed before they are pooled."""
 
 
 @leaf_kernel
 def _keep_overlap(staged, step, filters, shift, count):
     """Move ``count`` numbers of each filter's maps on the stage to its begin, from ``shift`` numbers on."""
+    item = staged.itemsize
     for f in range(filters):
-        for i in range(count):
-            staged[f * step + i] = staged[f * step + shift + i]
+        copy_run(staged, (f * step + shift) * item, staged, f * step * item, count, False)
 
 
 @leaf_kernel
