@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import inner_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
-from pytensor_convnet.kernels.cpu.packing import Axis, ceil_div, inputs_read
+from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read
 
 
 class Reads(NamedTuple):

@@ -191,7 +191,8 @@ def _forward(images, filters, maxima, winners, windows, stride, padding, dilatio
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
     rows = correlation_axis(windows.rows, images.shape[2], taps[0], stride[0], before[0], dilation[0])
     columns = correlation_axis(windows.columns, images.shape[3], taps[1], stride[1], before[1], dilation[1])
-    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count, images.itemsize, True)
+    pooled = windows.window_rows > 0
+    tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count, images.itemsize, pooled)
     threads = useful_threads(images.shape[0] * windows.rows * windows.columns * filters.size)
     order = FilterOrder(groups, count, channels)
     weights = np.empty(packed_filters_size(rows, reads, order), images.dtype)

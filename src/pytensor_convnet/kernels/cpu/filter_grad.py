@@ -330,7 +330,9 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
                     if reads.points == 1:
                         sums[:filters] = total[at : at + filters]
                     else:
-                        transform_sums(reads.form, total, at, point_step, lanes, sums, 0, padded, lanes, padded // lanes)
+                        transform_sums(
+                            reads.form, total, at, point_step, lanes, sums, 0, padded, lanes, padded // lanes
+                        )
                     for tap in range(reads.taps.shape[1]):
                         column = reads.taps[read, tap]
                         if column >= 0:
