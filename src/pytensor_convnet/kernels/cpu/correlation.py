@@ -184,8 +184,8 @@ def correlate_band(
                 else:
                     _correlate_point(
                         point, bases, tiles, depth, packed, offsets, extents, weights, weights_at,
-                        values, point * plane, (plan.filters * reads.points * plane, reads.points * plane, lanes, lanes),
-                        reads, plan,
+                        values, point * plane,
+                        (plan.filters * reads.points * plane, reads.points * plane, lanes, lanes), reads, plan,
                     )  # fmt: skip
             if reads.points > 1:
                 for b in range(bases):
@@ -233,8 +233,9 @@ def _correlate_rows(
             write the rows
 
     Row taps that meet only padding are left out. With ``windows`` the source is the pooled gradient of the maps to
-    read, which are made from it and its ``winners``; ``misfits[chunk]`` counts winners that do not fit. Floor: what `_correlate_point` takes, and for memory, reading the
-    source once and writing the outputs once.
+    read, which are made from it and its ``winners``; ``misfits[chunk]`` counts winners that do not fit.
+
+    Floor: what `_correlate_point` takes, and for memory, reading the source once and writing the outputs once.
     """
     lanes = VECTOR_BYTES // source.itemsize
     packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)

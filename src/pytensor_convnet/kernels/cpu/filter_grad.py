@@ -162,7 +162,8 @@ def _sum_band(
                             positions, start * reads.tiles, stop * reads.tiles,
                             maps, first * map_step + point * point_step, map_step,
                             partial,
-                            (point * rows.taps.size * channels * number_of_reads + row + tap) * filters + first, filters,
+                            (point * rows.taps.size * channels * number_of_reads + row + tap) * filters + first,
+                            filters,
                         )  # fmt: skip
                 first += count
 
@@ -224,7 +225,10 @@ def _pack_maps(
 def _sum_task(
     task, images, maps, winners, windows, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking
 ):  # fmt: skip
-    """One slice of all bands, for one block of filters and channels; ``partial`` is set to their sum. Counts misfits."""
+    """One slice of all bands, for one block of filters and channels: ``partial`` is set to their sum.
+
+    Returns the number of winners that do not fit.
+    """
     block, part = divmod(task, blocking.slices)
     block, channel_block = divmod(block, blocking.channel_blocks)
     group, filter_block = divmod(block, blocking.filter_blocks)
