@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from pytensor_convnet import reference
 from pytensor_convnet.geometry import ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.correlation import (
-    correlate2d,
-    correlate2d_filter_grad,
-    correlate2d_input_grad,
-)
+from pytensor_convnet.kernels.cpu import correlate2d, correlate2d_filter_grad, correlate2d_input_grad
 
 NO_PADDING = ((0, 0), (0, 0))
 
