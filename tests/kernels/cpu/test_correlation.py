@@ -1,6 +1,8 @@
 """The three passes of a correlation: against the NumPy definitions, and under threads and forks."""
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 
 import numba
@@ -9,11 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytensor_convnet import reference
-from pytensor_convnet.geometry import ShapeError, correlation_length, dilated_length
+from pytensor_convnet.geometry import ShapeError, dilated_length
 from pytensor_convnet.kernels.cpu import correlate2d, correlate2d_filter_grad, correlate2d_input_grad
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
+from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+from tests.kernels.cpu.passes import FORM_IDS, PASSES, Geometry, geometry_with_form, most_error
 
 NO_PADDING = ((0, 0), (0, 0))
+EVERY_FLOAT = pytest.mark.parametrize("dtype", ["float32", "float64"])
+EVERY_PASS = pytest.mark.parametrize("name", PASSES)
+EVERY_FORM = pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
 
 
 def random_arrays(*shapes, dtype="float64", seed=0):
@@ -21,62 +28,122 @@ def random_arrays(*shapes, dtype="float64", seed=0):
     return tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
 
 
-def map_shape(images, filters, stride, padding, dilation):
-    lengths = (correlation_length(images[2 + i], filters[2 + i], stride[i], *padding[i], dilation[i]) for i in range(2))
-    return (images[0], filters[0], *lengths)
+def assert_passes_agree(geometry, images, filters, maps):
+    """All three passes equal their definitions, up to rounding.
+
+    A result of few numbers may happen to be small, and its relative error large. So an error may also be compared with
+    what sums of so many products come to on average, whatever their signs.
+    """
+    arrays = images, filters, maps
+    for name in PASSES:
+        error = geometry.error(name, *arrays)
+        most = most_error(max(1, geometry.summed_terms(name)), images.dtype.name)
+        if error > most:
+            squares = geometry.define(name, *(array.astype("float64") ** 2 for array in arrays))
+            error *= np.linalg.norm(geometry.define(name, *arrays)) / np.sqrt(squares.sum())
+        assert error <= most, name
 
 
-def assert_passes_agree(images, filters, maps, stride, padding, dilation, groups, flip):
-    """All three passes equal the definition, up to rounding."""
-    settings = (stride, padding, dilation, groups, flip)
-    tolerance = 1e-10 if images.dtype == np.float64 else 1e-5
-    exact_images, exact_filters, exact_maps = (a.astype("float64") for a in (images, filters, maps))
-    for result, expected in (
-        (correlate2d(images, filters, *settings), reference.correlate2d(exact_images, exact_filters, *settings)),
-        (
-            correlate2d_input_grad(filters, maps, *images.shape[2:], *settings),
-            reference.correlate2d_input_grad(exact_filters, exact_maps, *images.shape[2:], *settings),
-        ),
-        (
-            correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings),
-            reference.correlate2d_filter_grad(exact_images, exact_maps, *filters.shape[2:], *settings),
-        ),
-    ):
-        assert result.dtype == images.dtype
-        assert result.shape == expected.shape
-        assert result.flags.c_contiguous
-        error = np.linalg.norm(result - expected)
-        assert error <= tolerance * max(1, np.linalg.norm(expected))
+# ---------------------------------------------------------------------------- every form, every geometry
+
+
+@EVERY_FLOAT
+@EVERY_FORM
+@EVERY_PASS
+def test_error_of_every_form(name, form, dtype):
+    geometry = geometry_with_form(name, form)
+    assert geometry.plan(name)[1].form == form
+    assert geometry.error(name, *geometry.arrays(dtype)) <= most_error(geometry.summed_terms(name), dtype)
+
+
+def in_order(*axes):
+    """A view whose memory has its axes in this order."""
+    return lambda a: np.ascontiguousarray(a.transpose(axes)).transpose(np.argsort(axes))
+
+
+def surrounded(*axes):
+    """A part of a larger array, in this order of axes, that is NaN all around."""
+
+    def place(array):
+        holder = np.full([array.shape[axis] + 2 for axis in axes], np.nan, array.dtype)
+        inside = holder[(slice(1, -1),) * 4].transpose(np.argsort(axes))
+        inside[:] = array
+        return inside
+
+    return place
+
+
+def between(array):
+    """A contiguous part of memory that is NaN before and after."""
+    holder = np.full(array.size + 200, np.nan, array.dtype)
+    inside = holder[100 : 100 + array.size].reshape(array.shape)
+    inside[:] = array
+    return inside
+
+
+def every_other(array):
+    """Every other channel and column of an array; the others are NaN."""
+    batch, channels, rows, columns = array.shape
+    holder = np.full((batch, 2 * channels, rows, 2 * columns), np.nan, array.dtype)
+    holder[:, ::2, :, ::2] = array
+    return holder[:, ::2, :, ::2]
+
+
+VIEWS = {
+    "between_nans": between,
+    "within_nans": surrounded(0, 1, 2, 3),
+    "reversed": lambda a: between(a[::-1, ::-1, ::-1, ::-1])[::-1, ::-1, ::-1, ::-1],
+    "transposed": in_order(3, 2, 1, 0),
+    "c01b": in_order(1, 2, 3, 0),
+    "c01b_within_nans": surrounded(1, 2, 3, 0),
+    "channels_last": in_order(0, 2, 3, 1),
+    "channels_last_within_nans": surrounded(0, 2, 3, 1),
+    "every_other": every_other,
+    "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
+}
 
 
 @st.composite
-def correlations(draw):
-    """Shapes of images and filters, and how the filters move."""
-    small = st.integers(1, 3)
-    stride, dilation = draw(st.tuples(small, small)), draw(st.tuples(small, small))
-    groups = draw(small)
-    taps = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    padding, lengths = [], []
-    for axis in range(2):
-        span = dilated_length(taps[axis], dilation[axis])
+def geometries(draw):
+    """Geometries that fit, with enough channels and filters to make other forms than the direct one worth while."""
+    axes = []
+    most_taps = draw(st.sampled_from([(1, 13), (4, 6), (3, 13), (13, 1)]))
+    for most in most_taps:
+        taps, stride = draw(st.integers(1, most)), draw(st.integers(1, 4))
+        dilation = draw(st.sampled_from((1, 1, 1, 2, 3)))
         sides = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
-        lengths.append(draw(st.integers(max(1, span - sum(sides)), 20)) if span < 20 else span)
-        padding.append(sides)
-    channels = draw(st.integers(1, max(1, 7 // groups)))
-    filters = draw(st.integers(1, max(1, 20 // groups)))
-    batch = draw(st.integers(0, 40))
-    images = (batch, channels * groups, *lengths)
-    return images, (filters * groups, channels, *taps), stride, tuple(padding), dilation, groups
+        least = max(1, dilated_length(taps, dilation) - sum(sides))
+        axes.append((taps, stride, dilation, sides, least))
+    taps, stride, dilation, padding, least = zip(*axes)
+    rows = draw(st.integers(least[0], least[0] + 8))
+    about = st.builds(lambda n, more: 8 * n + more, st.integers(1, 5), st.sampled_from((-1, 0, 1)))
+    columns = max(least[1], draw(st.integers(least[1], least[1] + 12) | about))
+    kind = draw(st.sampled_from(("whole", "whole", "grouped", "depthwise")))
+    channels, filters = draw(st.sampled_from((1, 2, 3, 4, 17, 32))), draw(st.sampled_from((1, 2, 3, 7, 8, 9, 24, 40)))
+    groups = {"whole": 1, "grouped": draw(st.integers(2, 3)), "depthwise": channels}[kind]
+    if kind == "depthwise":
+        channels, filters = 1, draw(st.integers(1, 2))
+    batch = draw(st.integers(1, 40))
+    geometry = Geometry(
+        (batch, channels * groups, rows, columns),
+        (filters * groups, channels, *taps),
+        stride,
+        padding,
+        dilation,
+        groups,
+        draw(st.booleans()),
+    )
+    # The definitions are slow.
+    fewer = max(1, min(batch, 20_000_000 * batch // max(1, geometry.multiply_adds)))
+    return Geometry((fewer, *geometry.images[1:]), geometry.filters, *geometry.moves)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@settings(deadline=None, max_examples=150, derandomize=True)
-@given(correlations(), st.booleans())
-def test_passes_agree_with_the_definition_for_any_geometry(dtype, drawn, flip):
-    images, filters, stride, padding, dilation, groups = drawn
-    maps = map_shape(images, filters, stride, padding, dilation)
-    arrays = random_arrays(images, filters, maps, dtype=dtype)
-    assert_passes_agree(*arrays, stride, padding, dilation, groups, flip)
+@EVERY_FLOAT
+@settings(max_examples=150, derandomize=True)
+@given(geometry=geometries(), views=st.tuples(*[st.sampled_from(list(VIEWS))] * 3))
+def test_passes_agree_with_the_definition_for_any_geometry_and_memory(dtype, geometry, views):
+    arrays = (VIEWS[view](array) for view, array in zip(views, geometry.arrays(dtype)))
+    assert_passes_agree(geometry, *arrays)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -95,32 +162,24 @@ def test_passes_agree_with_the_definition_for_any_geometry(dtype, drawn, flip):
     ids=["batch", "odd", "single", "deep", "channels", "wide", "large_filters", "stride_beyond_filter"],
 )
 def test_passes_agree_with_the_definition(images, filters, stride, padding, dtype):
-    arrays = random_arrays(images, filters, map_shape(images, filters, stride, padding, (1, 1)), dtype=dtype)
-    assert_passes_agree(*arrays, stride, padding, (1, 1), 1, True)
-
-
-VIEWS = {
-    "reversed": lambda a: a[::-1, ::-1, ::-1, ::-1],
-    "transposed": lambda a: np.ascontiguousarray(a.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0),
-    "c01b": lambda a: np.ascontiguousarray(a.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2),
-    "channels_last": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "every_other": lambda a: np.repeat(np.repeat(a, 2, axis=3), 2, axis=1)[:, ::2, :, ::2],
-    "broadcast": lambda a: np.broadcast_to(a[:, :, :1, :1], a.shape),
-}
+    geometry = Geometry(images, filters, stride, padding, flip=True)
+    assert_passes_agree(geometry, *geometry.arrays(dtype))
 
 
 @pytest.mark.parametrize("batch", [3, 32], ids=["few_images", "full_lanes"])
+@pytest.mark.parametrize("channels", [3, 40])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_any_strides_are_accepted(view, batch):
-    arrays = random_arrays((batch, 3, 9, 21), (5, 3, 3, 2), (batch, 5, 9, 22), dtype="float32")
-    assert_passes_agree(*map(view, arrays), (1, 1), ((1, 1), (2, 0)), (1, 1), 1, False)
+def test_any_strides_are_accepted(view, channels, batch):
+    geometry = Geometry((batch, channels, 9, 21), (5, channels, 3, 3), padding=((1, 1), (2, 1)))
+    assert_passes_agree(geometry, *map(view, geometry.arrays("float32")))
 
 
 def test_read_only_arrays_are_accepted():
-    arrays = random_arrays((3, 2, 6, 6), (4, 2, 3, 3), (3, 4, 4, 4), dtype="float32")
+    geometry = Geometry((3, 2, 6, 6), (4, 2, 3, 3))
+    arrays = geometry.arrays("float32")
     for array in arrays:
         array.flags.writeable = False
-    assert_passes_agree(*arrays, (1, 1), NO_PADDING, (1, 1), 1, False)
+    assert_passes_agree(geometry, *arrays)
 
 
 def test_callable_from_compiled_code():
@@ -140,8 +199,8 @@ def test_callable_from_compiled_code():
     ids=["batch", "channels", "filters"],
 )
 def test_nothing_to_sum_gives_zeros_or_nothing(images, filters):
-    arrays = random_arrays(images, filters, (images[0], filters[0], 6, 6), dtype="float32")
-    assert_passes_agree(*arrays, (1, 1), NO_PADDING, (1, 1), 1, False)
+    geometry = Geometry(images, filters)
+    assert_passes_agree(geometry, *geometry.arrays("float32"))
 
 
 @pytest.mark.parametrize(
