@@ -151,9 +151,13 @@ def _geometries_by_form(planner):
     return found
 
 
-def geometry_with_form(name, form, least_multiply_adds=0):
-    """The smallest of many geometries, but not smaller than asked, for whose pass the plan chooses a form."""
+def geometry_with_form(name, form, *, least_multiply_adds=0, least_columns=0):
+    """The smallest of many geometries for whose pass the plan chooses a form; one as large as asked, if there is."""
     geometries = _geometries_by_form(_planner(name))[form]
     assert geometries, f"no geometry makes the plan of {name} choose {FORM_IDS[form]}"
-    enough = (geometry for geometry in geometries if geometry.multiply_adds >= least_multiply_adds)
+    enough = (
+        geometry
+        for geometry in geometries
+        if geometry.multiply_adds >= least_multiply_adds and geometry.maps[3] >= least_columns
+    )
     return next(enough, geometries[-1])

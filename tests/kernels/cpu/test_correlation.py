@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from pytensor_convnet.geometry import ShapeError, dilated_length
 from pytensor_convnet.kernels.cpu import correlate2d, correlate2d_filter_grad, correlate2d_input_grad
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 from tests.kernels.cpu.passes import FORM_IDS, PASSES, Geometry, geometry_with_form, most_error
 
+ROOT = Path(__file__).parents[3]
 NO_PADDING = ((0, 0), (0, 0))
 EVERY_FLOAT = pytest.mark.parametrize("dtype", ["float32", "float64"])
 EVERY_PASS = pytest.mark.parametrize("name", PASSES)
@@ -103,46 +104,70 @@ VIEWS = {
 }
 
 
+ABOUT_VECTORS = st.builds(lambda n, more: 8 * n + more, st.integers(1, 5), st.sampled_from((-1, 0, 1)))
+
+
+@st.composite
+def axes(draw, most_taps, most_stride, most_dilation, most_more):
+    """Taps, stride, dilation, padding and a length that fit."""
+    taps, stride = draw(st.integers(1, most_taps)), draw(st.integers(1, most_stride))
+    dilation = draw(st.integers(1, most_dilation))
+    sides = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    least = max(1, dilated_length(taps, dilation) - sum(sides))
+    length = draw(st.integers(least, least + most_more) | ABOUT_VECTORS.filter(lambda length: length >= least))
+    return taps, stride, dilation, sides, length
+
+
+def geometry_of(batch, channels, filters, axes, groups, flip):
+    """A geometry, with a batch that the definitions can do in reasonable time."""
+    taps, stride, dilation, padding, lengths = zip(*axes)
+    moves = stride, padding, dilation, groups, flip
+    filters = (filters * groups, channels, *taps)
+    image = Geometry((1, channels * groups, *lengths), filters, *moves)
+    batch = max(1, min(batch, 20_000_000 // max(1, image.multiply_adds)))
+    return Geometry((batch, *image.images[1:]), filters, *moves)
+
+
 @st.composite
 def geometries(draw):
-    """Geometries that fit, with enough channels and filters to make other forms than the direct one worth while."""
-    axes = []
+    """Geometries of any kind."""
     most_taps = draw(st.sampled_from([(1, 13), (4, 6), (3, 13), (13, 1)]))
-    for most in most_taps:
-        taps, stride = draw(st.integers(1, most)), draw(st.integers(1, 4))
-        dilation = draw(st.sampled_from((1, 1, 1, 2, 3)))
-        sides = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
-        least = max(1, dilated_length(taps, dilation) - sum(sides))
-        axes.append((taps, stride, dilation, sides, least))
-    taps, stride, dilation, padding, least = zip(*axes)
-    rows = draw(st.integers(least[0], least[0] + 8))
-    about = st.builds(lambda n, more: 8 * n + more, st.integers(1, 5), st.sampled_from((-1, 0, 1)))
-    columns = max(least[1], draw(st.integers(least[1], least[1] + 12) | about))
     kind = draw(st.sampled_from(("whole", "whole", "grouped", "depthwise")))
     channels, filters = draw(st.sampled_from((1, 2, 3, 4, 17, 32))), draw(st.sampled_from((1, 2, 3, 7, 8, 9, 24, 40)))
     groups = {"whole": 1, "grouped": draw(st.integers(2, 3)), "depthwise": channels}[kind]
     if kind == "depthwise":
         channels, filters = 1, draw(st.integers(1, 2))
-    batch = draw(st.integers(1, 40))
-    geometry = Geometry(
-        (batch, channels * groups, rows, columns),
-        (filters * groups, channels, *taps),
-        stride,
-        padding,
-        dilation,
-        groups,
-        draw(st.booleans()),
-    )
-    # The definitions are slow.
-    fewer = max(1, min(batch, 20_000_000 * batch // max(1, geometry.multiply_adds)))
-    return Geometry((fewer, *geometry.images[1:]), geometry.filters, *geometry.moves)
+    moving = draw(axes(most_taps[0], 4, 3, 8)), draw(axes(most_taps[1], 4, 3, 12))
+    return geometry_of(draw(st.integers(1, 40)), channels, filters, moving, groups, draw(st.booleans()))
+
+
+@st.composite
+def deep_geometries(draw):
+    """Geometries for which other forms than the direct one are worth while."""
+    channels, filters = draw(st.sampled_from((8, 16, 21))), draw(st.sampled_from((16, 24, 33)))
+    taps, stride, _, sides, _ = draw(axes(13, 3, 1, 0))
+    taps = taps + stride
+    columns = max(1, taps - sum(sides)) + draw(st.integers(3, 30))
+    moving = draw(axes(3, 3, 2, 3)), (taps, stride, 1, sides, columns)
+    batch, groups = draw(st.sampled_from((1, 3, 13, 16, 17, 32))), draw(st.sampled_from((1, 1, 2)))
+    return geometry_of(batch, channels, filters, moving, groups, draw(st.booleans()))
+
+
+MEMORY = st.tuples(*[st.sampled_from(list(VIEWS))] * 3)
 
 
 @EVERY_FLOAT
 @settings(max_examples=150, derandomize=True)
-@given(geometry=geometries(), views=st.tuples(*[st.sampled_from(list(VIEWS))] * 3))
+@given(geometry=geometries(), views=MEMORY)
 def test_passes_agree_with_the_definition_for_any_geometry_and_memory(dtype, geometry, views):
     arrays = (VIEWS[view](array) for view, array in zip(views, geometry.arrays(dtype)))
+    assert_passes_agree(geometry, *arrays)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(geometry=deep_geometries(), views=MEMORY)
+def test_minimal_filtering_agrees_with_the_definition_for_any_geometry_and_memory(geometry, views):
+    arrays = (VIEWS[view](array) for view, array in zip(views, geometry.arrays("float32")))
     assert_passes_agree(geometry, *arrays)
 
 
@@ -158,8 +183,23 @@ def test_passes_agree_with_the_definition_for_any_geometry_and_memory(dtype, geo
         ((3, 2, 4, 1500), (5, 2, 3, 3), (1, 1), ((1, 1), (1, 1))),
         ((2, 3, 39, 39), (9, 3, 11, 11), (4, 4), NO_PADDING),
         ((5, 2, 9, 9), (4, 2, 1, 1), (3, 3), NO_PADDING),
+        ((16, 200, 4, 7), (500, 200, 3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((16, 4, 100, 131), (12, 4, 3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((16, 12, 101, 131), (4, 12, 3, 3), (2, 2), ((1, 1), (1, 1))),
     ],
-    ids=["batch", "odd", "single", "deep", "channels", "wide", "large_filters", "stride_beyond_filter"],
+    ids=[
+        "batch",
+        "odd",
+        "single",
+        "deep",
+        "channels",
+        "wide",
+        "large_filters",
+        "stride_beyond_filter",
+        "many_filters",
+        "large_maps",
+        "large_images",
+    ],
 )
 def test_passes_agree_with_the_definition(images, filters, stride, padding, dtype):
     geometry = Geometry(images, filters, stride, padding, flip=True)
@@ -172,6 +212,89 @@ def test_passes_agree_with_the_definition(images, filters, stride, padding, dtyp
 def test_any_strides_are_accepted(view, channels, batch):
     geometry = Geometry((batch, channels, 9, 21), (5, channels, 3, 3), padding=((1, 1), (2, 1)))
     assert_passes_agree(geometry, *map(view, geometry.arrays("float32")))
+
+
+# ------------------------------------------------------------------------------------ pixels that are not finite
+
+
+def touched_columns(geometry, name, column):
+    """The outputs of a pass that share a tile, and with it a transform, with a column of its input."""
+    tiling, reads = geometry.plan(name)
+    outputs, taps = FORMS[reads.form]
+    side, dilation, stride = geometry.padding[1][0], geometry.dilation[1], geometry.stride[1]
+    last_tap = (geometry.filters[3] - 1) * dilation
+    if name == "correlate2d":
+        count, step, first, last, phases = geometry.maps[3], stride, -side, last_tap - side, 1
+    else:
+        first, last = -((last_tap - side) // stride), (stride - 1 + side) // stride
+        count, step, phases = geometry.images[3], 1, stride
+    parts = -(-(last - first + 1) // (step * taps))
+    touched = np.zeros(count, bool)
+    for output in range(count):
+        base = output // phases
+        in_tile = base % tiling.columns
+        begin = (base - in_tile % outputs) * step + first
+        touched[output] = begin <= column < begin + (parts * taps + outputs - 1) * step
+    return touched
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@EVERY_FORM
+@pytest.mark.parametrize("name", PASSES[:2])
+def test_a_pixel_that_is_not_finite_reaches_as_far_as_its_tile(name, form, value):
+    geometry = geometry_with_form(name, form, least_columns=20)
+    arrays = geometry.arrays()
+    clean = geometry.run(name, *arrays)
+    source, column = arrays[2], geometry.maps[3] // 2
+    if name == "correlate2d":
+        source, column = arrays[0], max(0, column * geometry.stride[1] - geometry.padding[1][0])
+    source[2, 1, 2, column] = value
+    reached = ~np.isfinite(geometry.run(name, *arrays))
+    meant = ~np.isfinite(geometry.define(name, *arrays))
+    assert meant.any()
+    assert reached[meant].all(), "an output that meets the pixel is finite"
+    allowed = meant.any(axis=3, keepdims=True) & touched_columns(geometry, name, column)
+    assert not reached[~allowed].any(), "an output whose tile does not touch the pixel is not finite"
+    np.testing.assert_array_equal(geometry.run(name, *arrays)[~allowed], clean[~allowed])
+
+
+@EVERY_FORM
+def test_a_pixel_that_is_not_finite_reaches_the_gradients_of_its_channel_only(form):
+    name = "correlate2d_filter_grad"
+    geometry = geometry_with_form(name, form)
+    images, filters, maps = geometry.arrays()
+    clean = geometry.run(name, images, filters, maps)
+    images[2, 1, 2, images.shape[3] // 2] = np.nan
+    gradient = geometry.run(name, images, filters, maps)
+    meant = np.isnan(geometry.define(name, images, filters, maps))
+    assert np.isnan(gradient[meant]).all()
+    others = np.arange(gradient.shape[1]) != 1
+    np.testing.assert_array_equal(gradient[:, others], clean[:, others])
+
+
+@EVERY_FORM
+@EVERY_PASS
+def test_in_double_precision_a_pixel_that_is_not_finite_reaches_what_it_meets(name, form):
+    geometry = geometry_with_form(name, form)
+    images, filters, maps = geometry.arrays("float64")
+    for source in (images, maps) if name == "correlate2d_filter_grad" else (images,) if name == PASSES[0] else (maps,):
+        source[2, 1, 2, source.shape[3] // 2] = np.nan
+    result = geometry.run(name, images, filters, maps)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(geometry.define(name, images, filters, maps)))
+
+
+@EVERY_FORM
+def test_filters_that_are_not_finite_reach_their_own_maps_only(form):
+    geometry = geometry_with_form("correlate2d", form)
+    images, filters, maps = geometry.arrays()
+    clean = geometry.run("correlate2d", images, filters, maps)
+    filters[1] = np.nan
+    result = geometry.run("correlate2d", images, filters, maps)
+    assert np.isnan(result[:, 1]).all()
+    np.testing.assert_array_equal(np.delete(result, 1, axis=1), np.delete(clean, 1, axis=1))
+
+
+# --------------------------------------------------------------------------------------------- what is taken
 
 
 def test_read_only_arrays_are_accepted():
@@ -247,6 +370,32 @@ def test_impossible_moves_raise(stride, padding, dilation, groups):
         correlate2d(images, filters, stride, padding, dilation, groups, False)
 
 
+GUARDED = """
+import numpy as np
+from tests.kernels.cpu.guards import guarded
+from tests.kernels.cpu.passes import PASSES, Geometry
+
+for dtype in ("float32", "float64"):
+    for columns in (1, 15, 16, 17, 33):
+        for channels, taps, stride in [(1, 3, 1), (3, 5, 2), (20, 3, 1), (20, 5, 1)]:
+            sides = (taps // 2, taps // 2)
+            geometry = Geometry((17, channels, 4, columns), (24, channels, 3, taps), (1, stride), ((1, 1), sides))
+            arrays = geometry.arrays(dtype)
+            for name in PASSES:
+                expected = geometry.run(name, *arrays)
+                for axes in ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0)):
+                    for at_end in (False, True):
+                        placed = (guarded(array, at_end, axes) for array in arrays)
+                        np.testing.assert_array_equal(geometry.run(name, *placed), expected)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages of memory as Linux does")
+def test_nothing_beyond_memory_is_read():
+    run = subprocess.run([sys.executable, "-c", GUARDED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr or "it read beyond its arrays"
+
+
 # ---------------------------------------------------------------------------------- threads and processes
 
 
@@ -267,12 +416,16 @@ def assert_same(results, expected):
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-def test_results_do_not_depend_on_the_number_of_threads():
-    allowed = numba.get_num_threads()
-    expected = large_passes()
+@EVERY_FLOAT
+@EVERY_FORM
+@EVERY_PASS
+def test_results_do_not_depend_on_the_number_of_threads(name, form, dtype):
+    geometry = geometry_with_form(name, form, least_multiply_adds=2_000_000)
+    arrays, allowed = geometry.arrays(dtype), numba.get_num_threads()
+    threaded = geometry.run(name, *arrays)
     try:
         numba.set_num_threads(1)
-        assert_same(large_passes(), expected)
+        assert geometry.run(name, *arrays).tobytes() == threaded.tobytes()
     finally:
         numba.set_num_threads(allowed)
 
