@@ -87,13 +87,12 @@ class Geometry:
         assert result.flags.c_contiguous
         return relative_error(result, expected)
 
-    @property
-    def plan_arguments(self):
-        return self.images, self.filters, self.maps, self.stride, self.padding, self.dilation, self.groups, 4
-
-    def plan(self, name):
-        """The tiling and the reads of a pass in float32."""
-        return _planner(name)(*self.plan_arguments)
+    def plan(self, name, whole=False):
+        """The tiling and the reads of a pass in float32; ``whole`` where images must not be cut into tiles."""
+        # The filter gradient's plan is that of the forward pass.
+        planner = _plan_input_grad if name == "correlate2d_input_grad" else _plan_forward
+        shapes = self.images, self.filters, self.maps
+        return planner(*shapes, self.stride, self.padding, self.dilation, self.groups, whole)
 
 
 def relative_error(result, expected):
@@ -108,22 +107,17 @@ def most_error(terms, dtype):
 
 
 @numba.njit
-def plan_forward(images, filters, maps, stride, padding, dilation, groups, itemsize):
+def _plan_forward(images, filters, maps, stride, padding, dilation, groups, whole):
     rows = correlation_axis(maps[2], images[2], filters[2], stride[0], padding[0][0], dilation[0])
     columns = correlation_axis(maps[3], images[3], filters[3], stride[1], padding[1][0], dilation[1])
-    return plan_pass(images[0], rows, columns, filters[1], filters[0] // groups, itemsize)
+    return plan_pass(images[0], rows, columns, filters[1], filters[0] // groups, 4, whole)
 
 
 @numba.njit
-def plan_input_grad(images, filters, maps, stride, padding, dilation, groups, itemsize):
+def _plan_input_grad(images, filters, maps, stride, padding, dilation, groups, whole):
     rows = gradient_axis(images[2], maps[2], filters[2], stride[0], padding[0][0], dilation[0])
     columns = gradient_axis(images[3], maps[3], filters[3], stride[1], padding[1][0], dilation[1])
-    return plan_pass(images[0], rows, columns, filters[0] // groups, filters[1], itemsize)
-
-
-def _planner(name):
-    # The filter gradient's plan is that of the forward pass.
-    return plan_input_grad if name == "correlate2d_input_grad" else plan_forward
+    return plan_pass(images[0], rows, columns, filters[0] // groups, filters[1], 4, whole)
 
 
 # -------------------------------------------------------------------------------- geometries for every form
@@ -143,17 +137,17 @@ def _candidates():
 
 
 @functools.cache
-def _geometries_by_form(planner):
+def _geometries_by_form(name, whole):
     """For each number of a form, the geometries for which the plan chooses it."""
     found = {form: [] for form in range(len(FORMS))}
     for geometry in _candidates():
-        found[planner(*geometry.plan_arguments)[1].form].append(geometry)
+        found[geometry.plan(name, whole)[1].form].append(geometry)
     return found
 
 
-def geometry_with_form(name, form, *, least_multiply_adds=0, least_columns=0):
+def geometry_with_form(name, form, *, whole=False, least_multiply_adds=0, least_columns=0):
     """The smallest of many geometries for whose pass the plan chooses a form; one as large as asked, if there is."""
-    geometries = _geometries_by_form(_planner(name))[form]
+    geometries = _geometries_by_form(name, whole)[form]
     assert geometries, f"no geometry makes the plan of {name} choose {FORM_IDS[form]}"
     enough = (
         geometry

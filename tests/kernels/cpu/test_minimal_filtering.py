@@ -6,7 +6,6 @@ import numba
 import numpy as np
 import pytest
 
-from pytensor_convnet.kernels.cpu import minimal_filtering
 from pytensor_convnet.kernels.cpu.minimal_filtering import (
     FORM_OUTPUTS,
     FORM_TAPS,
@@ -18,6 +17,7 @@ from pytensor_convnet.kernels.cpu.minimal_filtering import (
     transform_inputs,
     transform_maps,
     transform_outputs,
+    transform_sums,
 )
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
@@ -105,20 +105,17 @@ def maps_transformed(form, source, at, step, tile, target, target_at, target_ste
     transform_maps(form, source, at, step, tile, target, target_at, target_step, target_tile, tiles)
 
 
+@numba.njit
+def sums_transformed(form, source, at, step, tile, target, target_at, target_step, target_tile, tiles):
+    transform_sums(form, source, at, step, tile, target, target_at, target_step, target_tile, tiles)
+
+
 TRANSFORMS = {
     "inputs": (inputs_transformed, lambda a, g, b: b),
     "outputs": (outputs_transformed, lambda a, g, b: a),
     "maps": (maps_transformed, lambda a, g, b: a.T),
+    "sums": (sums_transformed, lambda a, g, b: g.T),
 }
-
-if hasattr(minimal_filtering, "transform_sums"):
-    transform_sums = minimal_filtering.transform_sums
-
-    @numba.njit
-    def sums_transformed(form, source, at, step, tile, target, target_at, target_step, target_tile, tiles):
-        transform_sums(form, source, at, step, tile, target, target_at, target_step, target_tile, tiles)
-
-    TRANSFORMS["sums"] = (sums_transformed, lambda a, g, b: g.T)
 
 
 def close(actual, expected, scale):

@@ -16,15 +16,15 @@ from tests.kernels.cpu.passes import FORM_IDS, PASSES, Geometry, geometry_with_f
 
 
 @numba.njit
-def correlation_plan(batch, row_axis, column_axis, channels, filters, itemsize):
+def correlation_plan(batch, row_axis, column_axis, channels, filters, itemsize, whole):
     rows, columns = correlation_axis(*row_axis), correlation_axis(*column_axis)
-    return rows, columns, plan_pass(batch, rows, columns, channels, filters, itemsize)
+    return rows, columns, plan_pass(batch, rows, columns, channels, filters, itemsize, whole)
 
 
 @numba.njit
-def gradient_plan(batch, row_axis, column_axis, channels, filters, itemsize):
+def gradient_plan(batch, row_axis, column_axis, channels, filters, itemsize, whole):
     rows, columns = gradient_axis(*row_axis), gradient_axis(*column_axis)
-    return rows, columns, plan_pass(batch, rows, columns, channels, filters, itemsize)
+    return rows, columns, plan_pass(batch, rows, columns, channels, filters, itemsize, whole)
 
 
 @st.composite
@@ -44,7 +44,8 @@ def plans(draw):
     gradient = draw(st.booleans())
     depths = st.sampled_from((1, 3, 16, 64, 400))
     batch, channels, filters = draw(st.integers(1, 70)), draw(depths), draw(depths)
-    arguments = batch, draw(axes(gradient)), draw(axes(gradient)), channels, filters, draw(st.sampled_from((4, 8)))
+    itemsize, whole = draw(st.sampled_from((4, 8))), draw(st.booleans())
+    arguments = batch, draw(axes(gradient)), draw(axes(gradient)), channels, filters, itemsize, whole
     rows, columns, (tiling, reads) = (gradient_plan if gradient else correlation_plan)(*arguments)
     return arguments, rows, columns, tiling, reads
 
@@ -67,10 +68,17 @@ def test_tiles_cover_all_outputs_and_none_is_empty(drawn):
 @many
 @given(plans())
 def test_lane_groups_hold_every_tile_and_none_is_empty(drawn):
-    (batch, *_, itemsize), _, _, tiling, _ = drawn
+    (batch, *_, itemsize, _), _, _, tiling, _ = drawn
     lanes, tiles = VECTOR_BYTES // itemsize, batch * tiling.row_tiles * tiling.column_tiles
     assert tiling.batch == batch
     assert (tiling.lane_groups - 1) * lanes < tiles <= tiling.lane_groups * lanes
+
+
+@many
+@given(plans())
+def test_images_that_must_stay_whole_are_not_cut(drawn):
+    (*_, whole), _, _, tiling, _ = drawn
+    assert not whole or (tiling.row_tiles, tiling.column_tiles) == (1, 1)
 
 
 @many
@@ -94,7 +102,7 @@ def test_parts_of_a_filter_share_inputs_where_one_step_divides_the_other(drawn):
 @many
 @given(plans())
 def test_double_precision_is_direct(drawn):
-    (*_, itemsize), _, _, _, reads = drawn
+    (*_, itemsize, _), _, _, _, reads = drawn
     assert itemsize == 4 or reads.form == 0
 
 
