@@ -14,6 +14,8 @@ from pytensor_convnet.kernels.cpu import (
     max_pool2d,
     max_pool2d_grad,
 )
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
+from tests.kernels.cpu.passes import FORM_IDS, PASSES, geometry_with_form, most_error, relative_error
 
 
 def random(*shape, seed=0):
@@ -38,6 +40,25 @@ def test_passes_agree_with_torch(flip):
     close(correlate2d(images, filters, *moves), y.detach().numpy())
     close(correlate2d_input_grad(filters, maps, 15, 14, *moves), x.grad.numpy())
     close(correlate2d_filter_grad(images, maps, 3, 4, *moves), w.grad.numpy())
+
+
+def torch_pass(geometry, name, images, filters, maps):
+    """A pass of a correlation by torch, in float64."""
+    x, w = (torch.tensor(array.astype("float64"), requires_grad=True) for array in (images, filters))
+    (top, bottom), (left, right) = geometry.padding
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(padded, w.flip(2, 3) if geometry.flip else w, stride=geometry.stride)
+    y.backward(torch.tensor(maps.astype("float64")))
+    return dict(zip(PASSES, (y.detach(), x.grad, w.grad)))[name].numpy()
+
+
+@pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
+@pytest.mark.parametrize("name", PASSES)
+def test_every_form_agrees_with_torch_up_to_rounding(name, form):
+    geometry = geometry_with_form(name, form, least_columns=20)
+    arrays = geometry.arrays()
+    error = relative_error(geometry.run(name, *arrays), torch_pass(geometry, name, *arrays))
+    assert error <= most_error(geometry.summed_terms(name), "float32")
 
 
 TORCH_CASES = [

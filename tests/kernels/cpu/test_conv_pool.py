@@ -1,5 +1,6 @@
 """The kernels of fused correlation and max pooling compute what the reference defines, and refuse what does not fit."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from pytensor_convnet.kernels.cpu.conv_pool import (
     correlate2d_max_pool2d_filter_grad,
     correlate2d_max_pool2d_input_grad,
 )
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
+from tests.kernels.cpu.passes import FORM_IDS, PASSES, geometry_with_form, most_error, relative_error
 from tests.strategies import LAYOUTS, correlations, with_layout
 
 FLOATS = ["float32", "float64"]
@@ -72,6 +75,85 @@ def test_input_grad(dtype, data):
     case, windows, _, winners, maps = data.draw(fused(dtype))
     arguments = case.filters, winners, maps, *case.rows_and_columns, *case.maps.shape[2:], *case.window, *windows
     close(correlate2d_max_pool2d_input_grad(*arguments), reference.correlate2d_max_pool2d_input_grad(*arguments))
+
+
+WINDOWS = {
+    "apart": ((2, 2), (2, 2), ((0, 0), (0, 0))),
+    "overlapping": ((3, 3), (2, 2), ((1, 1), (1, 1))),
+    "sliding": ((3, 2), (1, 1), ((1, 1), (0, 1))),
+}
+
+
+def pooled_case(name, form, windows, dtype="float32", **least):
+    """A geometry for whose pass the plan chooses a form, its arrays, and winners and a gradient of pooled maps."""
+    geometry = geometry_with_form(name, form, whole=True, **least)
+    images, filters, maps = geometry.arrays(dtype)
+    maxima, winners = reference.max_pool2d(maps, np.uint8, *windows, False)
+    return geometry, images, filters, winners, maxima
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
+def test_every_form_of_maxima(form, windows, dtype):
+    geometry, images, filters, _, _ = pooled_case("correlate2d", form, windows, dtype)
+    assert geometry.plan("correlate2d", whole=True)[1].form == form
+    maxima, winners = correlate2d_max_pool2d(images, filters, np.uint8, *geometry.moves, *windows, False)
+    maps = geometry.define("correlate2d", images, filters, maxima)
+    expected, _ = reference.max_pool2d(maps, np.uint8, *windows, False)
+    most = most_error(geometry.summed_terms("correlate2d"), dtype)
+    assert relative_error(maxima, expected) <= most
+    assert relative_error(reference.max_pool2d_gather(maps, winners, *windows), expected) <= most
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
+@pytest.mark.parametrize("name", PASSES[1:])
+def test_every_form_of_gradients(name, form, windows, dtype):
+    geometry, images, filters, winners, maxima = pooled_case(name, form, windows, dtype)
+    maps = reference.max_pool2d_grad(winners, maxima.astype("float64"), *geometry.maps[2:], *windows)
+    pooled = winners, maxima
+    if name == "correlate2d_input_grad":
+        result = correlate2d_max_pool2d_input_grad(
+            filters, *pooled, *geometry.images[2:], *geometry.maps[2:], *geometry.moves, *windows
+        )
+    else:
+        result = correlate2d_max_pool2d_filter_grad(
+            images, *pooled, *geometry.filters[2:], *geometry.maps[2:], *geometry.moves, *windows
+        )
+    error = relative_error(result, geometry.define(name, images, filters, maps))
+    assert error <= most_error(geometry.summed_terms(name), dtype)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
+def test_results_do_not_depend_on_the_number_of_threads(form, windows):
+    geometry, images, filters, winners, maxima = pooled_case(
+        "correlate2d", form, windows, least_multiply_adds=2_000_000
+    )
+    lengths = geometry.maps[2:]
+
+    def everything():
+        return (
+            *correlate2d_max_pool2d(images, filters, np.uint8, *geometry.moves, *windows, False),
+            correlate2d_max_pool2d_input_grad(
+                filters, winners, maxima, *geometry.images[2:], *lengths, *geometry.moves, *windows
+            ),
+            correlate2d_max_pool2d_filter_grad(
+                images, winners, maxima, *geometry.filters[2:], *lengths, *geometry.moves, *windows
+            ),
+        )
+
+    allowed = numba.get_num_threads()
+    threaded = everything()
+    try:
+        numba.set_num_threads(1)
+        for one, other in zip(everything(), threaded):
+            assert one.tobytes() == other.tobytes()
+    finally:
+        numba.set_num_threads(allowed)
 
 
 def test_wide_winners():

@@ -1,7 +1,10 @@
 """The three passes of a correlation: against the NumPy definitions, and under threads and forks."""
 
 import multiprocessing
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -9,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytensor_convnet import reference
-from pytensor_convnet.geometry import ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.correlation import (
-    correlate2d,
-    correlate2d_filter_grad,
-    correlate2d_input_grad,
-)
+from pytensor_convnet.geometry import ShapeError, dilated_length
+from pytensor_convnet.kernels.cpu import correlate2d, correlate2d_filter_grad, correlate2d_input_grad
+from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
+from tests.kernels.cpu.passes import FORM_IDS, PASSES, Geometry, geometry_with_form, most_error
 
+ROOT = Path(__file__).parents[3]
 NO_PADDING = ((0, 0), (0, 0))
+EVERY_FLOAT = pytest.mark.parametrize("dtype", ["float32", "float64"])
+EVERY_PASS = pytest.mark.parametrize("name", PASSES)
+EVERY_FORM = pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)
 
 
 def random_arrays(*shapes, dtype="float64", seed=0):
@@ -25,62 +29,146 @@ def random_arrays(*shapes, dtype="float64", seed=0):
     return tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
 
 
-def map_shape(images, filters, stride, padding, dilation):
-    lengths = (correlation_length(images[2 + i], filters[2 + i], stride[i], *padding[i], dilation[i]) for i in range(2))
-    return (images[0], filters[0], *lengths)
+def assert_passes_agree(geometry, images, filters, maps):
+    """All three passes equal their definitions, up to rounding.
+
+    A result of few numbers may happen to be small, and its relative error large. So an error may also be compared with
+    what sums of so many products come to on average, whatever their signs.
+    """
+    arrays = images, filters, maps
+    for name in PASSES:
+        error = geometry.error(name, *arrays)
+        most = most_error(max(1, geometry.summed_terms(name)), images.dtype.name)
+        if error > most:
+            squares = geometry.define(name, *(array.astype("float64") ** 2 for array in arrays))
+            error *= np.linalg.norm(geometry.define(name, *arrays)) / np.sqrt(squares.sum())
+        assert error <= most, name
 
 
-def assert_passes_agree(images, filters, maps, stride, padding, dilation, groups, flip):
-    """All three passes equal the definition, up to rounding."""
-    settings = (stride, padding, dilation, groups, flip)
-    tolerance = 1e-10 if images.dtype == np.float64 else 1e-5
-    exact_images, exact_filters, exact_maps = (a.astype("float64") for a in (images, filters, maps))
-    for result, expected in (
-        (correlate2d(images, filters, *settings), reference.correlate2d(exact_images, exact_filters, *settings)),
-        (
-            correlate2d_input_grad(filters, maps, *images.shape[2:], *settings),
-            reference.correlate2d_input_grad(exact_filters, exact_maps, *images.shape[2:], *settings),
-        ),
-        (
-            correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings),
-            reference.correlate2d_filter_grad(exact_images, exact_maps, *filters.shape[2:], *settings),
-        ),
-    ):
-        assert result.dtype == images.dtype
-        assert result.shape == expected.shape
-        assert result.flags.c_contiguous
-        error = np.linalg.norm(result - expected)
-        assert error <= tolerance * max(1, np.linalg.norm(expected))
+# ---------------------------------------------------------------------------- every form, every geometry
+
+
+@EVERY_FLOAT
+@EVERY_FORM
+@EVERY_PASS
+def test_error_of_every_form(name, form, dtype):
+    geometry = geometry_with_form(name, form)
+    assert geometry.plan(name)[1].form == form
+    assert geometry.error(name, *geometry.arrays(dtype)) <= most_error(geometry.summed_terms(name), dtype)
+
+
+def in_order(*axes):
+    """A view whose memory has its axes in this order."""
+    return lambda a: np.ascontiguousarray(a.transpose(axes)).transpose(np.argsort(axes))
+
+
+def surrounded(*axes):
+    """A part of a larger array, in this order of axes, that is NaN all around."""
+
+    def place(array):
+        holder = np.full([array.shape[axis] + 2 for axis in axes], np.nan, array.dtype)
+        inside = holder[(slice(1, -1),) * 4].transpose(np.argsort(axes))
+        inside[:] = array
+        return inside
+
+    return place
+
+
+def between(array):
+    """A contiguous part of memory that is NaN before and after."""
+    holder = np.full(array.size + 200, np.nan, array.dtype)
+    inside = holder[100 : 100 + array.size].reshape(array.shape)
+    inside[:] = array
+    return inside
+
+
+def every_other(array):
+    """Every other channel and column of an array; the others are NaN."""
+    batch, channels, rows, columns = array.shape
+    holder = np.full((batch, 2 * channels, rows, 2 * columns), np.nan, array.dtype)
+    holder[:, ::2, :, ::2] = array
+    return holder[:, ::2, :, ::2]
+
+
+VIEWS = {
+    "between_nans": between,
+    "within_nans": surrounded(0, 1, 2, 3),
+    "reversed": lambda a: between(a[::-1, ::-1, ::-1, ::-1])[::-1, ::-1, ::-1, ::-1],
+    "transposed": in_order(3, 2, 1, 0),
+    "c01b": in_order(1, 2, 3, 0),
+    "c01b_within_nans": surrounded(1, 2, 3, 0),
+    "channels_last": in_order(0, 2, 3, 1),
+    "channels_last_within_nans": surrounded(0, 2, 3, 1),
+    "every_other": every_other,
+    "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
+}
+
+
+ABOUT_VECTORS = st.builds(lambda n, more: 8 * n + more, st.integers(1, 5), st.sampled_from((-1, 0, 1)))
 
 
 @st.composite
-def correlations(draw):
-    """Shapes of images and filters, and how the filters move."""
-    small = st.integers(1, 3)
-    stride, dilation = draw(st.tuples(small, small)), draw(st.tuples(small, small))
-    groups = draw(small)
-    taps = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    padding, lengths = [], []
-    for axis in range(2):
-        span = dilated_length(taps[axis], dilation[axis])
-        sides = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
-        lengths.append(draw(st.integers(max(1, span - sum(sides)), 20)) if span < 20 else span)
-        padding.append(sides)
-    channels = draw(st.integers(1, max(1, 7 // groups)))
-    filters = draw(st.integers(1, max(1, 20 // groups)))
-    batch = draw(st.integers(0, 40))
-    images = (batch, channels * groups, *lengths)
-    return images, (filters * groups, channels, *taps), stride, tuple(padding), dilation, groups
+def axes(draw, most_taps, most_stride, most_dilation, most_more):
+    """Taps, stride, dilation, padding and a length that fit."""
+    taps, stride = draw(st.integers(1, most_taps)), draw(st.integers(1, most_stride))
+    dilation = draw(st.integers(1, most_dilation))
+    sides = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    least = max(1, dilated_length(taps, dilation) - sum(sides))
+    length = draw(st.integers(least, least + most_more) | ABOUT_VECTORS.filter(lambda length: length >= least))
+    return taps, stride, dilation, sides, length
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@settings(deadline=None, max_examples=150, derandomize=True)
-@given(correlations(), st.booleans())
-def test_passes_agree_with_the_definition_for_any_geometry(dtype, drawn, flip):
-    images, filters, stride, padding, dilation, groups = drawn
-    maps = map_shape(images, filters, stride, padding, dilation)
-    arrays = random_arrays(images, filters, maps, dtype=dtype)
-    assert_passes_agree(*arrays, stride, padding, dilation, groups, flip)
+def geometry_of(batch, channels, filters, axes, groups, flip):
+    """A geometry, with a batch that the definitions can do in reasonable time."""
+    taps, stride, dilation, padding, lengths = zip(*axes)
+    moves = stride, padding, dilation, groups, flip
+    filters = (filters * groups, channels, *taps)
+    image = Geometry((1, channels * groups, *lengths), filters, *moves)
+    batch = max(1, min(batch, 20_000_000 // max(1, image.multiply_adds)))
+    return Geometry((batch, *image.images[1:]), filters, *moves)
+
+
+@st.composite
+def geometries(draw):
+    """Geometries of any kind."""
+    most_taps = draw(st.sampled_from([(1, 13), (4, 6), (3, 13), (13, 1)]))
+    kind = draw(st.sampled_from(("whole", "whole", "grouped", "depthwise")))
+    channels, filters = draw(st.sampled_from((1, 2, 3, 4, 17, 32))), draw(st.sampled_from((1, 2, 3, 7, 8, 9, 24, 40)))
+    groups = {"whole": 1, "grouped": draw(st.integers(2, 3)), "depthwise": channels}[kind]
+    if kind == "depthwise":
+        channels, filters = 1, draw(st.integers(1, 2))
+    moving = draw(axes(most_taps[0], 4, 3, 8)), draw(axes(most_taps[1], 4, 3, 12))
+    return geometry_of(draw(st.integers(1, 40)), channels, filters, moving, groups, draw(st.booleans()))
+
+
+@st.composite
+def deep_geometries(draw):
+    """Geometries for which other forms than the direct one are worth while."""
+    channels, filters = draw(st.sampled_from((8, 16, 21))), draw(st.sampled_from((16, 24, 33)))
+    taps, stride, _, sides, _ = draw(axes(13, 3, 1, 0))
+    taps = taps + stride
+    columns = max(1, taps - sum(sides)) + draw(st.integers(3, 30))
+    moving = draw(axes(3, 3, 2, 3)), (taps, stride, 1, sides, columns)
+    batch, groups = draw(st.sampled_from((1, 3, 13, 16, 17, 32))), draw(st.sampled_from((1, 1, 2)))
+    return geometry_of(batch, channels, filters, moving, groups, draw(st.booleans()))
+
+
+MEMORY = st.tuples(*[st.sampled_from(list(VIEWS))] * 3)
+
+
+@EVERY_FLOAT
+@settings(max_examples=150, derandomize=True)
+@given(geometry=geometries(), views=MEMORY)
+def test_passes_agree_with_the_definition_for_any_geometry_and_memory(dtype, geometry, views):
+    arrays = (VIEWS[view](array) for view, array in zip(views, geometry.arrays(dtype)))
+    assert_passes_agree(geometry, *arrays)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(geometry=deep_geometries(), views=MEMORY)
+def test_minimal_filtering_agrees_with_the_definition_for_any_geometry_and_memory(geometry, views):
+    arrays = (VIEWS[view](array) for view, array in zip(views, geometry.arrays("float32")))
+    assert_passes_agree(geometry, *arrays)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -95,36 +183,126 @@ def test_passes_agree_with_the_definition_for_any_geometry(dtype, drawn, flip):
         ((3, 2, 4, 1500), (5, 2, 3, 3), (1, 1), ((1, 1), (1, 1))),
         ((2, 3, 39, 39), (9, 3, 11, 11), (4, 4), NO_PADDING),
         ((5, 2, 9, 9), (4, 2, 1, 1), (3, 3), NO_PADDING),
+        ((16, 200, 4, 7), (500, 200, 3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((16, 4, 100, 131), (12, 4, 3, 3), (1, 1), ((1, 1), (1, 1))),
+        ((16, 12, 101, 131), (4, 12, 3, 3), (2, 2), ((1, 1), (1, 1))),
     ],
-    ids=["batch", "odd", "single", "deep", "channels", "wide", "large_filters", "stride_beyond_filter"],
+    ids=[
+        "batch",
+        "odd",
+        "single",
+        "deep",
+        "channels",
+        "wide",
+        "large_filters",
+        "stride_beyond_filter",
+        "many_filters",
+        "large_maps",
+        "large_images",
+    ],
 )
 def test_passes_agree_with_the_definition(images, filters, stride, padding, dtype):
-    arrays = random_arrays(images, filters, map_shape(images, filters, stride, padding, (1, 1)), dtype=dtype)
-    assert_passes_agree(*arrays, stride, padding, (1, 1), 1, True)
-
-
-VIEWS = {
-    "reversed": lambda a: a[::-1, ::-1, ::-1, ::-1],
-    "transposed": lambda a: np.ascontiguousarray(a.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0),
-    "c01b": lambda a: np.ascontiguousarray(a.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2),
-    "channels_last": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "every_other": lambda a: np.repeat(np.repeat(a, 2, axis=3), 2, axis=1)[:, ::2, :, ::2],
-    "broadcast": lambda a: np.broadcast_to(a[:, :, :1, :1], a.shape),
-}
+    geometry = Geometry(images, filters, stride, padding, flip=True)
+    assert_passes_agree(geometry, *geometry.arrays(dtype))
 
 
 @pytest.mark.parametrize("batch", [3, 32], ids=["few_images", "full_lanes"])
+@pytest.mark.parametrize("channels", [3, 40])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_any_strides_are_accepted(view, batch):
-    arrays = random_arrays((batch, 3, 9, 21), (5, 3, 3, 2), (batch, 5, 9, 22), dtype="float32")
-    assert_passes_agree(*map(view, arrays), (1, 1), ((1, 1), (2, 0)), (1, 1), 1, False)
+def test_any_strides_are_accepted(view, channels, batch):
+    geometry = Geometry((batch, channels, 9, 21), (5, channels, 3, 3), padding=((1, 1), (2, 1)))
+    assert_passes_agree(geometry, *map(view, geometry.arrays("float32")))
+
+
+# ------------------------------------------------------------------------------------ pixels that are not finite
+
+
+def touched_columns(geometry, name, column):
+    """The outputs of a pass that share a tile, and with it a transform, with a column of its input."""
+    tiling, reads = geometry.plan(name)
+    outputs, taps = FORMS[reads.form]
+    side, dilation, stride = geometry.padding[1][0], geometry.dilation[1], geometry.stride[1]
+    last_tap = (geometry.filters[3] - 1) * dilation
+    if name == "correlate2d":
+        count, step, first, last, phases = geometry.maps[3], stride, -side, last_tap - side, 1
+    else:
+        first, last = -((last_tap - side) // stride), (stride - 1 + side) // stride
+        count, step, phases = geometry.images[3], 1, stride
+    parts = -(-(last - first + 1) // (step * taps))
+    touched = np.zeros(count, bool)
+    for output in range(count):
+        base = output // phases
+        in_tile = base % tiling.columns
+        begin = (base - in_tile % outputs) * step + first
+        touched[output] = begin <= column < begin + (parts * taps + outputs - 1) * step
+    return touched
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@EVERY_FORM
+@pytest.mark.parametrize("name", PASSES[:2])
+def test_a_pixel_that_is_not_finite_reaches_as_far_as_its_tile(name, form, value):
+    geometry = geometry_with_form(name, form, least_columns=20)
+    arrays = geometry.arrays()
+    clean = geometry.run(name, *arrays)
+    source, column = arrays[2], geometry.maps[3] // 2
+    if name == "correlate2d":
+        source, column = arrays[0], max(0, column * geometry.stride[1] - geometry.padding[1][0])
+    source[2, 1, 2, column] = value
+    reached = ~np.isfinite(geometry.run(name, *arrays))
+    meant = ~np.isfinite(geometry.define(name, *arrays))
+    assert meant.any()
+    assert reached[meant].all(), "an output that meets the pixel is finite"
+    allowed = meant.any(axis=3, keepdims=True) & touched_columns(geometry, name, column)
+    assert not reached[~allowed].any(), "an output whose tile does not touch the pixel is not finite"
+    np.testing.assert_array_equal(geometry.run(name, *arrays)[~allowed], clean[~allowed])
+
+
+@EVERY_FORM
+def test_a_pixel_that_is_not_finite_reaches_the_gradients_of_its_channel_only(form):
+    name = "correlate2d_filter_grad"
+    geometry = geometry_with_form(name, form)
+    images, filters, maps = geometry.arrays()
+    clean = geometry.run(name, images, filters, maps)
+    images[2, 1, 2, images.shape[3] // 2] = np.nan
+    gradient = geometry.run(name, images, filters, maps)
+    meant = np.isnan(geometry.define(name, images, filters, maps))
+    assert np.isnan(gradient[meant]).all()
+    others = np.arange(gradient.shape[1]) != 1
+    np.testing.assert_array_equal(gradient[:, others], clean[:, others])
+
+
+@EVERY_FORM
+@EVERY_PASS
+def test_in_double_precision_a_pixel_that_is_not_finite_reaches_what_it_meets(name, form):
+    geometry = geometry_with_form(name, form)
+    images, filters, maps = geometry.arrays("float64")
+    for source in (images, maps) if name == "correlate2d_filter_grad" else (images,) if name == PASSES[0] else (maps,):
+        source[2, 1, 2, source.shape[3] // 2] = np.nan
+    result = geometry.run(name, images, filters, maps)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(geometry.define(name, images, filters, maps)))
+
+
+@EVERY_FORM
+def test_filters_that_are_not_finite_reach_their_own_maps_only(form):
+    geometry = geometry_with_form("correlate2d", form)
+    images, filters, maps = geometry.arrays()
+    clean = geometry.run("correlate2d", images, filters, maps)
+    filters[1] = np.nan
+    result = geometry.run("correlate2d", images, filters, maps)
+    assert np.isnan(result[:, 1]).all()
+    np.testing.assert_array_equal(np.delete(result, 1, axis=1), np.delete(clean, 1, axis=1))
+
+
+# --------------------------------------------------------------------------------------------- what is taken
 
 
 def test_read_only_arrays_are_accepted():
-    arrays = random_arrays((3, 2, 6, 6), (4, 2, 3, 3), (3, 4, 4, 4), dtype="float32")
+    geometry = Geometry((3, 2, 6, 6), (4, 2, 3, 3))
+    arrays = geometry.arrays("float32")
     for array in arrays:
         array.flags.writeable = False
-    assert_passes_agree(*arrays, (1, 1), NO_PADDING, (1, 1), 1, False)
+    assert_passes_agree(geometry, *arrays)
 
 
 def test_callable_from_compiled_code():
@@ -144,8 +322,8 @@ def test_callable_from_compiled_code():
     ids=["batch", "channels", "filters"],
 )
 def test_nothing_to_sum_gives_zeros_or_nothing(images, filters):
-    arrays = random_arrays(images, filters, (images[0], filters[0], 6, 6), dtype="float32")
-    assert_passes_agree(*arrays, (1, 1), NO_PADDING, (1, 1), 1, False)
+    geometry = Geometry(images, filters)
+    assert_passes_agree(geometry, *geometry.arrays("float32"))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +370,32 @@ def test_impossible_moves_raise(stride, padding, dilation, groups):
         correlate2d(images, filters, stride, padding, dilation, groups, False)
 
 
+GUARDED = """
+import numpy as np
+from tests.kernels.cpu.guards import guarded
+from tests.kernels.cpu.passes import PASSES, Geometry
+
+for dtype in ("float32", "float64"):
+    for columns in (1, 15, 16, 17, 33):
+        for channels, taps, stride in [(1, 3, 1), (3, 5, 2), (20, 3, 1), (20, 5, 1)]:
+            sides = (taps // 2, taps // 2)
+            geometry = Geometry((17, channels, 4, columns), (24, channels, 3, taps), (1, stride), ((1, 1), sides))
+            arrays = geometry.arrays(dtype)
+            for name in PASSES:
+                expected = geometry.run(name, *arrays)
+                for axes in ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0)):
+                    for at_end in (False, True):
+                        placed = (guarded(array, at_end, axes) for array in arrays)
+                        np.testing.assert_array_equal(geometry.run(name, *placed), expected)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages of memory as Linux does")
+def test_nothing_beyond_memory_is_read():
+    run = subprocess.run([sys.executable, "-c", GUARDED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr or "it read beyond its arrays"
+
+
 # ---------------------------------------------------------------------------------- threads and processes
 
 
@@ -212,12 +416,16 @@ def assert_same(results, expected):
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-def test_results_do_not_depend_on_the_number_of_threads():
-    allowed = numba.get_num_threads()
-    expected = large_passes()
+@EVERY_FLOAT
+@EVERY_FORM
+@EVERY_PASS
+def test_results_do_not_depend_on_the_number_of_threads(name, form, dtype):
+    geometry = geometry_with_form(name, form, least_multiply_adds=2_000_000)
+    arrays, allowed = geometry.arrays(dtype), numba.get_num_threads()
+    threaded = geometry.run(name, *arrays)
     try:
         numba.set_num_threads(1)
-        assert_same(large_passes(), expected)
+        assert geometry.run(name, *arrays).tobytes() == threaded.tobytes()
     finally:
         numba.set_num_threads(allowed)
 

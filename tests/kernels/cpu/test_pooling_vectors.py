@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -24,6 +25,7 @@ from pytensor_convnet.kernels.cpu.maxima import _maxima_of_floats
 from pytensor_convnet.kernels.cpu.pool_checks import check_pool
 from tests.strategies import with_layout
 
+ROOT = Path(__file__).parents[3]
 FLOATS = ["float32", "float64"]
 MODE = "average_exc_pad"
 
@@ -165,23 +167,9 @@ def test_nothing_outside_is_written(layout):
 
 
 GUARDED = """
-import ctypes, mmap, sys
 import numpy as np
 from pytensor_convnet.kernels import cpu
-
-libc, page = ctypes.CDLL(None), mmap.PAGESIZE
-
-def guarded(array, at_end):
-    "A copy of the array that ends, or begins, where memory does."
-    pages = -(-array.nbytes // page) * page
-    memory = mmap.mmap(-1, pages + 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for guard in (start, start + page + pages):
-        assert libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) == 0
-    offset = page + (pages - array.nbytes if at_end else 0)
-    copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
-    copy[:] = array
-    return copy
+from tests.kernels.cpu.guards import guarded
 
 for columns in (1, 5, 15, 16, 17, 24, 32, 33):
     for window, stride, padding in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (4, 3, 0)]:
@@ -193,10 +181,8 @@ for columns in (1, 5, 15, 16, 17, 24, 32, 33):
             grads = cpu.max_pool2d_grad(winners, maxima, 3, columns, *arguments)
             spread = cpu.average_pool2d_grad(maxima, 3, columns, *arguments, 2)
             for at_end in (False, True):
-                def placed(array):
-                    copy = guarded(np.ascontiguousarray(array.transpose(axes)), at_end)
-                    return copy.transpose(np.argsort(axes))
-                x, g, w = placed(images), placed(maxima), guarded(winners, at_end)
+                x, g = guarded(images, at_end, axes), guarded(maxima, at_end, axes)
+                w = guarded(winners, at_end)
                 for actual, expected in [
                     (cpu.max_pool2d(x, np.uint8, *arguments, False)[1], winners),
                     (cpu.max_pool2d_maxima(x, *arguments, False), maxima),
@@ -210,5 +196,5 @@ for columns in (1, 5, 15, 16, 17, 24, 32, 33):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects pages of memory as Linux does")
 def test_nothing_beyond_memory_is_read():
-    run = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", GUARDED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr or "it read beyond its arrays"
