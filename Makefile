@@ -11,8 +11,8 @@ demo: $(VENV)/.train  ## train LeNet on handwritten digits; leaves pictures and 
 	$(RUN)/pytensor-convnet train --model lenet --data digits --shift 2 --epochs 8 \
 		--save demo/lenet-digits.npz --plots demo
 
-test: $(VENV)/.test  ## run the whole suite
-	$(RUN)/python -m pytest
+test: $(VENV)/.test  ## run the whole suite, or with TESTS=... what pytest is to run
+	$(RUN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(RUN)/ruff check .
