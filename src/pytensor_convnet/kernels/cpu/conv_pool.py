@@ -24,7 +24,7 @@ from pytensor_convnet.kernels.cpu.correlation import (
     input_grad,
     plan_rows,
 )
-from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
@@ -50,6 +50,8 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
 from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
+
+FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
 _STAGE_BYTES = 768 * 1024
 """Rows of maps that are computed before they are pooled."""
@@ -220,6 +222,70 @@ def _fuses(batch, item_bytes, windows, winners):
     return few and winners.itemsize == 1 and winners.size > 0 and batch >= VECTOR_BYTES // item_bytes
 
 
+# ------------------------------------------------------------------- where the maps are written after all
+
+
+def _sliding(number):
+    pair = types.UniTuple(types.intp, 2)
+    return pair, types.UniTuple(pair, 2), pair, types.intp, types.boolean
+
+
+def _arrays(number, *dtypes):
+    return tuple(types.Array(dtype, 4, "A", readonly=True) for dtype in (number, *dtypes))
+
+
+def _maps_signature(number, winner):
+    outputs = number[:, :, :, ::1], winner[:, :, :, ::1]
+    return *_arrays(number, number), *outputs, WINDOWS, types.boolean, *_sliding(number)
+
+
+@leaf_kernel
+def _parts_of(windows):
+    """Window, stride and padding."""
+    w = windows
+    padding = ((w.top, w.bottom), (w.left, w.right))
+    return (w.window_rows, w.window_columns), (w.stride_rows, w.stride_columns), padding
+
+
+@detached(_maps_signature, FLOATS_AND_WINNERS, lazily=True)
+@inner_kernel
+def _forward_with_maps(
+    images, filters, maxima, winners, windows, ignore_border, stride, padding, dilation, groups, flip
+):  # fmt: skip
+    maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
+    window, pool_stride, pool_padding = _parts_of(windows)
+    values, numbers = max_pool2d(maps, winners.dtype, window, pool_stride, pool_padding, ignore_border)
+    maxima[:] = values
+    winners[:] = numbers
+
+
+def _gradient_signature(number, winner):
+    return *_arrays(number, winner, number), types.Array(number, 4, "C"), WINDOWS, *_sliding(number)
+
+
+@detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
+@inner_kernel
+def _filter_grad_with_maps(
+    images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
+):  # fmt: skip
+    maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *_parts_of(windows))
+    rows, columns = gradient.shape[2:]
+    gradient[:] = correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
+
+
+@detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
+@inner_kernel
+def _input_grad_with_maps(
+    filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
+):  # fmt: skip
+    maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *_parts_of(windows))
+    rows, columns = images.shape[2:]
+    images[:] = correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
+
+
+# --------------------------------------------------------------------------------------------- the kernels
+
+
 @kernel
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip,
@@ -242,9 +308,14 @@ def correlate2d_max_pool2d(
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
         _forward(any_layout(images), grouped, maxima, _as_bytes(winners), windows, stride, padding, dilation)
-        return maxima, winners
-    maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
-    return max_pool2d(maps, winners_dtype, window, pool_stride, pool_padding, ignore_border)
+    else:
+        if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
+            raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
+        _forward_with_maps(
+            any_layout(images), any_layout(filters), maxima, winners, windows, bool(ignore_border),
+            stride, padding, dilation, groups, bool(flip),
+        )  # fmt: skip
+    return maxima, winners
 
 
 @kernel
@@ -283,19 +354,22 @@ def correlate2d_max_pool2d_filter_grad(
     shape = (winners.shape[1], images.shape[1] // max(groups, 1), int(rows), int(columns))
     _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
+    gradient = np.zeros(shape, images.dtype)
+    misfits = np.ones(1, np.int64)
     if together and _fuses(images.shape[0], images.itemsize, windows, winners):
-        gradient = np.zeros(shape, images.dtype)
         step = -1 if flip else 1
-        view, misfits = gradient[:, :, ::step, ::step], np.empty(1, np.int64)
+        view = gradient[:, :, ::step, ::step]
         filter_grad(
             any_layout(_as_bytes(winners)), windows, misfits, any_layout(images), any_layout(maps_grad), view,
             stride, padding, dilation, groups,
         )  # fmt: skip
-        if misfits[0] == 0:
-            return gradient
-    # Where a winner does not fit, this says which.
-    maps = max_pool2d_grad(winners, maps_grad, map_rows, map_columns, window, pool_stride, pool_padding)
-    return correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
+    if misfits[0] > 0:
+        # Where a winner does not fit, this says which.
+        _filter_grad_with_maps(
+            any_layout(images), any_layout(winners), any_layout(maps_grad), gradient, windows,
+            stride, padding, dilation, groups, bool(flip),
+        )  # fmt: skip
+    return gradient
 
 
 @kernel
@@ -309,8 +383,10 @@ def correlate2d_max_pool2d_input_grad(
     shape = (winners.shape[0], filters.shape[1] * groups, int(rows), int(columns))
     _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
+    images = new_output(shape, maps_grad.dtype)
+    misfits = np.ones(1, np.int64)
     if together and _fuses(shape[0], maps_grad.itemsize, windows, winners):
-        images, misfits = new_output(shape, maps_grad.dtype), np.zeros(1, np.int64)
+        misfits[0] = 0
         if images.size > 0:
             grouped = split_groups(filters, groups)
             if flip:
@@ -319,8 +395,10 @@ def correlate2d_max_pool2d_input_grad(
                 any_layout(_as_bytes(winners)), windows, misfits, any_layout(maps_grad), grouped, images,
                 stride, padding, dilation,
             )  # fmt: skip
-        if misfits[0] == 0:
-            return images
-    # Where a winner does not fit, this says which.
-    maps = max_pool2d_grad(winners, maps_grad, map_rows, map_columns, window, pool_stride, pool_padding)
-    return correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
+    if misfits[0] > 0:
+        # Where a winner does not fit, this says which.
+        _input_grad_with_maps(
+            any_layout(filters), any_layout(winners), any_layout(maps_grad), images, windows,
+            stride, padding, dilation, groups, bool(flip),
+        )  # fmt: skip
+    return images

@@ -103,12 +103,13 @@ def _call_chunks(function, closure, chunks):
 _run = _Pointer(_call_chunks, "any", lambda: (types.intp, types.intp, types.intp))
 
 
-def detached(signature, dtypes=FLOATS):
+def detached(signature, dtypes=FLOATS, lazily=False):
     """Decorator of a kernel that returns nothing: compiled once, and called by other kernels as before.
 
     ``dtypes`` lists the combinations of dtypes that it may be called with: code that was read from the disk cache
     can only refer to what every process knows. ``signature`` makes the Numba types of the arguments from one of
-    them. A combination is compiled when a caller first needs it.
+    them. A combination is compiled when a caller that needs it is, or with ``lazily``, for what is seldom called, at
+    the first call.
     """
 
     def decorate(dispatcher):
@@ -117,7 +118,8 @@ def detached(signature, dtypes=FLOATS):
         @intrinsic
         def call(typing_context, *arguments):
             pointer = _pointer_for(pointers, arguments)
-            pointer.load()
+            if not lazily:
+                pointer.load()
 
             def codegen(context, builder, signature, arguments):
                 (packed,) = arguments
