@@ -28,6 +28,7 @@ from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, detached, inn
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
+from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
@@ -42,7 +43,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     correlation_axis,
     new_runs,
     new_tiles,
-    pack_rows,
     place_tiles,
     useful_threads,
     vectors,

@@ -23,6 +23,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
     split_groups,
     swap_roles,
 )
+from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
 from pytensor_convnet.kernels.cpu.memory import new_output
@@ -37,7 +38,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     gradient_axis,
     new_runs,
     new_tiles,
-    pack_rows,
     place_tiles,
     useful_threads,
     vectors,
@@ -157,6 +157,15 @@ def _correlate_point(
                     first += count
 
 
+def _band_signature(number):
+    integer, integers, numbers = types.intp, types.intp[::1], number[::1]
+    return (
+        integer, integer, integer, types.boolean[::1], numbers, integers, integers, numbers, numbers, numbers,
+        integer, types.UniTuple(integer, 2), AXIS, AXIS, READS, ROW_PLAN,
+    )  # fmt: skip
+
+
+@detached(_band_signature)
 @leaf_kernel
 def correlate_band(
     group, first, bases, used, packed, offsets, extents, weights, values, staged, at, steps, rows, columns, reads, plan

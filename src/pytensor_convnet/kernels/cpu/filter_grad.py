@@ -12,6 +12,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
@@ -30,7 +31,6 @@ from pytensor_convnet.kernels.cpu.packing import (
     new_runs,
     new_tiles,
     pack_columns,
-    pack_rows,
     place_tiles,
     plain_axis,
     useful_threads,

@@ -17,7 +17,6 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
-from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
 from pytensor_convnet.kernels.cpu.simd import (
     VECTOR_BYTES,
@@ -93,6 +92,10 @@ class Runs(NamedTuple):
     spans: np.ndarray
     """For each row, five numbers: the columns that exist in some lane, from and to, and those
     that exist in all; and whether lanes lie side by side in memory."""
+
+
+TILES = types.NamedUniTuple(types.intp[::1], 3, Tiles)
+RUNS = types.NamedUniTuple(types.intp[::1], 4, Runs)
 
 
 @inner_kernel
@@ -291,47 +294,3 @@ def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
         numbers_to_lanes(
             source, shift, step, runs.starts, runs.lows, runs.highs, table, packed, packed_at, lowest, highest
         )
-
-
-@leaf_kernel
-def pack_rows(
-    source, tiles, rows, columns, first, last, slots, reads, channel, channels, packed, row_step, channel_step,
-    used, raw, collected, runs, origin,
-):  # fmt: skip
-    """Pack rows ``first`` to ``last`` of all lanes' tiles, all ``channels`` from ``channel`` on, as ``reads`` wants
-    them; note in ``used`` which have more than padding. Row ``r`` goes to slot ``(r - origin) % slots``.
-
-    A channel's rows follow each other, since they do so in the image. ``raw`` is memory for a row of one channel,
-    ``collected`` and ``runs`` for all rows.
-    """
-    lanes = VECTOR_BYTES // source.itemsize
-    count = last - first
-    collecting = count * source.shape[3] * lanes <= collected.size and collects(source, tiles, count)
-    for row in range(first, last):
-        table = (row - first) * lanes
-        used[(row - origin) % slots] = aim_at_inputs(source, tiles, rows, columns, row, reads.width, runs, table)
-        if collecting:
-            aim_at_collected(source, tiles, columns, row - first, count, runs, table)
-    ahead = source.strides[1] if channels > 1 else count * source.strides[2]
-    for c in range(channels):
-        shift = (channel + c) * source.strides[1]
-        if collecting:
-            collect(source, tiles, rows, first, count, channel + c, collected)
-        for row in range(first, last):
-            slot, table = (row - origin) % slots, (row - first) * lanes
-            at = slot * row_step + c * channel_step
-            if not used[slot]:
-                packed[at : at + reads.row_vectors * lanes] = 0
-                continue
-            to, to_at = (packed, at) if reads.points == 1 else (raw, 0)
-            if collecting:
-                pack_columns(collected, 0, reads.width, to, to_at, runs, table, 0)
-            else:
-                pack_columns(source, shift, reads.width, to, to_at, runs, table, ahead)
-            if reads.points > 1:
-                for start in range(reads.starts):
-                    transform_inputs(
-                        reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
-                        packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes,
-                        reads.places,
-                    )  # fmt: skip
