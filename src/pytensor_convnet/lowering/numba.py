@@ -27,6 +27,7 @@ from pytensor_convnet.ops import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
 
 
@@ -208,3 +209,21 @@ def _average_pool2d_grad(op, node, kernel):
         return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
 
     return average_pool2d_grad
+
+
+@register_funcify_and_cache_key(RationalTanh)
+def _rational_tanh(op, node, **kwargs):
+    one = np.float32(1)
+    # Numerator and denominator of the continued fraction's ninth convergent, in powers of x**2.
+    n1, n2, n3, n4 = (np.float32(c / 34459425) for c in (4729725, 135135, 990, 1))
+    d1, d2, d3, d4 = (np.float32(c / 34459425) for c in (16216200, 945945, 13860, 45))
+    half, most = np.float32(0.5), np.float32(9)
+
+    @numba_njit
+    def rational_tanh(x):
+        y = half * (most if x > most else (-most if x < -most else x))
+        s = y * y
+        t = y * (one + s * (n1 + s * (n2 + s * (n3 + s * n4)))) / (one + s * (d1 + s * (d2 + s * (d3 + s * d4))))
+        return (t + t) / (one + t * t)
+
+    return rational_tanh, sha256(b"rational_tanh 9 levels").hexdigest()

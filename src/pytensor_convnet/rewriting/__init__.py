@@ -8,6 +8,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     max_pool_grads    what multiplies or sums the scattered gradient does so before it is scattered
     winners           winners that nobody reads are not computed
     fusion            correlation and max pooling become one step (Numba backend)
+    activations       tanh of maps is computed in vectors (Numba backend)
 """
 
-from pytensor_convnet.rewriting import filter_flips, fusion, max_pool_grads, max_pools, winners  # noqa: F401
+from pytensor_convnet.rewriting import activations, filter_flips, fusion, max_pool_grads, max_pools, winners  # noqa: F401
