@@ -5,6 +5,7 @@ does other things at times, some attempt meets none of them.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,10 +64,11 @@ def copy_rate(nbytes: int = LARGE_COPY) -> float:
 
 def _best(attempt: Callable[[], object]) -> float:
     """The seconds of the quickest attempt."""
-    times: list[float] = []
-    while len(times) < ATTEMPTS or sum(times) < SECONDS:
-        times.append(seconds_of(attempt))
-    return min(times)
+    best, attempts, end = float("inf"), 0, time.perf_counter() + SECONDS
+    while attempts < ATTEMPTS or time.perf_counter() < end:
+        best = min(best, seconds_of(attempt))
+        attempts += 1
+    return best
 
 
 def _accumulators() -> int:

@@ -53,6 +53,12 @@ from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
+_ROW_BYTES = 1 << 21
+"""What the rows that a window spans, of inputs and of maps, may take in lanes before they are transformed."""
+
+_FILTER_BYTES = 1 << 21
+"""Filters before they are transformed."""
+
 _STAGE_BYTES = 768 * 1024
 """Rows of maps that are computed before they are pooled."""
 
@@ -216,10 +222,15 @@ def _choose_bytes(winners):
 
 
 @kernel
-def _fuses(batch, item_bytes, windows, winners):
-    """Whether whole images fill lanes, and a byte a winner."""
-    few = windows.window_rows * windows.window_columns <= 256
-    return few and winners.itemsize == 1 and winners.size > 0 and batch >= VECTOR_BYTES // item_bytes
+def _fuses(images, filters, item_bytes, windows, winners):
+    """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
+    winner is a byte."""
+    few = windows.window_rows * windows.window_columns <= 256 and winners.itemsize == 1 and winners.size > 0
+    rows_of_inputs = images[1] * images[3] * filters[2]
+    rows_of_maps = filters[0] * windows.columns * windows.window_rows
+    numbers = filters[0] * filters[1] * filters[2] * filters[3]
+    small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FILTER_BYTES
+    return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
 # ------------------------------------------------------------------- where the maps are written after all
@@ -303,7 +314,7 @@ def correlate2d_max_pool2d(
     windows = check_pool(shape, window, pool_stride, pool_padding, ignore_border)
     maxima = new_output((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
     winners = new_output(maxima.shape, winners_dtype)
-    if filters.size > 0 and _fuses(images.shape[0], images.itemsize, windows, winners):
+    if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
@@ -356,7 +367,7 @@ def correlate2d_max_pool2d_filter_grad(
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
     gradient = np.zeros(shape, images.dtype)
     misfits = np.ones(1, np.int64)
-    if together and _fuses(images.shape[0], images.itemsize, windows, winners):
+    if together and _fuses(images.shape, shape, images.itemsize, windows, winners):
         step = -1 if flip else 1
         view = gradient[:, :, ::step, ::step]
         filter_grad(
@@ -385,7 +396,7 @@ def correlate2d_max_pool2d_input_grad(
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
     images = new_output(shape, maps_grad.dtype)
     misfits = np.ones(1, np.int64)
-    if together and _fuses(shape[0], maps_grad.itemsize, windows, winners):
+    if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
         misfits[0] = 0
         if images.size > 0:
             grouped = split_groups(filters, groups)
