@@ -1,10 +1,12 @@
 """PyTensor's Numba backend: each Op becomes a call of a CPU kernel with the Op's geometry.
 
-PyTensor caches what it compiles under a key that we give: the Op, all its properties, and the fingerprint of the
-kernels' sources. The geometry reaches a kernel as plain integers, so one compiled kernel serves every shape.
+PyTensor caches what it compiles under a key that we give: the Op, all its properties, and the fingerprints of the
+kernels' sources and of this one. The geometry reaches a kernel as plain integers, so one compiled kernel serves every
+shape.
 """
 
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
@@ -31,18 +33,18 @@ from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
 
 
+_SOURCE = sha256(Path(__file__).read_bytes()).hexdigest()
+
+
 def _cache_key(op, node):
     from pytensor_convnet.kernels.cpu.jit import FINGERPRINT
 
-    facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT
+    facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT, _SOURCE
     return sha256(repr(facts).encode()).hexdigest()
 
 
 def _sliding(correlation):
-    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments.
-
-    All in NumPy's types: Numba compiles a kernel anew for each Python constant.
-    """
+    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments."""
     stride, dilation = (tuple(map(np.int64, pair)) for pair in (correlation.stride, correlation.dilation))
     groups, flip = np.int64(correlation.groups), np.bool_(correlation.flip)
     resolve = _padding_function(correlation.padding, dilation)
@@ -226,4 +228,4 @@ def _rational_tanh(op, node, **kwargs):
         t = y * (one + s * (n1 + s * (n2 + s * (n3 + s * n4)))) / (one + s * (d1 + s * (d2 + s * (d3 + s * d4))))
         return (t + t) / (one + t * t)
 
-    return rational_tanh, sha256(b"rational_tanh 9 levels").hexdigest()
+    return rational_tanh, _SOURCE
