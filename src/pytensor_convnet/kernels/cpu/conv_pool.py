@@ -33,7 +33,7 @@ from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -203,7 +203,7 @@ def _forward(images, filters, maxima, winners, windows, stride, padding, dilatio
     tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count, images.itemsize, pooled)
     threads = useful_threads(images.shape[0] * windows.rows * windows.columns * filters.size)
     order = FilterOrder(groups, count, channels)
-    weights = np.empty(packed_filters_size(rows, reads, order), images.dtype)
+    weights = new_array((packed_filters_size(rows, reads, order),), images.dtype)
     pack_filters(threads, filters, rows, reads, order, weights)
     plan = plan_rows(groups, count, channels, rows, columns, reads, tiling)
     _pool_rows(threads, images, weights, maxima, winners, rows, columns, reads, tiling, plan, windows)
@@ -312,8 +312,8 @@ def correlate2d_max_pool2d(
     columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
     shape = (images.shape[0], filters.shape[0], rows, columns)
     windows = check_pool(shape, window, pool_stride, pool_padding, ignore_border)
-    maxima = new_output((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
-    winners = new_output(maxima.shape, winners_dtype)
+    maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    winners = new_array(maxima.shape, winners_dtype)
     if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
         grouped = split_groups(filters, groups)
         if flip:
@@ -394,7 +394,7 @@ def correlate2d_max_pool2d_input_grad(
     shape = (winners.shape[0], filters.shape[1] * groups, int(rows), int(columns))
     _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
-    images = new_output(shape, maps_grad.dtype)
+    images = new_array(shape, maps_grad.dtype)
     misfits = np.ones(1, np.int64)
     if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
         misfits[0] = 0

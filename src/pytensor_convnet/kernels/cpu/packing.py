@@ -17,6 +17,7 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
 from pytensor_convnet.kernels.cpu.simd import (
     VECTOR_BYTES,
@@ -163,10 +164,7 @@ def useful_threads(multiply_adds):
 @inner_kernel
 def vectors(count, like):
     """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
-    lanes = VECTOR_BYTES // like.itemsize
-    memory = np.empty((count + 1) * lanes, like.dtype)
-    start = -(memory.ctypes.data // like.itemsize) % lanes
-    return memory[start : start + count * lanes]
+    return new_array((count * (VECTOR_BYTES // like.itemsize),), like.dtype)
 
 
 @inner_kernel
