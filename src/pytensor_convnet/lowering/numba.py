@@ -32,7 +32,6 @@ from pytensor_convnet.ops import (
 from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
 
-
 _SOURCE = sha256(Path(__file__).read_bytes()).hexdigest()
 
 
@@ -157,15 +156,21 @@ def _max_pool2d_gather(op, node, kernel):
     return max_pool2d_gather
 
 
+def _activation_number(op):
+    from pytensor_convnet.kernels import cpu
+
+    return np.int64(cpu.ACTIVATIONS[op.activation])
+
+
 @_register(CorrelateMaxPool2d, "correlate2d_max_pool2d")
 def _correlate_max_pool2d(op, node, kernel):
     sliding, ignore_border = _sliding(op.correlation), np.bool_(op.pooling.ignore_border)
-    winners_dtype = node.outputs[1].type.numpy_dtype
+    winners_dtype, activation = node.outputs[1].type.numpy_dtype, _activation_number(op)
 
     @numba_njit
-    def correlate_max_pool2d(images, filters, *windows):
+    def correlate_max_pool2d(images, filters, biases, *windows):
         slide = sliding(filters.shape[2], filters.shape[3])
-        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border)
+        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border, biases, activation)
 
     return correlate_max_pool2d
 
@@ -215,11 +220,11 @@ def _average_pool2d_grad(op, node, kernel):
 
 @register_funcify_and_cache_key(RationalTanh)
 def _rational_tanh(op, node, **kwargs):
-    one = np.float32(1)
-    # Numerator and denominator of the continued fraction's ninth convergent, in powers of x**2.
-    n1, n2, n3, n4 = (np.float32(c / 34459425) for c in (4729725, 135135, 990, 1))
-    d1, d2, d3, d4 = (np.float32(c / 34459425) for c in (16216200, 945945, 13860, 45))
-    half, most = np.float32(0.5), np.float32(9)
+    from pytensor_convnet.kernels.cpu.activations import TANH_DENOMINATOR, TANH_MOST, TANH_NUMERATOR
+
+    one, n1, n2, n3, n4 = map(np.float32, TANH_NUMERATOR)
+    _, d1, d2, d3, d4 = map(np.float32, TANH_DENOMINATOR)
+    half, most = np.float32(0.5), np.float32(TANH_MOST)
 
     @numba_njit
     def rational_tanh(x):

@@ -99,10 +99,11 @@ def _free(typing_context, start):
 
 @numba.njit(error_model="numpy")
 def _try_to_take_table():
-    for _ in range(_TRIES):
-        if _take_table():
-            return True
-    return False
+    taken, tries = False, 0
+    while not taken and tries < _TRIES:
+        taken = _take_table()
+        tries += 1
+    return taken
 
 
 @numba.njit(error_model="numpy")
