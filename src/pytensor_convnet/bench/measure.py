@@ -80,8 +80,8 @@ def _samples(call: Callable[[], object], seconds: float) -> list[float]:
 def extra_bytes(call: Callable[[], Any]) -> int | None:
     """Peak memory of a call beyond what was there before and what it returns.
 
-    What the call finds in buffers that its library keeps from earlier calls is not seen. Exact to some 100 KB, as the
-    system's own counts are, or to 2 MB an array where the system gives huge pages.
+    What the call finds in buffers that another library keeps from earlier calls is not seen. Exact to some 100 KB, as
+    the system's own counts are, or to 2 MB an array where the system gives huge pages.
 
     Parameters
     ----------
@@ -118,7 +118,10 @@ def extra_bytes(call: Callable[[], Any]) -> int | None:
 
 def _return_free_memory() -> None:
     """Give freed memory back to the system, which else would be reused unnoticed."""
+    from pytensor_convnet.kernels.cpu.kept_memory import release_memory
+
     gc.collect()
+    release_memory()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
         if trim is not None:
