@@ -201,12 +201,12 @@ def test_nan_wins():
     assert np.isnan(maxima).sum() == 1
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("batch", [3, 20], ids=["maps-written", "fused"])
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_biases_and_activations(dtype, batch, activation):
-    if (dtype, activation) == ("float64", "tanh"):
-        pytest.skip("tanh is for float32")
+@pytest.mark.parametrize(
+    ("dtype", "activation"),
+    [("float32", "identity"), ("float32", "relu"), ("float32", "tanh"), ("float64", "identity"), ("float64", "relu")],
+)
+def test_biases_and_activations(dtype, activation, batch):
     random = np.random.default_rng(0)
     images, filters = random.standard_normal((batch, 2, 11, 9)), random.standard_normal((5, 2, 3, 3))
     biases = random.standard_normal(10)[::2]

@@ -8,7 +8,8 @@ where the C library takes numbers one by one. Beyond 9 the value is 1 in float32
 from numba import types
 from numba.extending import overload
 
-from pytensor_convnet.kernels.cpu.emission import emitted, item_bytes
+from pytensor_convnet.kernels.cpu.emission import emitted
+from pytensor_convnet.kernels.cpu.llvm import item_bytes
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2}
 """The number of each activation, as compiled code takes it."""

@@ -20,12 +20,12 @@ from pytensor_convnet.kernels.cpu.bands import (
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int64
 from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}

@@ -17,8 +17,8 @@ import numpy as np
 
 from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""

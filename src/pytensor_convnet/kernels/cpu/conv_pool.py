@@ -32,6 +32,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filter
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -50,14 +51,14 @@ from pytensor_convnet.kernels.cpu.packing import (
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
+from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
 _ROW_BYTES = 1 << 21
 """What the rows that a window spans, of inputs and of maps, may take in lanes before they are transformed."""
 
-_FILTER_BYTES = 1 << 21
+_FUSED_FILTER_BYTES = 1 << 21
 """Filters before they are transformed."""
 
 _STAGE_BYTES = 768 * 1024
@@ -240,7 +241,7 @@ def _fuses(images, filters, item_bytes, windows, winners):
     rows_of_inputs = images[1] * images[3] * filters[2]
     rows_of_maps = filters[0] * windows.columns * windows.window_rows
     numbers = filters[0] * filters[1] * filters[2] * filters[3]
-    small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FILTER_BYTES
+    small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FUSED_FILTER_BYTES
     return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 

@@ -26,6 +26,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS, transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
@@ -45,7 +46,7 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
+from pytensor_convnet.kernels.cpu.simd import finish_streaming
 from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpack_rows
 
 __all__ = ["correlate2d", "correlate2d_input_grad"]
