@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.kernels.cuda.formats import AXES, empty, memory_format, to_format
+from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
 TILE = 64
@@ -52,9 +52,9 @@ def _copy(
 
 
 def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """``tensor`` itself where it is in ``format``, else a copy that is."""
+    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is."""
     before = memory_format(tensor)
-    if before is None or before == format or not tensor.numel():
+    if before is None or fits(tensor, format) or not tensor.numel():
         return to_format(tensor, format)
     result = empty(tensor.shape, format, tensor.dtype, tensor.device)
     _launch(tensor, before, result, format, tensor.shape[0], "native", None, 0)
@@ -70,7 +70,7 @@ def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None)
     product : str
         See `products`. bf16x3 gives two planes, high and low halves; the others one.
     magnitudes : tensor or None
-        Of `largest_magnitudes`, for float16 alone.
+        The row of `largest_magnitudes` that is the source's, for float16 alone.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _launch(source, before: str, target, after: str, padded_batch: int, product:
     _copy[(blocks[0] * blocks[1] * counts[rest],)](
         source, target, magnitudes, counts[along], counts[across], across_padded, *blocks,
         from_steps[along], from_steps[across], to_steps[along], from_steps[rest], to_steps[rest], plane_stride,
-        product, 0 if magnitudes is None else magnitudes.numel() // 2, *tiles, before != after, num_warps=4,
+        product, 0 if magnitudes is None else magnitudes.numel(), *tiles, before != after, num_warps=4,
     )  # fmt: skip
 
 

@@ -234,7 +234,7 @@ def filter_grad(
         row_blocks, filter_blocks, plan.groups, batch_blocks, steps, steps_per_share,
         product, plan.leaves_source, unit, map_unit,
         batch_unit, prepared, wide, blocks.rows, blocks.filters, blocks.pixels,
-        blocks.images, 0 if magnitudes is None else magnitudes.numel() // 2,
+        blocks.images, 0 if magnitudes is None else magnitudes.shape[1],
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     _add_shares[(triton.cdiv(size, SUM_ELEMENTS),)](

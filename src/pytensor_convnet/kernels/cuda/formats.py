@@ -68,11 +68,19 @@ def empty(shape: Sequence[int], format: str, dtype: torch.dtype, device: torch.d
     return torch.empty_strided(tuple(shape), strides(shape, format), dtype=dtype, device=device)
 
 
-def to_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """``tensor`` itself where it is in ``format`` already, else a copy that is."""
+def fits(tensor: torch.Tensor, format: str) -> bool:
+    """Whether a tensor's elements lie in memory as ``format`` has them, whatever strides axes of length 1 have."""
     steps = strides(tensor.shape, format)
-    if all(length <= 1 or have == want for length, have, want in zip(tensor.shape, tensor.stride(), steps)):
+    return all(length <= 1 or have == want for length, have, want in zip(tensor.shape, tensor.stride(), steps))
+
+
+def to_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
+    """``tensor`` itself, or a view of its memory, where it is in ``format`` already, else a copy that is."""
+    steps = strides(tensor.shape, format)
+    if tensor.stride() == steps:
         return tensor
+    if fits(tensor, format):
+        return tensor.as_strided(tensor.shape, steps)
     return empty(tensor.shape, format, tensor.dtype, tensor.device).copy_(tensor)
 
 

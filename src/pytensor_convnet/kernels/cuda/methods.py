@@ -126,7 +126,9 @@ def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor
     wide = is_wide(source, target)
     magnitudes = largest_magnitudes(source, _dense(filters)) if method.product == "float16" else None
     unit = UNIT if method.prepared else unit_of(source)
-    planes = prepare(source, method.product, magnitudes) if method.prepared else source[None]
+    planes = source[None]
+    if method.prepared:
+        planes = prepare(source, method.product, None if magnitudes is None else magnitudes[0])
     found = _tables(plan, planes[0], unit, wide)
     columns = max(UNIT, method.blocks.outputs)
     packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns)
@@ -144,8 +146,9 @@ def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Te
     image_planes, map_planes = images[None], maps[None]
     if method.prepared:
         units = UNIT, UNIT
-        image_planes = prepare(images, product, magnitudes)
-        map_planes = prepare(maps, product, None if magnitudes is None else magnitudes[magnitudes.numel() // 2 :])
+        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
+        image_planes = prepare(images, product, image_magnitudes)
+        map_planes = prepare(maps, product, map_magnitudes)
     found = _tables(plan, image_planes[0], units[0], wide)
     filter_grad(
         image_planes, map_planes, plan, found, filters, geometry.flip, product, magnitudes, method.blocks, units,

@@ -116,6 +116,6 @@ def pack(
         tables.row_count, column_count, plan.outputs, plan.target_channels, plan.columns.classes[0].count,
         plan.rows.dilation, plan.columns.dilation, plan.rows.taps, plan.columns.taps,
         plan.rows.residue_factor, plan.columns.residue_factor, packed.stride(0),
-        product, 0 if partials is None else partials.numel() // 2, TILE, num_warps=4,
+        product, 0 if partials is None else partials.shape[1], TILE, num_warps=4,
     )  # fmt: skip
     return Packed(packed, scales, column_count)

@@ -84,12 +84,12 @@ def _largest_magnitudes(a, b, partials, a_size, b_size, PARTIALS: tl.constexpr, 
 
 
 def largest_magnitudes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The largest finite magnitudes of parts of two dense float32 tensors: as many of the one as of the other.
+    """The largest finite magnitudes of parts of two dense float32 tensors, (2, parts).
 
     Floor: each is read once.
     """
     blocks = max(a.numel(), b.numel()) / BLOCK
     partials = next((count for count in (1, 16) if blocks <= count), 256)
-    found = torch.empty(2 * partials, dtype=torch.float32, device=a.device)
+    found = torch.empty((2, partials), dtype=torch.float32, device=a.device)
     _largest_magnitudes[(2 * partials,)](a, b, found, a.numel(), b.numel(), partials, BLOCK, num_warps=8)
     return found
