@@ -36,6 +36,7 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     both,
     first_pixels,
     load_tap,
+    no_tensors,
     store_patch,
     tile_place,
     vectors_at,
@@ -86,7 +87,7 @@ def _average_pool(
     first_row = y * STRIDE_ROWS - TOP
     line = (plane * rows + first_row) * columns * units
     first = first_pixels(images, line, cell, units, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR)
-    sums = ()
+    sums = no_tensors()
     for i in tl.static_range((STRIP - 1) * STRIDE_ROWS + WINDOW_ROWS):
         row = first_row + i
         row_inside = (strip < strips) & (row >= 0) & (row < rows)
@@ -162,7 +163,7 @@ def _average_pool_grad(
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
     plane, patch_row = strip // strips_each, strip % strips_each
     patch_column, unit = cell // units, cell % units
-    sums = ()
+    sums = no_tensors()
     for _ in tl.static_range(PATCH_ROWS * PATCH_COLUMNS):
         sums = sums + (working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty)),)
     first_y, first_x = patch_row * (PATCH_ROWS // STRIDE_ROWS), patch_column * (PATCH_COLUMNS // STRIDE_COLUMNS)
@@ -300,7 +301,7 @@ def launch(images, maps, windows: Windows, format: str, mode: str, tile: Tile | 
     cells = windows.out_columns * units
     constants = _constants(windows, mode, vector, images, maps)
     if not is_written_out(windows):
-        strips = planes.count * windows.out_rows
+        strips = planes.number * windows.out_rows
         tile = tile_for(strips, cells, 1, vector)
         _average_pool_of_many_taps[grid(tile, strips, cells)](
             images, maps, strips, cells, units, *windows.lengths(), **constants, **tile.constants()
@@ -308,7 +309,7 @@ def launch(images, maps, windows: Windows, format: str, mode: str, tile: Tile | 
         return
     tile = tile or strip_tile(planes, windows, vector)
     strips_each = -(-windows.out_rows // tile.rows)
-    strips = planes.count * strips_each
+    strips = planes.number * strips_each
     _average_pool[grid(tile, strips, cells)](
         images, maps, strips, strips_each, cells, units, *windows.lengths(), **constants, **tile.constants(),
         PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,
@@ -327,7 +328,7 @@ def launch_grad(
     constants = _constants(windows, mode, vector, images, maps)
     patch = patch or patch_for(planes, windows, vector)
     if patch is None:
-        strips, cells = planes.count * windows.rows, windows.columns * units
+        strips, cells = planes.number * windows.rows, windows.columns * units
         tile = tile_for(strips, cells, 1, vector)
         _average_pool_grad_of_many_taps[grid(tile, strips, cells)](
             maps, images, strips, cells, units, *windows.lengths(), **constants, **tile.constants()
@@ -336,6 +337,6 @@ def launch_grad(
     strips, cells = patch.counts(planes, windows, vector)
     tile = tile or tile_for(strips, cells, patch.rows, vector)
     _average_pool_grad[grid(tile, strips, cells)](
-        maps, images, strips, strips // planes.count, cells, units, *windows.lengths(), **constants,
+        maps, images, strips, strips // planes.number, cells, units, *windows.lengths(), **constants,
         **tile.constants(), PATCH_ROWS=patch.rows, PATCH_COLUMNS=patch.columns, PAIRED=patch.is_paired(planes.inner),
     )  # fmt: skip

@@ -36,6 +36,7 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     first_pixels,
     load,
     load_tap,
+    no_tensors,
     tile_place,
     vectors_at,
     working,
@@ -59,8 +60,8 @@ def _max_pool(
     first_row = y * STRIDE_ROWS - TOP
     line = (plane * rows + first_row) * columns * units
     first = first_pixels(images, line, cell, units, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR)
-    bests = ()
-    taps = ()
+    bests = no_tensors()
+    taps = no_tensors()
     for i in tl.static_range((STRIP - 1) * STRIDE_ROWS + WINDOW_ROWS):
         row = first_row + i
         row_inside = (strip < strips) & (row >= 0) & (row < rows)
@@ -201,7 +202,7 @@ def launch(images, maxima, winners, windows: Windows, format: str, tile: Tile | 
         WITH_WINNERS=winners is not None,
     )  # fmt: skip
     if not is_written_out(windows):
-        strips = planes.count * windows.out_rows
+        strips = planes.number * windows.out_rows
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_of_many_taps[grid(tile, strips, cells)](
             images, maxima, winners, strips, cells, units, *windows.lengths(), **constants, **tile.constants()
@@ -209,7 +210,7 @@ def launch(images, maxima, winners, windows: Windows, format: str, tile: Tile | 
         return
     tile = tile or strip_tile(planes, windows, vector)
     strips_each = -(-windows.out_rows // tile.rows)
-    strips = planes.count * strips_each
+    strips = planes.number * strips_each
     _max_pool[grid(tile, strips, cells)](
         images, maxima, winners, strips, strips_each, cells, units, *windows.lengths(), **constants,
         **tile.constants(), PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,

@@ -33,6 +33,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
 from pytensor_convnet.kernels.cuda.pool_tiles import (
     LENGTHS,
     both,
+    no_tensors,
     store_patch,
     tile_place,
     vectors_at,
@@ -68,7 +69,7 @@ def _max_pool_grad(
     plane, patch_row = strip // strips_each, strip % strips_each
     patch_column, unit = cell // units, cell % units
     zero = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty))
-    sums = ()
+    sums = no_tensors()
     for _ in tl.static_range(PATCH_ROWS * PATCH_COLUMNS):
         sums = sums + (zero,)
     # Windows k, m are numbered from the one that starts where the patch does, if nothing is padded.
@@ -193,7 +194,7 @@ def max_pool2d_gather(
         planes = Planes.of(images.shape, format)
         vector = planes.vector(images.element_size())
         units = planes.inner // vector
-        strips, cells = planes.count * windows.out_rows, windows.out_columns * units
+        strips, cells = planes.number * windows.out_rows, windows.out_columns * units
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_gather[grid(tile, strips, cells)](
             images, winners, maps, strips, cells, units, *windows.lengths(), **windows.constants(), VECTOR=vector,
@@ -226,7 +227,7 @@ def launch_grad(
     constants = dict(**windows.constants(), VECTOR=vector, WIDE=is_wide(images, maps))
     patch = patch or patch_for(planes, windows, vector)
     if patch is None:
-        strips, cells = planes.count * windows.rows, windows.columns * units
+        strips, cells = planes.number * windows.rows, windows.columns * units
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_grad_of_many_taps[grid(tile, strips, cells)](
             winners, maps, images, strips, cells, units, *windows.lengths(), **constants, **tile.constants()
@@ -235,6 +236,6 @@ def launch_grad(
     strips, cells = patch.counts(planes, windows, vector)
     tile = tile or tile_for(strips, cells, patch.rows, vector)
     _max_pool_grad[grid(tile, strips, cells)](
-        winners, maps, images, strips, strips // planes.count, cells, units, *windows.lengths(), **constants,
+        winners, maps, images, strips, strips // planes.number, cells, units, *windows.lengths(), **constants,
         **tile.constants(), PATCH_ROWS=patch.rows, PATCH_COLUMNS=patch.columns, PAIRED=patch.is_paired(planes.inner),
     )  # fmt: skip

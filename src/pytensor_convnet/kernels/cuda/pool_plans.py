@@ -97,11 +97,13 @@ def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ign
     """The `Windows` of pooling images of ``shape``; ValueError when there are none."""
     window, stride, padding = _resolved(window, stride, padding)
     raise_problem(geometry.pool_problem(shape, window, stride, padding, ignore_border))
-    counts = (
-        geometry.pool_length(shape[axis - 2], window[axis], stride[axis], *padding[axis], ignore_border)
+    rows, columns = (
+        geometry.pool_length(
+            shape[axis - 2], window[axis], stride[axis], padding[axis][0], padding[axis][1], ignore_border
+        )
         for axis in range(2)
     )
-    return Windows(*shape[2:], *counts, window, stride, padding)
+    return Windows(shape[2], shape[3], rows, columns, window, stride, padding)
 
 
 def check_pooled(shape: Sequence[int], pooled: Sequence[int], window: Any, stride: Any, padding: Any) -> Windows:
@@ -111,7 +113,7 @@ def check_pooled(shape: Sequence[int], pooled: Sequence[int], window: Any, strid
     """
     window, stride, padding = _resolved(window, stride, padding)
     raise_problem(geometry.pooled_problem(shape, pooled, window, stride, padding))
-    return Windows(*shape[2:], *pooled[2:], window, stride, padding)
+    return Windows(shape[2], shape[3], pooled[2], pooled[3], window, stride, padding)
 
 
 def check_operand(dtypes: Sequence[torch.dtype], memory_format: str | None, **tensors: torch.Tensor) -> str:
@@ -124,7 +126,7 @@ def check_operand(dtypes: Sequence[torch.dtype], memory_format: str | None, **te
 class Planes(NamedTuple):
     """A tensor as planes of rows x columns pixels of ``inner`` numbers."""
 
-    count: int
+    number: int
     inner: int
 
     @classmethod
@@ -168,7 +170,7 @@ def strip_tile(planes: Planes, windows: Windows, vector: int) -> Tile:
     cells = windows.out_columns * (planes.inner // vector)
     rows = min(STRIP_ROWS, power_of_two(windows.out_rows)) if windows.window[0] > windows.stride[0] else 1
     while True:
-        strips = planes.count * -(-windows.out_rows // rows)
+        strips = planes.number * -(-windows.out_rows // rows)
         tile = tile_for(strips, cells, rows, vector)
         if rows == 1 or grid(tile, strips, cells)[0] >= ENOUGH_PROGRAMS:
             return tile
@@ -183,7 +185,7 @@ class Patch(NamedTuple):
 
     def counts(self, planes: Planes, windows: Windows, vector: int) -> tuple[int, int]:
         """How many strips of patches there are, and how many cells in one."""
-        strips = planes.count * -(-windows.rows // self.rows)
+        strips = planes.number * -(-windows.rows // self.rows)
         return strips, -(-windows.columns // self.columns) * (planes.inner // vector)
 
     def is_paired(self, inner: int) -> bool:

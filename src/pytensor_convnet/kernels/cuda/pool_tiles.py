@@ -27,6 +27,12 @@ def tile_place(cells, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE:
 
 
 @triton.jit
+def no_tensors():
+    """An empty tuple, for a tensor after the other to be added."""
+    return ()
+
+
+@triton.jit
 def vectors_at(row_offset, cell_offset, VECTOR: tl.constexpr):
     """Offsets (strips, cells, VECTOR) of vectors; the arguments count in vectors."""
     start = (row_offset[:, None] + cell_offset[None, :]) * VECTOR
