@@ -68,6 +68,11 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Method:
     return method
 
 
+def known_choice(task: Task) -> Method | None:
+    """What was measured for a task before, by this process or another; None where it was not."""
+    return _chosen.get(task) or _load(task)
+
+
 @functools.lru_cache(maxsize=4096)
 def fixed_choice(task: Task) -> Method:
     """What is taken without measurements: cuDNN where channels are many and it need not change formats, else ours."""
