@@ -1,5 +1,6 @@
-"""Doctests of the CUDA kernels are collected where their libraries are installed."""
+"""Doctests of the CUDA kernels and their benchmark are collected where their libraries are installed."""
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") and find_spec("triton") else ["pytensor_convnet/kernels/cuda/*"]
+cuda = ["pytensor_convnet/kernels/cuda/*", "pytensor_convnet/bench/cuda/*"]
+collect_ignore_glob = [] if find_spec("torch") and find_spec("triton") else cuda
