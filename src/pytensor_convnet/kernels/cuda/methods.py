@@ -94,7 +94,7 @@ def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tens
     operands : tensor
         Images and filters; filters and maps; or images and maps.
     """
-    if task.device.type == "cuda" and task.device.index != torch.cuda.current_device():
+    if task.device.type == "cuda" and task.device.index not in (None, torch.cuda.current_device()):
         with torch.cuda.device(task.device):  # Triton launches on the current one
             return carry_out(task, method, *operands)
     if isinstance(method, Cudnn):
