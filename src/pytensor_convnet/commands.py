@@ -184,7 +184,8 @@ def predict(
 def bench(
     suite: Annotated[str, typer.Argument(metavar="|".join(SUITES), callback=_one_of(SUITES), help="What to measure.")],
     device: Annotated[
-        str, typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu, or cuda for convolutions on a GPU.")
+        str,
+        typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu, or cuda (no networks) for a GPU."),
     ] = "cpu",
     cases: Annotated[
         str | None, typer.Option(metavar="A,B", help="Which cases of the suite.", show_default="all")
@@ -232,8 +233,8 @@ def bench(
 
 def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path | None, plot: Path | None) -> None:
     """Measure what is measured on GPUs; what is not is refused."""
-    if suite != "conv":
-        raise typer.BadParameter(f"on a GPU conv is measured, {suite} is not", param_hint="--device")
+    if suite == "net":
+        raise typer.BadParameter("on a GPU conv and pool are measured, net is not", param_hint="--device")
     if plot is not None:
         raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
@@ -244,11 +245,11 @@ def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path |
 
     if not torch.cuda.is_available():
         raise typer.BadParameter("cuda needs an NVIDIA GPU, and a torch that was built for it", param_hint="--device")
-    from pytensor_convnet.bench.cuda import session
+    from pytensor_convnet.bench.cuda import pool_session, session
 
     with _errors_in_one_message():
         _check_folder(json)
-        session.run_benchmark(Console(), cases, peers, json)
+        (pool_session if suite == "pool" else session).run_benchmark(Console(), cases, peers, json)
 
 
 def _names(listed: str | None) -> list[str]:

@@ -45,7 +45,7 @@ def run_benchmark(
     present = tuple(peer for peer in peers if find_spec(peer))
     for peer in set(peers) - set(present):
         console.print(f"not measured, for it is not installed: {peer} (pip install {peer})", highlight=False)
-    machine = GpuMachine.measured(_versions(present))
+    machine = GpuMachine.measured(package_versions(present))
     records: list[Record] = []
     for name in cases:
         records += measured(name, present, machine, formats)
@@ -92,6 +92,7 @@ def _record(
     )
 
 
-def _versions(peers: Sequence[str]) -> dict[str, str]:
+def package_versions(peers: Sequence[str]) -> dict[str, str]:
+    """Versions of ours, of what it runs on, and of the peers."""
     named = {name: metadata.version(name) for name in ("torch", "triton", *peers)}
     return {"pytensor-convnet": __version__, "cudnn": str(torch.backends.cudnn.version()), **named}

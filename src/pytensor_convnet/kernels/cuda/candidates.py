@@ -25,8 +25,11 @@ SHARED_BYTES = 227 * 1024
 MEMORY_RATE, CACHE_RATE = 2.8e12, 6e12
 """Bytes a second from memory, and from the second-level cache to all multiprocessors."""
 
-PRODUCT_RATES = {"native": 600e12, "float16": 600e12, "bf16x3": 200e12, "tf32": 300e12, "ieee": 35e12}
-"""Floating-point operations a second, about as kernels reach them."""
+PRODUCT_RATES = {"native": 600e12, "float16": 600e12, "bf16x3": 200e12, "tf32": 150e12, "ieee": 35e12}
+"""Floating-point operations a second, about as gathering kernels reach them."""
+
+SHARE_TF32_RATE = 300e12
+"""The filter gradient's tf32 is faster."""
 
 LAUNCH = 2.5e-6
 
@@ -101,20 +104,30 @@ def _gathers(task: Task) -> Iterator[Gather]:
     gradient = task.name == "correlate2d_input_grad"
     batch = task.geometry.images[0]
     for product in products_of(task):
-        if product == "tf32" and batch >= LEAST_IMAGES:
-            continue  # its instruction wants both operands summed along their innermost axis
         for (patch, joined), prepared in itertools.product(_patches(task, gradient), _preparations(task, product)):
             plan = gathering(task.geometry, gradient, patch, joined)
             least = min(128, max(16, triton.next_power_of_2(plan.outputs)))
-            for outputs, pixels, rows in itertools.product({least, max(16, least // 2)}, (128, 256), (32, 64)):
-                if product == "ieee" and (pixels, rows) != (128, 32):
+            tiles = itertools.product(
+                sorted({least, max(16, least // 2)}), *_TILES.get(product, ((128, 256), (32, 64)))
+            )
+            for outputs, pixels, rows in tiles:
+                warps = 2 if product == "tf32" else 4 if outputs * pixels <= 128 * 128 else 8
+                if product == "tf32" and outputs * pixels > 64 * 128:
                     continue
-                warps = 4 if outputs * pixels <= 128 * 128 else 8
                 images = min(pixels, _images(batch, prepared))
-                blocks = Blocks(outputs, pixels, images, rows, warps, STAGES, images_first=outputs <= 32)
+                images_first = outputs <= 32 and product != "tf32"
+                blocks = Blocks(outputs, pixels, images, rows, warps, STAGES, images_first)
                 multiple = rows if plan.source_channels % rows == 0 else 1
                 if _gather_bytes(blocks, _element_bytes(product)) <= SHARED_BYTES:
                     yield Gather(prepared, "batch_last", product, patch, joined, multiple, blocks)
+
+
+_TILES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"tf32": ((64, 128), (16, 32)), "ieee": ((128,), (32,))}
+"""Pixels and rows of tiles, where not the usual ones.
+
+The instruction by which four warps multiply tf32 wants both operands summed along their innermost axis, which the
+source is not. That of single warps does not; so tiles of tf32 are small, for two warps.
+"""
 
 
 def _preparations(task: Task, product: str) -> tuple[bool, ...]:
@@ -229,7 +242,8 @@ def _share_time(task: Task, method: Share) -> float:
     partial = 8 * blocks.shares * rows * filters * geometry.groups
     busy = tiles * blocks.shares / MULTIPROCESSORS
     idle = ceil(busy) / max(busy, 1e-9)
-    times = cache / CACHE_RATE * min(idle, 4.0), flops / PRODUCT_RATES[method.product] * min(idle, 4.0)
+    rate = SHARE_TF32_RATE if method.product == "tf32" else PRODUCT_RATES[method.product]
+    times = cache / CACHE_RATE * min(idle, 4.0), flops / rate * min(idle, 4.0)
     few = max(1.0, (4 * MULTIPROCESSORS / (tiles * blocks.shares)) ** 0.25)  # more programs hide more latency
     seconds = few * _overlapped(*times, _moved(task) / MEMORY_RATE) + 2 * LAUNCH + partial / CACHE_RATE
     if method.prepared:

@@ -75,6 +75,9 @@ def _pack(
         if tl.program_id(0) + tl.program_id(1) == 0:
             tl.store(scales, power_of_two(-source_exponent))
             tl.store(scales + 1, power_of_two(-filter_exponent))
+    if PRODUCT == "tf32":  # tensor cores would cut off what they do not use
+        rounded = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        w = tl.where(tl.abs(w) < float("inf"), rounded, w)
     if PRODUCT == "bf16x3":
         high, low = split(w)
         tl.store(target, high, mask=present)
