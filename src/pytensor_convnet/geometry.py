@@ -278,6 +278,16 @@ def pooled_problem(
     )
 
 
+def normalised_problem(images: Shape, maps: Shape) -> str | None:
+    """Why ``maps`` cannot be a gradient for normalised ``images``; ``None`` if they can."""
+    if not any(map(_differ, images, maps)):
+        return None
+    return (
+        f"output_grad is {format_shape(maps)} but input is {format_shape(images)}: "
+        "normalisation keeps the shape, so both must have the same."
+    )
+
+
 class ShapeError(ValueError):
     """A misfit found while a compiled function runs.
 
@@ -334,7 +344,12 @@ def _winners_sentence(n: Sequence[int]) -> str:
     )
 
 
-CORRELATION, MAPS, POOL, POOLED, WINNER, WINNERS = range(6)
+def _normalised_sentence(n: Sequence[int]) -> str | None:
+    # images (4), maps (4)
+    return normalised_problem(n[:4], n[4:])
+
+
+CORRELATION, MAPS, POOL, POOLED, WINNER, WINNERS, NORMALISED = range(7)
 _SENTENCES: dict[int, Any] = {
     CORRELATION: _correlation_sentence,
     MAPS: _maps_sentence,
@@ -342,4 +357,5 @@ _SENTENCES: dict[int, Any] = {
     POOLED: _pooled_sentence,
     WINNER: _winner_sentence,
     WINNERS: _winners_sentence,
+    NORMALISED: _normalised_sentence,
 }

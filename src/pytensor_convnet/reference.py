@@ -264,3 +264,31 @@ def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
         share = divisor(r, c, top, left, images.shape, window, padding, mode)
         images[:, :, r, c] += maps[:, :, y, x, None, None] / share
     return images
+
+
+# -------------------------------------------------------------------------------------- normalisation
+
+
+def neighbours(channels: int, size: int, blocked: bool) -> np.ndarray:
+    """Which maps are neighbours: a boolean matrix of which row ``f`` marks those that map ``f`` is normalised by."""
+    f, g = np.arange(channels)[:, None], np.arange(channels)
+    start = f // size * size if blocked else f - size // 2
+    return (start <= g) & (g < start + size)
+
+
+def cross_map_sum(images, size, blocked, transposed):
+    """The sum of each map's neighbours; transposed, of those maps whose neighbour it is."""
+    members = neighbours(images.shape[1], size, blocked)
+    return np.einsum("fg,bgyx->bfyx", members.T if transposed else members, images)
+
+
+def cross_map_norm(images, size, scale, power, blocked):
+    """Each map divided by a power of its neighbours' energy."""
+    return images * (1 + scale * cross_map_sum(images**2, size, blocked, False)) ** -power
+
+
+def cross_map_norm_grad(images, maps, size, scale, power, blocked):
+    """The gradient of `cross_map_norm`, given ``maps``, the gradient of its output."""
+    denominators = 1 + scale * cross_map_sum(images**2, size, blocked, False)
+    shares = cross_map_sum(maps * images * denominators ** (-power - 1), size, blocked, True)
+    return maps * denominators**-power - 2 * scale * power * images * shares

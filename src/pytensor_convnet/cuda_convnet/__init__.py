@@ -10,8 +10,11 @@ from pytensor_convnet.cuda_convnet.acts import FilterActs, ImageActs, WeightActs
 from pytensor_convnet.cuda_convnet.layouts import gpu_contiguous
 from pytensor_convnet.cuda_convnet.local_acts import LocalFilterActs, LocalImageActs, LocalWeightActs
 from pytensor_convnet.cuda_convnet.pooling import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b
+from pytensor_convnet.cuda_convnet.response_norm import CrossMapNorm, CrossMapNormUndo
 
 __all__ = [
+    "CrossMapNorm",
+    "CrossMapNormUndo",
     "FilterActs",
     "ImageActs",
     "LocalFilterActs",

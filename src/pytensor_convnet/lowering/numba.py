@@ -19,6 +19,9 @@ from pytensor_convnet.ops import (
     CorrelateMaxPool2d,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
+    CrossMapNorm,
+    CrossMapNormGrad,
+    CrossMapSum,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -209,6 +212,29 @@ def _average_pool2d_grad(op, node, kernel):
         return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
 
     return average_pool2d_grad
+
+
+@_register(CrossMapSum, "cross_map_sum")
+def _cross_map_sum(op, node, kernel):
+    size, blocked, transposed = np.int64(op.size), np.bool_(op.blocked), np.bool_(op.transposed)
+
+    @numba_njit
+    def cross_map_sum(images):
+        return kernel(images, size, blocked, transposed)
+
+    return cross_map_sum
+
+
+@_register(CrossMapNorm, "cross_map_norm")
+@_register(CrossMapNormGrad, "cross_map_norm_grad")
+def _cross_map_norm(op, node, kernel):
+    size, scale, power, blocked = np.int64(op.size), np.float64(op.scale), np.float64(op.power), np.bool_(op.blocked)
+
+    @numba_njit
+    def cross_map_norm(*tensors):
+        return kernel(*tensors, size, scale, power, blocked)
+
+    return cross_map_norm
 
 
 @register_funcify_and_cache_key(RationalTanh)

@@ -12,6 +12,9 @@ from pytensor_convnet.ops import (
     CorrelateMaxPool2d,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
+    CrossMapNorm,
+    CrossMapNormGrad,
+    CrossMapSum,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -116,3 +119,18 @@ def _average_pool2d_grad(op, node, maps, rows, columns, *windows):
     return [
         _kernels().average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), _kernels().MODES[op.mode])
     ]
+
+
+@evaluate.register(CrossMapSum)
+def _cross_map_sum(op, node, images):
+    return [_kernels().cross_map_sum(images, *op._props())]
+
+
+@evaluate.register(CrossMapNorm)
+def _cross_map_norm(op, node, images):
+    return [_kernels().cross_map_norm(images, *op._props())]
+
+
+@evaluate.register(CrossMapNormGrad)
+def _cross_map_norm_grad(op, node, images, maps):
+    return [_kernels().cross_map_norm_grad(images, maps, *op._props())]

@@ -6,6 +6,7 @@ from pytensor_convnet.ops.conv_pool import (
     CorrelateMaxPool2dInputGrad,
 )
 from pytensor_convnet.ops.correlation import Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad
+from pytensor_convnet.ops.cross_map_norm import CrossMapNorm, CrossMapNormGrad, CrossMapSum
 from pytensor_convnet.ops.locally_connected import (
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
@@ -29,6 +30,9 @@ __all__ = [
     "CorrelateMaxPool2d",
     "CorrelateMaxPool2dFilterGrad",
     "CorrelateMaxPool2dInputGrad",
+    "CrossMapNorm",
+    "CrossMapNormGrad",
+    "CrossMapSum",
     "LocallyConnected2d",
     "LocallyConnected2dFilterGrad",
     "LocallyConnected2dInputGrad",

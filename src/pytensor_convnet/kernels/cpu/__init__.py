@@ -10,6 +10,7 @@ from pytensor_convnet.kernels.cpu.conv_pool import (
     correlate2d_max_pool2d_input_grad,
 )
 from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
+from pytensor_convnet.kernels.cpu.cross_map_norm import cross_map_norm, cross_map_norm_grad, cross_map_sum
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
 from pytensor_convnet.kernels.cpu.locally_connected import (
     locally_connected2d,
@@ -29,6 +30,9 @@ KERNELS = (
     correlate2d_max_pool2d,
     correlate2d_max_pool2d_filter_grad,
     correlate2d_max_pool2d_input_grad,
+    cross_map_norm,
+    cross_map_norm_grad,
+    cross_map_sum,
     locally_connected2d,
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,
