@@ -202,6 +202,25 @@ def max_pool2d_gather(images, winners, window, stride, padding):
     return maps
 
 
+def draw_winners2d(images, uniforms, winners_dtype, window, stride, padding):
+    """Winners drawn in proportion to the positive pixels of a window, as ``uniforms``, one for each window, decide.
+
+    The first tap wins at which the running sum exceeds ``uniforms`` times the whole sum (or reaches it, should the
+    product be rounded up). A sum of zero thereby gives the first tap, one that is not finite what `max_pool2d` gives.
+    """
+    winners = np.empty(uniforms.shape, winners_dtype)
+    for y, x, rows, columns, top, left in windows(images.shape, uniforms.shape[2:], window, stride, padding):
+        inside = images[:, :, rows, columns]
+        taps = inside.reshape(*images.shape[:2], inside.shape[2] * inside.shape[3])
+        sums = np.maximum(taps, 0).cumsum(axis=2, dtype=images.dtype)
+        total = sums[..., -1:]
+        drawn = ((sums > uniforms[:, :, y, x, None] * total) | (sums == total)).argmax(axis=2)
+        first = np.where(np.isfinite(total[..., 0]), drawn, taps.argmax(axis=2))
+        i, j = np.divmod(first, inside.shape[3])
+        winners[:, :, y, x] = (i + rows.start - top) * window[1] + (j + columns.start - left)
+    return winners
+
+
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip, window, pool_stride, pool_padding,
     ignore_border, biases, activation,
@@ -266,3 +285,31 @@ def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
         share = divisor(r, c, top, left, images.shape, window, padding, mode)
         images[:, :, r, c] += maps[:, :, y, x, None, None] / share
     return images
+
+
+# -------------------------------------------------------------------------------------- normalisation
+
+
+def neighbours(channels: int, size: int, blocked: bool) -> np.ndarray:
+    """Which maps are neighbours: a boolean matrix of which row ``f`` marks those that map ``f`` is normalised by."""
+    f, g = np.arange(channels)[:, None], np.arange(channels)
+    start = f // size * size if blocked else f - size // 2
+    return (start <= g) & (g < start + size)
+
+
+def cross_map_sum(images, size, blocked, transposed):
+    """The sum of each map's neighbours; transposed, of those maps whose neighbour it is."""
+    members = neighbours(images.shape[1], size, blocked)
+    return np.einsum("fg,bgyx->bfyx", members.T if transposed else members, images)
+
+
+def cross_map_norm(images, size, scale, power, blocked):
+    """Each map divided by a power of its neighbours' energy."""
+    return images * (1 + scale * cross_map_sum(images**2, size, blocked, False)) ** -power
+
+
+def cross_map_norm_grad(images, maps, size, scale, power, blocked):
+    """The gradient of `cross_map_norm`, given ``maps``, the gradient of its output."""
+    denominators = 1 + scale * cross_map_sum(images**2, size, blocked, False)
+    shares = cross_map_sum(maps * images * denominators ** (-power - 1), size, blocked, True)
+    return maps * denominators**-power - 2 * scale * power * images * shares

@@ -21,6 +21,10 @@ from pytensor_convnet.ops import (
     CorrelateMaxPool2d,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
+    CrossMapNorm,
+    CrossMapNormGrad,
+    CrossMapSum,
+    DrawWinners2d,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -156,6 +160,17 @@ def _max_pool2d_gather(op, node, kernel):
     return max_pool2d_gather
 
 
+@_register(DrawWinners2d, "draw_winners2d")
+def _draw_winners2d(op, node, kernel):
+    winners_dtype = node.outputs[0].type.numpy_dtype
+
+    @numba_njit
+    def draw_winners2d(images, uniforms, window, stride, padding):
+        return kernel(images, uniforms, winners_dtype, window, stride, padding)
+
+    return draw_winners2d
+
+
 def _activation_number(op):
     from pytensor_convnet.kernels import cpu
 
@@ -216,6 +231,29 @@ def _average_pool2d_grad(op, node, kernel):
         return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
 
     return average_pool2d_grad
+
+
+@_register(CrossMapSum, "cross_map_sum")
+def _cross_map_sum(op, node, kernel):
+    size, blocked, transposed = np.int64(op.size), np.bool_(op.blocked), np.bool_(op.transposed)
+
+    @numba_njit
+    def cross_map_sum(images):
+        return kernel(images, size, blocked, transposed)
+
+    return cross_map_sum
+
+
+@_register(CrossMapNorm, "cross_map_norm")
+@_register(CrossMapNormGrad, "cross_map_norm_grad")
+def _cross_map_norm(op, node, kernel):
+    size, scale, power, blocked = np.int64(op.size), np.float64(op.scale), np.float64(op.power), np.bool_(op.blocked)
+
+    @numba_njit
+    def cross_map_norm(*tensors):
+        return kernel(*tensors, size, scale, power, blocked)
+
+    return cross_map_norm
 
 
 @register_funcify_and_cache_key(RationalTanh)

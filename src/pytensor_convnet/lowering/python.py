@@ -12,6 +12,10 @@ from pytensor_convnet.ops import (
     CorrelateMaxPool2d,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
+    CrossMapNorm,
+    CrossMapNormGrad,
+    CrossMapSum,
+    DrawWinners2d,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -78,6 +82,12 @@ def _max_pool2d_gather(op, node, images, winners, *windows):
     return [_kernels().max_pool2d_gather(images, winners, *_windows(*windows))]
 
 
+@evaluate.register(DrawWinners2d)
+def _draw_winners2d(op, node, images, uniforms, *windows):
+    dtype = node.outputs[0].type.numpy_dtype.type
+    return [_kernels().draw_winners2d(images, uniforms, dtype, *_windows(*windows))]
+
+
 @evaluate.register(CorrelateMaxPool2d)
 def _correlate_max_pool2d(op, node, images, filters, biases, *windows):
     dtype = node.outputs[1].type.numpy_dtype.type
@@ -117,3 +127,18 @@ def _average_pool2d_grad(op, node, maps, rows, columns, *windows):
     return [
         _kernels().average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), _kernels().MODES[op.mode])
     ]
+
+
+@evaluate.register(CrossMapSum)
+def _cross_map_sum(op, node, images):
+    return [_kernels().cross_map_sum(images, *op._props())]
+
+
+@evaluate.register(CrossMapNorm)
+def _cross_map_norm(op, node, images):
+    return [_kernels().cross_map_norm(images, *op._props())]
+
+
+@evaluate.register(CrossMapNormGrad)
+def _cross_map_norm_grad(op, node, images, maps):
+    return [_kernels().cross_map_norm_grad(images, maps, *op._props())]

@@ -6,6 +6,7 @@ from pytensor_convnet.ops.conv_pool import (
     CorrelateMaxPool2dInputGrad,
 )
 from pytensor_convnet.ops.correlation import Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad
+from pytensor_convnet.ops.cross_map_norm import CrossMapNorm, CrossMapNormGrad, CrossMapSum
 from pytensor_convnet.ops.locally_connected import (
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
@@ -19,6 +20,7 @@ from pytensor_convnet.ops.pooling import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
 
 __all__ = [
     "AveragePool2d",
@@ -29,6 +31,10 @@ __all__ = [
     "CorrelateMaxPool2d",
     "CorrelateMaxPool2dFilterGrad",
     "CorrelateMaxPool2dInputGrad",
+    "CrossMapNorm",
+    "CrossMapNormGrad",
+    "CrossMapSum",
+    "DrawWinners2d",
     "LocallyConnected2d",
     "LocallyConnected2dFilterGrad",
     "LocallyConnected2dInputGrad",

@@ -11,6 +11,7 @@ from pytensor_convnet.kernels.cpu.conv_pool import (
     correlate2d_max_pool2d_input_grad,
 )
 from pytensor_convnet.kernels.cpu.correlation import correlate2d, correlate2d_input_grad
+from pytensor_convnet.kernels.cpu.cross_map_norm import cross_map_norm, cross_map_norm_grad, cross_map_sum
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad
 from pytensor_convnet.kernels.cpu.locally_connected import (
     locally_connected2d,
@@ -20,6 +21,7 @@ from pytensor_convnet.kernels.cpu.locally_connected import (
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
+from pytensor_convnet.kernels.cpu.winner_drawing import draw_winners2d
 
 KERNELS = (
     average_pool2d,
@@ -30,6 +32,10 @@ KERNELS = (
     correlate2d_max_pool2d,
     correlate2d_max_pool2d_filter_grad,
     correlate2d_max_pool2d_input_grad,
+    cross_map_norm,
+    cross_map_norm_grad,
+    cross_map_sum,
+    draw_winners2d,
     locally_connected2d,
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,

@@ -102,6 +102,12 @@ class Value:
     def __invert__(self):
         return Value(self.emitter, self.emitter.builder.not_(self.value))
 
+    def sqrt(self):
+        """The square root; NaN of what is negative."""
+        builder, function_type = self.emitter.builder, ir.FunctionType(self.type, [self.type])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.sqrt.{_suffix(self.type)}")
+        return Value(self.emitter, builder.call(function, [self.value]))
+
     def first_set(self):
         """The first lane in which a mask is set; the number of lanes if there is none."""
         builder = self.emitter.builder
