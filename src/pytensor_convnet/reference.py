@@ -202,6 +202,25 @@ def max_pool2d_gather(images, winners, window, stride, padding):
     return maps
 
 
+def draw_winners2d(images, uniforms, winners_dtype, window, stride, padding):
+    """Winners drawn in proportion to the positive pixels of a window, as ``uniforms``, one for each window, decide.
+
+    The first tap wins at which the running sum exceeds ``uniforms`` times the whole sum (or reaches it, should the
+    product be rounded up). A sum of zero thereby gives the first tap, one that is not finite what `max_pool2d` gives.
+    """
+    winners = np.empty(uniforms.shape, winners_dtype)
+    for y, x, rows, columns, top, left in windows(images.shape, uniforms.shape[2:], window, stride, padding):
+        inside = images[:, :, rows, columns]
+        taps = inside.reshape(*images.shape[:2], inside.shape[2] * inside.shape[3])
+        sums = np.maximum(taps, 0).cumsum(axis=2, dtype=images.dtype)
+        total = sums[..., -1:]
+        drawn = ((sums > uniforms[:, :, y, x, None] * total) | (sums == total)).argmax(axis=2)
+        first = np.where(np.isfinite(total[..., 0]), drawn, taps.argmax(axis=2))
+        i, j = np.divmod(first, inside.shape[3])
+        winners[:, :, y, x] = (i + rows.start - top) * window[1] + (j + columns.start - left)
+    return winners
+
+
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip, window, pool_stride, pool_padding,
     ignore_border,

@@ -10,7 +10,14 @@ from pytensor_convnet.cuda_convnet.acts import FilterActs, ImageActs, WeightActs
 from pytensor_convnet.cuda_convnet.layouts import gpu_contiguous
 from pytensor_convnet.cuda_convnet.local_acts import LocalFilterActs, LocalImageActs, LocalWeightActs
 from pytensor_convnet.cuda_convnet.pooling import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b
+from pytensor_convnet.cuda_convnet.probabilistic_pooling import ProbMaxPool, prob_max_pool_c01b
 from pytensor_convnet.cuda_convnet.response_norm import CrossMapNorm, CrossMapNormUndo
+from pytensor_convnet.cuda_convnet.stochastic_pooling import (
+    StochasticMaxPool,
+    WeightedMaxPool,
+    stochastic_max_pool_c01b,
+    weighted_max_pool_c01b,
+)
 
 __all__ = [
     "CrossMapNorm",
@@ -23,7 +30,13 @@ __all__ = [
     "MaxPool",
     "MaxPoolGrad",
     "MaxPoolRop",
+    "ProbMaxPool",
+    "StochasticMaxPool",
     "WeightActs",
+    "WeightedMaxPool",
     "gpu_contiguous",
     "max_pool_c01b",
+    "prob_max_pool_c01b",
+    "stochastic_max_pool_c01b",
+    "weighted_max_pool_c01b",
 ]

@@ -52,14 +52,15 @@ class Pool:
         window = as_pair(self.ds, "ds", least=1)
         as_pair(self.stride, "stride", least=1)
         as_pair(self.outputs, "outputs", least=0)
-        for size, start in zip(window, self._starts()):
+        for size, start in zip(window, self.starts()):
             if start <= -size:
                 raise ValueError(
                     f"start must be greater than -ds, got start {self.start!r} with ds {self.ds!r}: "
                     "the first window would lie outside the images."
                 )
 
-    def _starts(self) -> Pair:
+    def starts(self) -> Pair:
+        """Row and column of the first window."""
         starts = self.start if isinstance(self.start, Sequence) else (self.start, self.start)
         if len(starts) != 2:
             raise ValueError(f"start must be an integer or a pair (rows, columns) of integers, got {self.start!r}")
@@ -89,7 +90,7 @@ class Pool:
         images = as_c01b(images, "images")
         bc01 = to_bc01(images)
         window, stride = as_pair(self.ds, "ds", least=1), as_pair(self.stride, "stride", least=1)
-        starts, counts = self._starts(), as_pair(self.outputs, "outputs", least=0)
+        starts, counts = self.starts(), as_pair(self.outputs, "outputs", least=0)
         ends: list[Any] = [None, None]
         padding = []
         for axis in range(2):

@@ -22,6 +22,7 @@ from pytensor_convnet.ops import (
     CrossMapNorm,
     CrossMapNormGrad,
     CrossMapSum,
+    DrawWinners2d,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -156,6 +157,17 @@ def _max_pool2d_gather(op, node, kernel):
         return kernel(images, winners, window, stride, padding)
 
     return max_pool2d_gather
+
+
+@_register(DrawWinners2d, "draw_winners2d")
+def _draw_winners2d(op, node, kernel):
+    winners_dtype = node.outputs[0].type.numpy_dtype
+
+    @numba_njit
+    def draw_winners2d(images, uniforms, window, stride, padding):
+        return kernel(images, uniforms, winners_dtype, window, stride, padding)
+
+    return draw_winners2d
 
 
 @_register(CorrelateMaxPool2d, "correlate2d_max_pool2d")

@@ -15,6 +15,7 @@ from pytensor_convnet.ops import (
     CrossMapNorm,
     CrossMapNormGrad,
     CrossMapSum,
+    DrawWinners2d,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
@@ -79,6 +80,12 @@ def _max_pool2d_grad(op, node, winners, maps, rows, columns, *windows):
 @evaluate.register(MaxPool2dGather)
 def _max_pool2d_gather(op, node, images, winners, *windows):
     return [_kernels().max_pool2d_gather(images, winners, *_windows(*windows))]
+
+
+@evaluate.register(DrawWinners2d)
+def _draw_winners2d(op, node, images, uniforms, *windows):
+    dtype = node.outputs[0].type.numpy_dtype.type
+    return [_kernels().draw_winners2d(images, uniforms, dtype, *_windows(*windows))]
 
 
 @evaluate.register(CorrelateMaxPool2d)

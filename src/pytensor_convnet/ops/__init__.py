@@ -20,6 +20,7 @@ from pytensor_convnet.ops.pooling import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
 
 __all__ = [
     "AveragePool2d",
@@ -33,6 +34,7 @@ __all__ = [
     "CrossMapNorm",
     "CrossMapNormGrad",
     "CrossMapSum",
+    "DrawWinners2d",
     "LocallyConnected2d",
     "LocallyConnected2dFilterGrad",
     "LocallyConnected2dInputGrad",

@@ -3,6 +3,7 @@
 Each is registered under a name of its own, and all under the tag 'convnet': ``mode.excluding("fold_filter_flip")``
 leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows each before and after.
 
+    layouts           elementwise Ops and reductions between shuffles of axes are done in the Ops' own layout
     filter_flips      filters turned by half a turn are turned by the Op that reads them
     max_pools         nondecreasing functions are applied after max pooling, to fewer pixels
     max_pool_grads    what multiplies or sums the scattered gradient does so before it is scattered
@@ -11,4 +12,12 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     activations       tanh of maps is computed in vectors (Numba backend)
 """
 
-from pytensor_convnet.rewriting import activations, filter_flips, fusion, max_pool_grads, max_pools, winners  # noqa: F401
+from pytensor_convnet.rewriting import (  # noqa: F401
+    activations,
+    filter_flips,
+    fusion,
+    layouts,
+    max_pool_grads,
+    max_pools,
+    winners,
+)

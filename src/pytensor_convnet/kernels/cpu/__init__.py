@@ -20,6 +20,7 @@ from pytensor_convnet.kernels.cpu.locally_connected import (
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
+from pytensor_convnet.kernels.cpu.winner_drawing import draw_winners2d
 
 KERNELS = (
     average_pool2d,
@@ -33,6 +34,7 @@ KERNELS = (
     cross_map_norm,
     cross_map_norm_grad,
     cross_map_sum,
+    draw_winners2d,
     locally_connected2d,
     locally_connected2d_filter_grad,
     locally_connected2d_input_grad,

@@ -26,7 +26,8 @@ from pytensor_convnet.kernels.cpu.simd import int64
 from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
-_PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
+PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
+"""The dtypes of maps and winners that meet."""
 
 
 @emitted(arrays=2, returns=True)
@@ -95,7 +96,7 @@ def _grad_signature(number, winner):
     return maps, winners, number[:, :, :, ::1], types.int64[::1], WINDOWS
 
 
-@chunked(_grad_signature, _PAIRS)
+@chunked(_grad_signature, PAIRS)
 @inner_kernel
 def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store."""
@@ -205,7 +206,7 @@ def _gather_signature(number, winner):
     return images, winners, number[:, :, :, ::1], types.int64[::1], WINDOWS
 
 
-@chunked(_gather_signature, _PAIRS)
+@chunked(_gather_signature, PAIRS)
 @inner_kernel
 def _gather(chunk, chunks, images, winners, maps, misfits, windows):
     """For each plane, for each window: look the pixel up. Second derivatives are rare: no vectors."""
