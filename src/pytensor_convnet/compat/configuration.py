@@ -45,7 +45,6 @@ ONLY_THEANOS: dict[str, Any] = {
     "experimental__unpickle_gpu_on_cpu": False,
     "experimental__local_alloc_elemwise": False,
     "conv__assert_shape": False,
-    "blas__ldflags": "",
 }
 """Settings of Theano's that PyTensor does not have, and the values they had by default."""
 
