@@ -16,8 +16,16 @@ class _AnyOp(type(_Op)):  # type: ignore[misc]
 class Op(_Op, metaclass=_AnyOp):
     """An operator after Theano's protocol: ``make_node``, ``perform``, ``grad`` or ``L_op``, ``R_op``, ``infer_shape``.
 
-    PyTensor still follows all of it but the last, whose first argument it has made the function's graph.
+    PyTensor has renamed the gradient and handed the function's graph to ``infer_shape``; the rest is as it was.
     """
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> Any:
+        """What ``L_op`` or ``grad`` gives, whichever the program has defined."""
+        if type(self).L_op is not _Op.L_op:
+            return self.L_op(inputs, outputs, cotangents)
+        if type(self).grad is not _Op.grad:
+            return self.grad(inputs, cotangents)
+        return super().pullback(inputs, outputs, cotangents)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -16,6 +16,7 @@ __getattr__, __dir__ = mirror(__name__, "pytensor_convnet.compat.theano.tensor")
 
 inv = pt.reciprocal
 abs_ = pt.abs
+sgn = pt.sign
 wmatrix = TensorType("int16", (None, None))
 
 

@@ -33,6 +33,7 @@ def batch_normalization(inputs: Any, gamma: Any, beta: Any, mean: Any, std: Any,
     """
     if mode not in ("low_mem", "high_mem"):
         raise ValueError(f"mode must be 'low_mem' or 'high_mem', got {mode!r}")
+    inputs, gamma = pt.as_tensor_variable(inputs), pt.as_tensor_variable(gamma)
     return (inputs - mean) * (gamma / std) + beta
 
 

@@ -72,7 +72,7 @@ def relu(x: Any, alpha: Any = 0) -> Variable:
     return 0.5 * (1 + alpha) * x + 0.5 * (1 - alpha) * abs(x)
 
 
-def elu(x: Any, alpha: float = 1) -> Variable:
+def elu(x: Any, alpha: Any = 1) -> Variable:
     """The exponential linear unit: ``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere.
 
     D.-A. Clevert, T. Unterthiner and S. Hochreiter, "Fast and accurate deep network learning by exponential linear
@@ -87,7 +87,9 @@ def selu(x: Any) -> Variable:
 
     G. Klambauer, T. Unterthiner, A. Mayr and S. Hochreiter, "Self-normalizing neural networks" (2017).
     """
-    return 1.0507009873554805 * elu(x, 1.6732632423543772)
+    x = pt.as_tensor_variable(x)
+    scale, alpha = (pt.constant(number, dtype=x.dtype) for number in (1.0507009873554805, 1.6732632423543772))
+    return scale * elu(x, alpha)
 
 
 def softsign(x: Any) -> Variable:
