@@ -40,9 +40,10 @@ class RandomStateSharedVariable(RandomGeneratorSharedVariable):
         return SeedableGenerator(generator.bit_generator)
 
     def set_value(self, new_value: Any = None, borrow: bool = False, **settings: Any) -> None:
-        if isinstance(new_value, np.random.RandomState | SeedableGenerator):
-            bits = getattr(new_value, "bit_generator", None) or new_value._bit_generator
-            new_value = np.random.Generator(bits)
+        if isinstance(new_value, np.random.RandomState):
+            new_value = np.random.Generator(new_value._bit_generator)
+        elif isinstance(new_value, SeedableGenerator):
+            new_value = np.random.Generator(new_value.bit_generator)
         super().set_value(new_value, borrow=borrow, **settings)
 
 

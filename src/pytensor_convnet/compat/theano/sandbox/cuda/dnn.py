@@ -159,25 +159,29 @@ class GpuDnnConvDesc:
         return self
 
 
-class GpuDnnConv:
-    """A convolution: of images, filters, an output (only Theano needed it), and a `GpuDnnConvDesc`."""
+class _ByDescriptor:
+    """Takes cuDNN's hints of how to compute, which have no effect."""
 
     def __init__(self, *hints: Any, **more_hints: Any):
         pass
+
+
+class GpuDnnConv(_ByDescriptor):
+    """A convolution: of images, filters, an output (only Theano needed it), and a `GpuDnnConvDesc`."""
 
     def __call__(self, img: Any, kern: Any, output: Any, desc: GpuDnnConvDesc, *scales: Any) -> Variable:
         border_mode, subsample, conv_mode = desc.settings
         return dnn_conv(img, kern, border_mode, subsample, conv_mode=conv_mode)
 
 
-class GpuDnnConvGradI(GpuDnnConv):
+class GpuDnnConvGradI(_ByDescriptor):
     """The gradient for the images: of filters, the output's gradient, a tensor of their shape, and a descriptor."""
 
     def __call__(self, kern: Any, topgrad: Any, output: Any, desc: GpuDnnConvDesc, *scales: Any) -> Variable:
         return dnn_gradinput(kern, topgrad, [output.shape[axis] for axis in range(4)], *desc.settings)
 
 
-class GpuDnnConvGradW(GpuDnnConv):
+class GpuDnnConvGradW(_ByDescriptor):
     """The gradient for the filters: of images, the output's gradient, a tensor of their shape, and a descriptor."""
 
     def __call__(self, img: Any, topgrad: Any, output: Any, desc: GpuDnnConvDesc, *scales: Any) -> Variable:

@@ -16,7 +16,7 @@ def conv2d_fft(
     filters: Any,
     image_shape: Sequence[Any] | None = None,
     filter_shape: Sequence[Any] | None = None,
-    border_mode: str = "valid",
+    border_mode: Any = "valid",
     pad_last_dim: bool = False,
 ) -> Variable:
     """`pytensor_convnet.conv2d`; ``pad_last_dim``, which the transform needed, has no effect."""
@@ -28,7 +28,7 @@ def conv3d_fft(
     filters: Any,
     image_shape: Sequence[Any] | None = None,
     filter_shape: Sequence[Any] | None = None,
-    border_mode: str = "valid",
+    border_mode: Any = "valid",
     pad_last_dim: bool = False,
 ) -> Variable:
     """`theano.tensor.nnet.conv3d`; ``pad_last_dim``, which the transform needed, has no effect."""

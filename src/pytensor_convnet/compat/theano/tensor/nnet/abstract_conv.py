@@ -155,8 +155,8 @@ def bilinear_upsampling(
     Examples
     --------
     >>> import numpy as np
-    >>> bilinear_upsampling(np.array([[[[0.0, 3.0]]]]), ratio=3).eval()[0, 0, 0].tolist()
-    [0.0, 0.0, 1.0, 2.0, 3.0, 3.0]
+    >>> bilinear_upsampling(np.array([[[[0.0, 3.0]]]]), ratio=2).eval()[0, 0, 0].tolist()
+    [0.0, 1.5, 3.0, 3.0]
     """
     if (ratio is None) == (frac_ratio is None):
         raise ValueError(f"give either ratio or frac_ratio, got {ratio!r} and {frac_ratio!r}")
@@ -164,8 +164,8 @@ def bilinear_upsampling(
         frac_ratio = (ratio, 1)
     ratios = frac_ratio if isinstance(frac_ratio[0], tuple | list) else (frac_ratio, frac_ratio)
     images = pt.as_tensor_variable(input)
-    down = _interpolation(images.shape[2], *ratios[0], images.dtype)
-    across = _interpolation(images.shape[3], *ratios[1], images.dtype)
+    down = _interpolation(images.shape[2], ratios[0], images.dtype)
+    across = _interpolation(images.shape[3], ratios[1], images.dtype)
     return pt.matmul(pt.matmul(down, images), across.T)
 
 
@@ -174,8 +174,9 @@ def frac_bilinear_upsampling(input: Any, frac_ratio: Any) -> Variable:
     return bilinear_upsampling(input, frac_ratio=frac_ratio)
 
 
-def _interpolation(length: Any, numerator: int, denominator: int, dtype: str) -> Variable:
+def _interpolation(length: Any, ratio: Sequence[int], dtype: str) -> Variable:
     """How much of each pixel (column) an output pixel (row) takes: a tent one pixel wide to both sides."""
+    numerator, denominator = ratio
     outputs = pt.arange((length * numerator + denominator - 1) // denominator)
     places = (outputs * denominator - (numerator - 1) // 2) / numerator
     places = pt.clip(places, 0, length - 1)

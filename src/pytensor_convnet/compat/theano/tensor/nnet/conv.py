@@ -19,7 +19,7 @@ def conv2d(
     filters: Any,
     image_shape: Sequence[Any] | None = None,
     filter_shape: Sequence[Any] | None = None,
-    border_mode: str = "valid",
+    border_mode: Any = "valid",
     subsample: Any = (1, 1),
     **kargs: Any,
 ) -> Variable:
@@ -90,7 +90,7 @@ class ConvOp:
         bsize: int | None = None,
         dx: int = 1,
         dy: int = 1,
-        output_mode: str = "valid",
+        output_mode: Any = "valid",
         **kargs: Any,
     ):
         _check_arguments("ConvOp", kargs)
@@ -102,7 +102,7 @@ class ConvOp:
     @staticmethod
     def getOutputShape(inshp: Any, kshp: Any, stride: Any = (1, 1), mode: str = "valid") -> tuple[Any, ...]:
         """(rows, columns) of the output for images and filters of (rows, columns)."""
-        return tuple(get_conv_shape_1axis(*lengths, mode, step) for *lengths, step in zip(inshp, kshp, stride))
+        return tuple(get_conv_shape_1axis(length, taps, mode, step) for length, taps, step in zip(inshp, kshp, stride))
 
 
 __getattr__, __dir__ = mirror(__name__)

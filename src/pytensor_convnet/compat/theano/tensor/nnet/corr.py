@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pytensor.graph.basic import Variable
-
 from pytensor_convnet.compat.mirror import mirror
 from pytensor_convnet.compat.theano.tensor.nnet.abstract_conv import (
     AbstractConv2d,
@@ -39,9 +37,6 @@ class CorrMM(_WithoutFlip, AbstractConv2d):
 
 class CorrMM_gradInputs(_WithoutFlip, AbstractConv2d_gradInputs):
     """The gradient for the images: of filters, the output's gradient and the images' (rows, columns)."""
-
-    def __call__(self, kern: Any, topgrad: Any, shape: Any) -> Variable:
-        return super().__call__(kern, topgrad, shape)
 
 
 class CorrMM_gradWeights(_WithoutFlip, AbstractConv2d_gradWeights):

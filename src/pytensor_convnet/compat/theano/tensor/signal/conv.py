@@ -15,7 +15,7 @@ def conv2d(
     filters: Any,
     image_shape: Sequence[Any] | None = None,
     filter_shape: Sequence[Any] | None = None,
-    border_mode: str = "valid",
+    border_mode: Any = "valid",
     subsample: Any = (1, 1),
     **ignored: Any,
 ) -> Variable:
