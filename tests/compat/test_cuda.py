@@ -113,6 +113,7 @@ def test_moves_between_host_and_gpu_change_nothing():
 
     moves = (
         basic_ops.gpu_contiguous,
+        basic_ops.GpuContiguous(),
         basic_ops.gpu_from_host,
         basic_ops.host_from_gpu,
         basic_ops.GpuFromHost(),

@@ -86,6 +86,8 @@ OLD_MODULES = [
     "theano.sparse",
     "theano.typed_list",
     "theano.raise_op",
+    "theano.compat",
+    "theano.compat.python2x",
     "theano.misc.safe_asarray",
     "theano.misc.pkl_utils",
     "theano.d3viz",
@@ -147,6 +149,8 @@ OLD_NAMES = [
     ("pylearn2.sandbox.cuda_convnet.stochastic_pool", "stochastic_max_pool_c01b"),
     ("pylearn2.sandbox.cuda_convnet.probabilistic_max_pooling", "ProbMaxPool prob_max_pool_c01b"),
     ("pylearn2.sandbox.cuda_convnet.response_norm", "CrossMapNorm"),
+    ("pylearn2.sandbox.cuda_convnet.convnet_compile", "convnet_available"),
+    ("pylearn2.sandbox.cuda_convnet", "check_cuda cuda_convnet_available FilterActs"),
 ]
 
 
@@ -165,6 +169,8 @@ def test_old_names_are_there(old_imports, module, name):
         ("import theano.tensor.nnet.ctc", "theano.tensor.nnet.ctc is not mirrored: connectionist temporal"),
         ("from theano.tensor.nnet.blocksparse import sparse_block_dot", "blocksparse is not mirrored: .* use dense"),
         ("from theano.sandbox.cuda import CudaNdarrayType", "CudaNdarrayType is not mirrored: .* use TensorType"),
+        ("from theano.sandbox.cuda.blas import GpuConv", "GpuConv is not mirrored: use theano.tensor.nnet.conv2d"),
+        ("from theano.sandbox.cuda.type import CudaNdarrayType", "there is one kind of array here: use the types"),
         ("import theano.misc.pycuda_init", "PyCUDA have no counterpart: use the operators of pytensor_convnet"),
         ("from theano.compile import ProfileMode", r"use theano.function\(..., profile=True\)"),
         ("from pylearn2.models.mlp import MLP", "pylearn2.models is not mirrored: only pylearn2.sandbox.cuda_convnet"),

@@ -137,8 +137,9 @@ def note_device(device: str) -> None:
     """Say once that a program written for a GPU runs on what there is."""
     if device.startswith(("gpu", "cuda", "opencl")):
         note_once(
+            "device",
             f"device={device}: PyTensor has no such setting. The program runs on this machine's CPU, with the same "
-            "operators; nothing needs changing."
+            "operators; nothing needs changing.",
         )
 
 
@@ -172,6 +173,8 @@ def apply_settings(settings: dict[str, str], configuration: Configuration) -> No
         try:
             setattr(configuration, flag, value)
         except Exception as error:  # PyTensor raises a bare Exception for a setting that cannot change any more
+            if _is_pytensors(flag) and str(getattr(pytensor_config, flag)) == value:
+                continue
             warnings.warn(f"Theano's flag {flag.replace('__', '.')}={value} has no effect: {error}", stacklevel=2)
 
 

@@ -12,6 +12,7 @@ PACKAGE = "pytensor_convnet.compat."
 
 _NO_CTC = "connectionist temporal classification has no counterpart here or in PyTensor"
 _NO_BLOCKS = "block-sparse products have no counterpart: use dense products or pytensor.sparse"
+_ONE_ARRAY = "there is one kind of array here: use the types and variables of theano.tensor"
 _NO_PYCUDA = "kernels written with PyCUDA have no counterpart: use the operators of pytensor_convnet"
 
 WITHOUT_MIRROR = {
@@ -21,6 +22,9 @@ WITHOUT_MIRROR = {
     "theano.sandbox.blocksparse": _NO_BLOCKS,
     "theano.tensor.inplace": "PyTensor makes Ops work in place by itself: use the functions of theano.tensor",
     "theano.compile.profilemode": "use theano.function(..., profile=True)",
+    "theano.sandbox.cuda.var": _ONE_ARRAY,
+    "theano.sandbox.cuda.type": _ONE_ARRAY,
+    "theano.gpuarray.type": _ONE_ARRAY,
     "theano.misc.pycuda_init": _NO_PYCUDA,
     "theano.misc.pycuda_utils": _NO_PYCUDA,
     "theano.tests": "Theano's test suite is not mirrored: use pytensor.gradient.verify_grad and numpy.testing",
@@ -138,8 +142,8 @@ def warn_of_old_argument(function: str, old: str, new: str) -> None:
 _NOTED: set[str] = set()
 
 
-def note_once(sentence: str) -> None:
+def note_once(subject: str, sentence: str) -> None:
     """Warn of something that holds for the whole program, the first time only."""
-    if sentence not in _NOTED:
-        _NOTED.add(sentence)
-        warnings.warn(sentence, stacklevel=3)
+    if subject not in _NOTED:
+        _NOTED.add(subject)
+        warnings.warn(sentence, stacklevel=4)

@@ -27,6 +27,11 @@ def GpuFromHost(*context: Any) -> Any:
 HostFromGpu = GpuFromHost
 
 
+def GpuContiguous() -> Any:
+    """The Op's name in Theano: gives `gpu_contiguous`."""
+    return gpu_contiguous
+
+
 def gpu_alloc(value: Any, *shape: Any) -> Variable:
     """A tensor of this shape, full of ``value``."""
     return pt.alloc(value, *shape)

@@ -62,4 +62,4 @@ class GpuCorrMM_gradWeights(CorrMM_gradWeights):
 
 GpuDownsampleFactorMax = DownsampleFactorMax
 
-__getattr__, __dir__ = mirror(__name__)
+__getattr__, __dir__ = mirror(__name__, missing={"GpuConv": "use theano.tensor.nnet.conv2d"})
