@@ -53,6 +53,13 @@ def test_a_mask_has_the_dtype_asked_for(streams):
     assert set(np.unique(value_of(mask))) <= {0.0, 1.0}
 
 
+def test_without_a_size_there_is_a_draw_for_each_parameter(streams):
+    p = np.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(value_of(streams(7).binomial(p=p)), p)
+    assert value_of(streams(7).normal(avg=p, std=p + 1)).shape == (2, 3)
+    assert value_of(streams(7).binomial()) in (0, 1)
+
+
 def test_sizes_may_be_symbolic(streams):
     import theano
     import theano.tensor as T

@@ -31,7 +31,7 @@ class Op(_Op, metaclass=_AnyOp):
         super().__init_subclass__(**kwargs)
         infer_shape = cls.__dict__.get("infer_shape")
         if infer_shape is not None and len(inspect.signature(infer_shape).parameters) == 3:
-            cls.infer_shape = lambda self, fgraph, node, shapes: infer_shape(self, node, shapes)
+            cls.infer_shape = lambda self, *graph_node_shapes: infer_shape(self, *graph_node_shapes[-2:])
 
 
 __getattr__, __dir__ = mirror(__name__, "pytensor.graph.op", "pytensor.link.c.op")
