@@ -86,7 +86,10 @@ def test_class_names_must_be_as_many_as_classes(lenet, tmp_path):
         ({"format": np.array("other")}, "found another .npz file"),
         ({"format_version": np.array(2)}, "expected format version 1, found 2"),
         ({"format_version": np.array([1])}, r"format_version to be int64 of shape \(\), found int64 of shape \(1,\)"),
-        ({"model": np.array("resnet")}, "expected a network among lenet, cuda_convnet, alexnet, found 'resnet'"),
+        (
+            {"model": np.array("resnet")},
+            "expected a network among lenet, cuda_convnet, alexnet, alexnet_small, found 'resnet'",
+        ),
         ({"model": None}, "expected an array model, found none"),
         ({"image_shape": np.array([1, 16])}, r"image_shape to be int64 of shape \(3,\)"),
         ({"image_shape": np.array([1, 8, 8])}, "image_shape must be .* at least 16 rows"),

@@ -162,6 +162,12 @@ def test_what_cannot_work_is_one_message(arguments, message):
     assert re.search(message, failure("train", *arguments))
 
 
+@pytest.mark.parametrize("model", ["cuda-convnet", "cuda_convnet", "alexnet-small", "alexnet"])
+def test_networks_are_known_with_dashes_and_underscores(model):
+    told = failure("train", "--model", model, "--data", "mnist", "--data-folder", "no/such/folder")
+    assert "the data set mnist was not found" in told
+
+
 def test_plots_in_a_place_that_is_a_file_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "file" in failure("train", "--plots", tmp_path / "file" / "plots")

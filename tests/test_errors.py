@@ -23,6 +23,23 @@ MODES = [pytest.param(PYTHON, id="python"), pytest.param("NUMBA", id="numba")]
 MISFITS = [
     pytest.param(conv2d, [(1, 3, 8, 8), (2, 2, 3, 3)], {}, "input has 3 channels but filters expect 2", id="channels"),
     pytest.param(
+        conv2d,
+        [(3, 8, 9, 4), (5, 3, 3, 3)],
+        {},
+        r"input has 8 channels but .* If input is c01b.* pass .dimshuffle\(3, 0, 1, 2\)",
+        id="input-c01b",
+    ),
+    pytest.param(
+        conv2d, [(4, 3, 8, 8), (3, 5, 5, 7)], {}, "input has 3 channels but .* If filters are c01b", id="filters-c01b"
+    ),
+    pytest.param(
+        conv2d,
+        [(3, 8, 9, 4), (3, 5, 5, 7)],
+        {},
+        "If input and filters are c01b.* or use pytensor_convnet.cuda_convnet.FilterActs",
+        id="both-c01b",
+    ),
+    pytest.param(
         conv2d, [(1, 3, 8, 8), (2, 3, 9, 3)], {}, "filters span 9 rows but the padded input", id="large-filter"
     ),
     pytest.param(

@@ -35,6 +35,9 @@ EXPECTED_ERRORS = (
 """What can go wrong without a mistake in this program: told in one message, without a traceback."""
 
 
+MODEL_NAMES = ", ".join(MODELS).replace("_", "-")
+
+
 def _one_of(names: Collection[str]) -> Callable[[str], str]:
     """A check that the value of an option is among ``names``."""
 
@@ -44,6 +47,11 @@ def _one_of(names: Collection[str]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def _model_name(value: str) -> str:
+    """The name of a network, in which the command line has dashes for underscores."""
+    return _one_of(MODELS)(value.replace("-", "_"))
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,7 +81,7 @@ ModeOption = Annotated[
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(callback=_one_of(MODELS), help=f"The network: {', '.join(MODELS)}.")] = "lenet",
+    model: Annotated[str, typer.Option(callback=_model_name, help=f"The network: {MODEL_NAMES}.")] = "lenet",
     data: Annotated[
         str, typer.Option(callback=_one_of(datasets.NAMES), help=f"The data set: {', '.join(datasets.NAMES)}.")
     ] = "digits",
@@ -115,9 +123,9 @@ def train(
         _prepare_outputs(save, plots)
         dataset = datasets.load(data, data_folder, seed)
         network = _new_network(model, dataset, seed)
+        count, test_count = len(dataset.train_images), len(dataset.test_images)
         console.print(
-            f"{model} on {data}: {len(dataset.train_images)} images to train, {len(dataset.test_images)} to test",
-            highlight=False,
+            f"{model.replace('_', '-')} on {data}: {count} images to train, {test_count} to test", highlight=False
         )
         with reports.TrainingDisplay(console, epochs) as display:
             history = training.train(

@@ -147,6 +147,23 @@ def _differ(a: int | None, b: int | None) -> bool:
     return a is not None and b is not None and a != b
 
 
+def _layout_hint(images: Shape, filters: Shape, groups: int) -> str:
+    """What to do if shapes that do not fit as bc01 would fit in c01b, (channels, rows, columns, batch)."""
+    seen, c01b_filters = filters[-3], filters[0] if len(filters) == 4 else None
+    if seen is not None and images[0] == seen * groups:
+        meant = "input is"
+    elif c01b_filters is not None and c01b_filters * groups == images[1]:
+        meant = "filters are"
+    elif c01b_filters is not None and c01b_filters * groups == images[0]:
+        meant = "input and filters are"
+    else:
+        return ""
+    return (
+        f" If {meant} c01b, their last axis that of the batch or of the filters, pass .dimshuffle(3, 0, 1, 2) of them, "
+        "or use pytensor_convnet.cuda_convnet.FilterActs."
+    )
+
+
 def correlation_problem(
     images: Shape, filters: Shape, stride: Pair, padding: Any, dilation: Pair, groups: int
 ) -> str | None:
@@ -170,7 +187,7 @@ def correlation_problem(
         return (
             f"input has {channels} channels but filters expect {filters[-3] * groups} "
             f"(filters' channels x num_groups = {filters[-3]} x {groups}): {met}. "
-            "The filters' channel axis must be input channels // num_groups."
+            f"The filters' channel axis must be input channels // num_groups.{_layout_hint(images, filters, groups)}"
         )
     for axis, name in enumerate(("rows", "columns")):
         length, taps = images[axis - 2], filters[axis - 2]

@@ -6,13 +6,14 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
 
-from pytensor_convnet.models import MODELS, Alexnet
+from pytensor_convnet.models import MODELS, Alexnet, AlexnetSmall
 
 QUICK = Mode(linker="py", optimizer="fast_compile")
 
 
 def test_it_is_known_by_its_name():
     assert MODELS["alexnet"] is Alexnet
+    assert MODELS["alexnet_small"] is AlexnetSmall
 
 
 def test_parameters_have_the_shapes_of_the_paper():
@@ -59,3 +60,19 @@ def test_weights_start_as_rectifiers_want_them(name):
 def test_images_that_are_too_small_are_refused(image_shape):
     with pytest.raises(ValueError, match="image_shape must be .* at least 63 rows and columns"):
         Alexnet.parameter_shapes(image_shape, 10)
+
+
+@pytest.mark.parametrize(("image_shape", "inputs"), [((3, 32, 32), 128 * 3 * 3), ((1, 28, 28), 128 * 2 * 2)])
+def test_the_small_one_reads_small_images(image_shape, inputs):
+    network = AlexnetSmall(np.random.default_rng(0), image_shape, 10)
+    assert network.parameters["hidden1_weights"].type.shape == (inputs, 512)
+    images = pt.tensor("images", shape=(2, *image_shape), dtype="float32")
+    function = pytensor.function([images], network.probabilities(images), mode=QUICK)
+    values = np.random.default_rng(1).uniform(size=(2, *image_shape)).astype("float32")
+    np.testing.assert_allclose(function(values), 0.1, rtol=1e-6)
+
+
+def test_the_small_one_says_how_small():
+    assert AlexnetSmall.parameter_shapes((1, 15, 15), 10)["hidden1_weights"] == (128, 512)
+    with pytest.raises(ValueError, match="at least 15 rows and columns"):
+        AlexnetSmall.parameter_shapes((1, 14, 15), 10)

@@ -340,9 +340,9 @@ def check_layouts(images: Variable, filters: Variable, groups: int) -> None:
     axes = (FILTER_AXES if filters.type.ndim == 4 else LOCAL_FILTER_AXES).replace(",", " x")
     hint = ""
     if images.type.shape[1] == expected * groups:
-        hint = " images look like bc01, (batch, channels, rows, columns): pass images.dimshuffle(1, 2, 3, 0)."
+        hint = " If images are bc01, (batch, channels, rows, columns), pass images.dimshuffle(1, 2, 3, 0)."
     elif filters.type.ndim == 4 and channels == (filters.type.shape[1] or 0) * groups:
-        hint = " filters look like bc01, (filters, channels, rows, columns): pass filters.dimshuffle(1, 2, 3, 0)."
+        hint = " If filters are bc01, (filters, channels, rows, columns), pass filters.dimshuffle(1, 2, 3, 0)."
     raise ValueError(
         f"images have {channels} channels but filters expect {expected * groups} (filters' channels x groups = "
         f"{expected} x {groups}): images are {c01b_name(images)} {IMAGE_AXES.replace(',', ' x')}, filters are "

@@ -14,9 +14,13 @@
 
 After A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural networks"
 (2012); not split over two devices, without dropout and local response normalisation.
+
+`AlexnetSmall` has the same layers for images of about 32 x 32: no stride, and fewer filters and units.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytensor.tensor as pt
@@ -46,10 +50,15 @@ CONVOLUTIONS = (
     Convolution(384, 3, padding=1, pooled=False),
     Convolution(256, 3, padding=1, pooled=True),
 )
+SMALL_CONVOLUTIONS = (
+    Convolution(64, 5, padding=2, pooled=True),
+    Convolution(128, 5, padding=2, pooled=True),
+    Convolution(192, 3, padding=1, pooled=False),
+    Convolution(192, 3, padding=1, pooled=False),
+    Convolution(128, 3, padding=1, pooled=True),
+)
 POOL_LENGTH = 3
 POOL_STRIDE = 2
-HIDDEN_UNITS = 4096
-LEAST_LENGTH = 63
 
 
 class Alexnet(Classifier):
@@ -74,22 +83,26 @@ class Alexnet(Classifier):
     """
 
     name = "alexnet"
+    convolutions: ClassVar[Sequence[Convolution]] = CONVOLUTIONS
+    hidden_units: ClassVar[int] = 4096
+    least_length: ClassVar[int] = 63
 
-    @staticmethod
-    def parameter_shapes(image_shape: Shape, number_of_classes: int) -> dict[str, Shape]:
+    @classmethod
+    def parameter_shapes(cls, image_shape: Shape, number_of_classes: int) -> dict[str, Shape]:
         channels, rows, columns = image_shape
-        if channels < 1 or min(rows, columns) < LEAST_LENGTH:
+        if channels < 1 or min(rows, columns) < cls.least_length:
             raise ValueError(
-                f"image_shape must be (channels, rows, columns) with at least {LEAST_LENGTH} rows and columns, "
+                f"image_shape must be (channels, rows, columns) with at least {cls.least_length} rows and columns, "
                 f"got {image_shape}"
             )
         shapes: dict[str, Shape] = {}
-        for number, layer in enumerate(CONVOLUTIONS, start=1):
+        for number, layer in enumerate(cls.convolutions, start=1):
             shapes[f"conv{number}_filters"] = (layer.filters, channels, layer.length, layer.length)
             shapes[f"conv{number}_biases"] = (layer.filters,)
             channels, rows, columns = layer.filters, maps_length(rows, layer), maps_length(columns, layer)
         inputs = channels * rows * columns
-        for name, units in {"hidden1": HIDDEN_UNITS, "hidden2": HIDDEN_UNITS, "softmax": number_of_classes}.items():
+        hidden = {"hidden1": cls.hidden_units, "hidden2": cls.hidden_units}
+        for name, units in (hidden | {"softmax": number_of_classes}).items():
             shapes[f"{name}_weights"] = (inputs, units)
             shapes[f"{name}_biases"] = (units,)
             inputs = units
@@ -105,12 +118,38 @@ class Alexnet(Classifier):
 
     def logits(self, images: Variable) -> Variable:
         p, x = self.parameters, images
-        for number, layer in enumerate(CONVOLUTIONS, start=1):
+        for number, layer in enumerate(self.convolutions, start=1):
             x = convolution_layer(x, p[f"conv{number}_filters"], p[f"conv{number}_biases"], layer)
         x = x.flatten(2)
         for name in ("hidden1", "hidden2"):
             x = pt.maximum(x @ p[f"{name}_weights"] + p[f"{name}_biases"], 0)
         return x @ p["softmax_weights"] + p["softmax_biases"]
+
+
+class AlexnetSmall(Alexnet):
+    """AlexNet's layers for small images, such as CIFAR-10's.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the initial parameters.
+    image_shape : (int, int, int)
+        (channels, rows, columns) of the images: any number of channels, at least 15 rows and 15 columns.
+    number_of_classes : int
+    normalisation : Normalisation, optional
+        Pixel statistics. By default images are used as they are.
+
+    Examples
+    --------
+    >>> shapes = AlexnetSmall.parameter_shapes(image_shape=(3, 32, 32), number_of_classes=10)
+    >>> shapes["conv1_filters"], shapes["hidden1_weights"]
+    ((64, 3, 5, 5), (1152, 512))
+    """
+
+    name = "alexnet_small"
+    convolutions = SMALL_CONVOLUTIONS
+    hidden_units = 512
+    least_length = 15
 
 
 def convolution_layer(images: Variable, filters: Variable, biases: Variable, layer: Convolution) -> Variable:
