@@ -5,6 +5,7 @@ import warnings
 
 import pytensor
 import pytest
+from pytensor.compile.mode import Mode
 
 from pytensor_convnet.compat import mirror
 from pytensor_convnet.compat.configuration import Configuration, apply_settings, read_settings
@@ -27,6 +28,16 @@ def test_floatX_is_pytensors(old_imports):
 )
 def test_settings_have_theanos_defaults(name, value):
     assert getattr(Configuration(), name) == value
+
+
+def test_the_optimizer_can_be_chosen():
+    before = pytensor.config.optimizer
+    config = Configuration()
+    with config.change_flags(optimizer="fast_compile"):
+        assert str(Mode("py").provided_optimizer) == str(Mode("py", "fast_compile").provided_optimizer)
+    assert pytensor.config.optimizer == before
+    with pytest.raises(ValueError, match="optimizer"):
+        config.optimizer = "nothing"
 
 
 @pytest.mark.filterwarnings("ignore:PyTensor could not link")
@@ -90,7 +101,7 @@ def test_flags_come_before_files(tmp_path):
 
 
 def test_flags_that_have_no_effect_are_named():
-    apply_settings({"optimizer": str(pytensor.config.optimizer)}, Configuration())  # which cannot change any more
+    apply_settings({"check_stack_trace": str(pytensor.config.check_stack_trace)}, Configuration())  # as it is anyway
     with pytest.warns(UserWarning, match="Theano's flag nothing=1 has no effect") as warned:
         apply_settings({"nothing": "1", "lib__cnmem": "1"}, Configuration())
     assert len(warned) == 1

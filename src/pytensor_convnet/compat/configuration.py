@@ -84,7 +84,9 @@ class Configuration:
 
     def __setattr__(self, name: str, value: Any) -> None:
         flag = self._group + name
-        if _is_pytensors(flag):
+        if flag == "optimizer":
+            _set_optimizer(value)
+        elif _is_pytensors(flag):
             setattr(pytensor_config, flag, value)
         elif flag in self._kept or flag.partition("__")[0] in _SECTIONS:
             self._kept[flag] = value
@@ -108,6 +110,17 @@ class Configuration:
 
 def _is_pytensors(flag: str) -> bool:
     return flag in pytensor_config._config_var_dict
+
+
+def _set_optimizer(value: Any) -> None:
+    """Change the setting, as Theano let one do; PyTensor refuses, as it keeps the default mode once it has used it.
+
+    Modes made before stay as they are, and so does the default mode after the first function.
+    """
+    parameter = pytensor_config._config_var_dict["optimizer"]
+    applied = parameter.apply(value)
+    parameter.validate(applied)
+    parameter.val = applied
 
 
 def _value(settings: Any, flag: str) -> Any:
