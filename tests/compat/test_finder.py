@@ -197,6 +197,17 @@ def test_submodules_are_there_without_importing_them(old_imports):
     assert callable(theano.tensor.nnet.conv3d2d.conv3d)
 
 
+@pytest.mark.parametrize("name", ["tensor.var", "tensor.sort", "compile.function"])
+def test_a_function_keeps_its_name_although_a_submodule_has_the_same(old_imports, name):
+    package, _, last = name.rpartition(".")
+    module = importlib.import_module(f"theano.{name}")
+    assert isinstance(module, types.ModuleType)
+    assert not isinstance(getattr(importlib.import_module(f"theano.{package}"), last), types.ModuleType)
+    assert not isinstance(
+        getattr(importlib.import_module(f"pytensor_convnet.compat.theano.{package}"), last), types.ModuleType
+    )
+
+
 def test_a_star_import_gives_theanos_names(old_imports):
     names = {}
     exec("from theano import *\nfrom theano.tensor import *", names)

@@ -62,6 +62,7 @@ def mirror(
         ...
     AttributeError: mirror.old is not mirrored: use new
     """
+    sys.modules[module].__class__ = _Mirror
     # A package is asked for a submodule of the name before `from module import name` fails, and so the finder can say
     # what is missing. Without a path, a plain module would only be said not to have the name.
     if not hasattr(sys.modules[module], "__path__"):
@@ -83,6 +84,16 @@ def mirror(
 
     _MISSING[module] = missing or {}
     return find, names
+
+
+class _Mirror(ModuleType):
+    """A module in which a function keeps its name although a submodule has the same: ``theano.tensor.var`` is both."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule, under either of its names, binds it in its package.
+        if isinstance(value, ModuleType) and not isinstance(vars(self).get(name, value), ModuleType):
+            return
+        super().__setattr__(name, value)
 
 
 _MISSING: dict[str, Mapping[str, str]] = {}

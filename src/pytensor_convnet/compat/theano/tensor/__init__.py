@@ -63,6 +63,9 @@ SOURCES = (
 )
 """Where a name of ``theano.tensor`` is looked for, in this order."""
 
+sort, var = pytensor.tensor.sort, pytensor.tensor.var
+"""Named like the modules that Theano had them in, which importing has bound to these names."""
+
 let_variables_be_true()
 
 __getattr__, __dir__ = mirror(
@@ -99,6 +102,7 @@ __all__ = [  # what `from theano.tensor import *` gives
     "scalar",
     "sgn",
     "signal",
+    "sort",
     "squeeze",
     "stack",
     "tensor",
@@ -111,6 +115,7 @@ __all__ = [  # what `from theano.tensor import *` gives
     "topk",
     "topk_and_argtopk",
     "unbroadcast",
+    "var",
     "vector",
     "wmatrix",
 ]
