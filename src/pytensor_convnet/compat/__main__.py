@@ -1,0 +1,33 @@
+"""``python -m pytensor_convnet.compat SCRIPT [ARGS]`` runs an old Theano program, unmodified, on PyTensor."""
+
+import runpy
+import sys
+from pathlib import Path
+
+from pytensor_convnet.compat import install
+from pytensor_convnet.compat.old_numpy import restore_old_names
+
+USAGE = """usage: python -m pytensor_convnet.compat SCRIPT [ARGS]
+
+Runs a Python 3 script that imports theano or pylearn2 on PyTensor, with the operators of pytensor-convnet.
+THEANO_FLAGS and .theanorc are read as Theano read them."""
+
+
+def main() -> None:
+    """Run the script that the command line names, as ``python SCRIPT [ARGS]`` would."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        sys.exit(0 if arguments else 2)
+    script = Path(arguments[0])
+    if not script.is_file():
+        sys.exit(f"python -m pytensor_convnet.compat: there is no script {script}")
+    install()
+    restore_old_names()
+    sys.argv = arguments
+    sys.path[0] = str(script.resolve().parent)
+    runpy.run_path(str(script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Names that NumPy itself had in those years and has since removed, for scripts that we run unmodified."""
+
+import numpy as np
+
+OLD_NAMES = {
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "object": object,
+    "complex": complex,
+    "float_": np.float64,
+    "Inf": np.inf,
+    "infty": np.inf,
+    "NaN": np.nan,
+    "product": np.prod,
+    "cumproduct": np.cumprod,
+    "alltrue": np.all,
+    "sometrue": np.any,
+    "row_stack": np.vstack,
+    "asscalar": np.ndarray.item,
+    "in1d": np.isin,
+    "asfarray": lambda a, dtype=np.float64: np.asarray(a, dtype),
+}
+
+
+class _Casts(dict):
+    """``numpy.cast['float32'](x)``."""
+
+    def __missing__(self, dtype):
+        return lambda x: np.asarray(x).astype(dtype)
+
+
+def restore_old_names() -> None:
+    """Give NumPy back the names of `OLD_NAMES` and ``numpy.cast``, where it no longer has them."""
+    for name, value in {**OLD_NAMES, "cast": _Casts()}.items():
+        if name not in vars(np):
+            setattr(np, name, value)

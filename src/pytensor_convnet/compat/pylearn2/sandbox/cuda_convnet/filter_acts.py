@@ -1,0 +1,5 @@
+"""``pylearn2.sandbox.cuda_convnet.filter_acts``."""
+
+from pytensor_convnet.compat.mirror import mirror
+
+__getattr__, __dir__ = mirror(__name__, "pytensor_convnet.cuda_convnet")

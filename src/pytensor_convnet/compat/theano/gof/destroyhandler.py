@@ -1,0 +1,5 @@
+"""``theano.gof.destroyhandler``."""
+
+from pytensor_convnet.compat.mirror import mirror
+
+__getattr__, __dir__ = mirror(__name__, "pytensor.graph.destroyhandler")

@@ -1,0 +1,90 @@
+"""``theano.sandbox.cuda``: what ran on a GPU. The same operators run on what there is.
+
+``cuda_available`` and ``cuda_enabled`` say that they can be used, which is what programs asked for.
+"""
+
+from typing import Any
+
+import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+
+from pytensor_convnet.compat.configuration import config
+from pytensor_convnet.compat.mirror import mirror
+from pytensor_convnet.compat.theano.compile.sharedvalue import shared
+from pytensor_convnet.compat.theano.sandbox.cuda import basic_ops, blas, dnn
+from pytensor_convnet.compat.theano.sandbox.cuda.basic_ops import (
+    as_cuda_ndarray_variable,
+    gpu_contiguous,
+    gpu_from_host,
+    host_from_gpu,
+)
+
+__all__ = [
+    "CudaNdarray",
+    "as_cuda_ndarray_variable",
+    "basic_ops",
+    "blas",
+    "cuda_available",
+    "cuda_enabled",
+    "dnn",
+    "float32_shared_constructor",
+    "gpu_contiguous",
+    "gpu_from_host",
+    "host_from_gpu",
+    "shared_constructor",
+    "synchronize",
+    "unuse",
+    "use",
+]
+
+cuda_available = cuda_enabled = True
+
+
+def use(device: str = "gpu", *args: Any, **kwargs: Any) -> None:
+    """Take note of the device that a program asks for; `theano.config.device` gives it back."""
+    config.device = device
+
+
+def unuse() -> None:
+    """Take note that a program wants the CPU again."""
+    config.device = "cpu"
+
+
+def synchronize() -> None:
+    """Nothing to wait for: a function has finished when it returns."""
+
+
+class CudaNdarray(np.ndarray):
+    """A float32 array, of the one kind that there is here."""
+
+    def __new__(cls, value: Any) -> np.ndarray:  # type: ignore[misc]
+        return np.asarray(value, np.float32)
+
+    @staticmethod
+    def zeros(shape: Any) -> np.ndarray:
+        """Zeros."""
+        return np.zeros(shape, np.float32)
+
+
+def float32_shared_constructor(
+    value: Any, name: str | None = None, borrow: bool = False, **kwargs: Any
+) -> SharedVariable:
+    """A shared variable of dtype float32."""
+    return shared(np.asarray(value, np.float32), name=name, borrow=borrow, **kwargs)
+
+
+shared_constructor = float32_shared_constructor
+
+_ONE_ARRAY = "there is one kind of array here: use {0} of theano.tensor"
+
+__getattr__, __dir__ = mirror(
+    __name__,
+    missing={
+        "CudaNdarrayType": _ONE_ARRAY.format("TensorType"),
+        "CudaNdarrayVariable": _ONE_ARRAY.format("TensorVariable"),
+        "CudaNdarrayConstant": _ONE_ARRAY.format("TensorConstant"),
+        "CudaNdarraySharedVariable": _ONE_ARRAY.format("sharedvar.TensorSharedVariable"),
+        "GpuOp": "define an operator with theano.Op, or wrap a function with theano.as_op",
+        "mem_info": "no memory of a device is managed here",
+    },
+)

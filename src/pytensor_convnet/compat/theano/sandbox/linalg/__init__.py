@@ -1,0 +1,5 @@
+"""``theano.sandbox.linalg``."""
+
+from pytensor_convnet.compat.mirror import mirror
+
+__getattr__, __dir__ = mirror(__name__, "pytensor.tensor.nlinalg", "pytensor.tensor.slinalg", "pytensor.tensor.linalg")

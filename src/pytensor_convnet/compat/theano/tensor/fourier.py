@@ -1,0 +1,5 @@
+"""``theano.tensor.fourier``."""
+
+from pytensor_convnet.compat.mirror import mirror
+
+__getattr__, __dir__ = mirror(__name__, "pytensor.tensor.fourier")

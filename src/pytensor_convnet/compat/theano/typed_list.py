@@ -1,0 +1,5 @@
+"""``theano.typed_list``."""
+
+from pytensor_convnet.compat.mirror import mirror
+
+__getattr__, __dir__ = mirror(__name__, "pytensor.typed_list")
