@@ -16,6 +16,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa:
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
@@ -166,6 +167,19 @@ def test_filter_gradients_in_every_way(geometry, prepared, product, tile, device
     task = tasks(GEOMETRIES[geometry], "correlate2d_filter_grad", product, device)
     case = operands(task.geometry, task.name, task.dtype, device)
     method = Share(prepared or product == "float16", product, blocks)
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+@EVERY_PASS
+@pytest.mark.parametrize("product", ["bf16x3", "ieee"])
+def test_sums_of_several_chains(name, product, device, monkeypatch):
+    monkeypatch.setitem(CHAINS, product, 32)
+    task = tasks(GEOMETRIES["strides_groups_flip"], name, product, device)
+    case = operands(task.geometry, name, task.dtype, device)
+    if name == "correlate2d_filter_grad":
+        method = Share(True, product, GradBlocks(16, 16, 16, 16, 1, warps=4, stages=3))
+    else:
+        method = Gather(True, "batch_last", product, (2, 2), True, 1, Blocks(16, 16, 16, 16, 4, 3, images_first=False))
     assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
 
 
