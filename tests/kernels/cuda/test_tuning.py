@@ -98,6 +98,18 @@ def test_nothing_is_measured_while_a_graph_is_captured(measurements, monkeypatch
     assert len(measurements) == 1
 
 
+def test_nothing_is_kept_where_no_candidate_works(measurements, monkeypatch, tmp_path):
+    monkeypatch.setattr(tuning, "best_method", lambda task, operands: None)
+    assert tuning.choose(task_of(), ()) == tuning.fixed_choice(task_of())
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_measured_on_an_empty_batch(measurements):
+    empty = torch.empty((0, 3, 32, 32))
+    assert tuning.choose(task_of(), (empty, empty)) == tuning.fixed_choice(task_of())
+    assert not measurements
+
+
 def test_without_measurements_cudnn_takes_many_channels_in_its_own_formats_and_we_the_rest():
     many = task_of("vgg3")
     in_cudnn_format = Task(many.name, many.geometry, many.dtype, "medium", ("channels_last",) * 2, many.device)
