@@ -15,6 +15,8 @@ from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kerne
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -39,7 +41,6 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BAND_POSITIONS = 72
 """Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
@@ -355,7 +356,7 @@ def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads,
     tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
     sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
     # A vector beyond a block's last filter may be read.
-    partials = np.empty((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
+    partials = new_array((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
     misfits = np.zeros(threads, np.int64)
     _sum_tasks(
         threads, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking

@@ -8,10 +8,10 @@ import numpy as np
 
 from pytensor_convnet.kernels.cpu.column_reads import plan_reads
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import Tiling, block_filters, ceil_div, inputs_read
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BLOCK_CYCLES = 40
 """To start and end a register block."""
