@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu import llvm
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, bits, int32, int64, is_float, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, bits, int32, int64, is_float, item_bytes, vector_suffix
 
 
 class Value:
@@ -104,10 +104,8 @@ class Value:
 
     def sqrt(self):
         """The square root; NaN of what is negative."""
-        builder, function_type = self.emitter.builder, ir.FunctionType(self.type, [self.type])
-        function = cgutils.get_or_insert_function(
-            builder.module, function_type, f"llvm.sqrt.{vector_suffix(self.type)}"
-        )
+        builder, name = self.emitter.builder, f"llvm.sqrt.{vector_suffix(self.type)}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.type, [self.type]), name)
         return Value(self.emitter, builder.call(function, [self.value]))
 
     def first_set(self):
