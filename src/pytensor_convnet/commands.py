@@ -14,6 +14,8 @@ from pytensor_convnet import __version__, checkpoints, datasets, pictures, repor
 from pytensor_convnet.bench.peers import peers_of
 from pytensor_convnet.bench.session import InvalidBenchmark, run_benchmark
 from pytensor_convnet.bench.suite import SUITES
+from pytensor_convnet.history import History
+from pytensor_convnet.learning import BATCH_SIZE
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
 
 app = typer.Typer(
@@ -93,7 +95,7 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How often each image is learnt from.")] = training.EPOCHS,
-    batch_size: Annotated[int, typer.Option(min=1, help="How many images one step learns from.")] = training.BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="How many images one step learns from.")] = BATCH_SIZE,
     learning_rate: Annotated[float, typer.Option(help="How large the steps are.")] = training.LEARNING_RATE,
     momentum: Annotated[
         float, typer.Option(help="How much of a step the next one repeats: 0 to below 1.")
@@ -312,7 +314,7 @@ def _new_network(name: str, dataset: datasets.Dataset, seed: int) -> Classifier:
         raise training.InvalidSetting(f"{name} cannot be trained on {dataset.name}: {error}") from error
 
 
-def _draw(network: Classifier, history: training.History, folder: Path) -> Iterator[Path]:
+def _draw(network: Classifier, history: History, folder: Path) -> Iterator[Path]:
     """Draw what there is to see of a training; the paths of the pictures."""
     from pytensor_convnet import plots
 

@@ -18,6 +18,8 @@ if find_spec("torch") and find_spec("triton"):
 @pytest.fixture(scope="session")
 def device():
     """Where tests put their tensors."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -11,11 +11,12 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
-from pytensor_convnet.kernels.cuda import FORMATS, memory_format, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, is_wide  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
@@ -166,6 +167,39 @@ def test_filter_gradients_in_every_way(geometry, prepared, product, tile, device
     task = tasks(GEOMETRIES[geometry], "correlate2d_filter_grad", product, device)
     case = operands(task.geometry, task.name, task.dtype, device)
     method = Share(prepared or product == "float16", product, blocks)
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+@EVERY_PASS
+def test_offsets_of_64_bits_where_tensors_are_that_large(name, device, monkeypatch):
+    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    case = operands(GEOMETRIES["strides_groups_flip"], name, torch.bfloat16, device)
+    result = getattr(cuda, name)(*case.tensors, *case.shapes)
+    assert relative_error(result, case.expected) <= MOST_ERROR["native"]
+
+
+def test_tensors_past_two_to_the_31_elements_are_wide():
+    assert is_wide(torch.empty((2**16, 2**15, 1, 1), device="meta"))
+    assert not is_wide(torch.empty((2**10, 2**15, 1, 1), device="meta"))
+
+
+@EVERY_PASS
+def test_no_result_takes_part_in_automatic_differentiation(name, device):
+    case = operands(GEOMETRIES["valid"], name, torch.float32, device)
+    tensors = (tensor.requires_grad_() for tensor in case.tensors)
+    assert not getattr(cuda, name)(*tensors, *case.shapes).requires_grad
+
+
+@EVERY_PASS
+@pytest.mark.parametrize("product", ["bf16x3", "ieee"])
+def test_sums_of_several_chains(name, product, device, monkeypatch):
+    monkeypatch.setitem(CHAINS, product, 32)
+    task = tasks(GEOMETRIES["strides_groups_flip"], name, product, device)
+    case = operands(task.geometry, name, task.dtype, device)
+    if name == "correlate2d_filter_grad":
+        method = Share(True, product, GradBlocks(16, 16, 16, 16, 1, warps=4, stages=3))
+    else:
+        method = Gather(True, "batch_last", product, (2, 2), True, 1, Blocks(16, 16, 16, 16, 4, 3, images_first=False))
     assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
 
 

@@ -16,6 +16,7 @@ SETTINGS = [
     (3, 0.5, 0.5, True),
     (20, 0.1, 0.75, False),
     (1, 1.0, 1.0, True),
+    (1, 1.0, 1.0, False),
 ]
 
 
@@ -54,9 +55,14 @@ def test_definition(device, setting, format):
 
 def test_offsets_of_64_bits(device, monkeypatch):
     monkeypatch.setattr(module, "is_wide", lambda *_: True)
-    images = random(5, 7, 30, 4)
+    images = random(5, 11, 30, 4).requires_grad_()
     expected = definition(images, 5, 0.3, 0.75, False)
-    torch.testing.assert_close(cross_map_norm(images.to(device), 5, 0.3, 0.75).cpu(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        cross_map_norm(images.detach().to(device), 5, 0.3, 0.75).cpu(), expected, rtol=1e-12, atol=1e-12
+    )
+    grad = torch.autograd.grad(expected.sum(), images)[0]
+    ours = cross_map_norm_grad(images.detach().to(device), torch.ones_like(images, device=device), 5, 0.3, 0.75)
+    torch.testing.assert_close(ours.cpu(), grad, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

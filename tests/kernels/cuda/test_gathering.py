@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.geometry import correlation_length, dilated_length
 from pytensor_convnet.kernels.cuda.gathering import Geometry, axis_plan

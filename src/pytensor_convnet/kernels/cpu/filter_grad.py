@@ -122,6 +122,18 @@ def _part(number, parts, total):
 
 
 @leaf_kernel
+def _rows_in_images(r, used, band_rows, rows):
+    """The range of a band's rows of maps whose input rows for row tap ``r`` are more than padding."""
+    offset = rows.offsets[r] - rows.first
+    start, stop = 0, band_rows
+    while start < stop and not used[start * rows.in_step + offset]:
+        start += 1
+    while start < stop and not used[(stop - 1) * rows.in_step + offset]:
+        stop -= 1
+    return start, stop
+
+
+@leaf_kernel
 def _sum_band(
     images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
@@ -134,8 +146,9 @@ def _sum_band(
                         maps[f, point, y, tile, lane] * images[channel, y + row tap, tile + read, point, lane]
                     )
 
-    Row taps leave out the rows where they meet only padding. Floor: a multiply-add of a vector for each trip of the
-    nest but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
+    Row taps leave out the rows where they meet only padding; those of few products that leave out the same share
+    register blocks. Floor: a multiply-add of a vector for each trip of the nest but the lanes, two a cycle; a register
+    block of F filters and X taps loads F + X vectors for F * X of them.
     """
     map_step, point_step, plane_step = steps
     number_of_reads = reads.offsets.size
@@ -147,17 +160,23 @@ def _sum_band(
             first = 0
             while first < filters:
                 count = block_filters(filters - first)
-                tap_blocks = ceil_div(some * number_of_reads, MOST_COLUMNS[count])
-                for r in range(rows.taps.size):
-                    offset = rows.offsets[r] - rows.first
-                    start, stop = 0, band_rows
-                    while start < stop and not used[start * rows.in_step + offset]:
-                        start += 1
-                    while start < stop and not used[(stop - 1) * rows.in_step + offset]:
-                        stop -= 1
+                r = 0
+                while r < rows.taps.size:
+                    extent = _rows_in_images(r, used, band_rows, rows)
+                    start, stop = extent
+                    alike = 1
+                    while (
+                        some == channels
+                        and some * number_of_reads < MOST_COLUMNS[count]
+                        and r + alike < rows.taps.size
+                        and _rows_in_images(r + alike, used, band_rows, rows) == extent
+                    ):
+                        alike += 1
                     row = (r * channels + first_channel) * number_of_reads
+                    r += alike
+                    tap_blocks = ceil_div(alike * some * number_of_reads, MOST_COLUMNS[count])
                     for c in range(tap_blocks):
-                        tap, size = _part(c, tap_blocks, some * number_of_reads)
+                        tap, size = _part(c, tap_blocks, alike * some * number_of_reads)
                         filter_grad_block(
                             count, size, images, point * plane_step, taps, row + tap,
                             positions, start * reads.tiles, stop * reads.tiles,

@@ -25,6 +25,15 @@ def _host_registers() -> tuple[int, int]:
 VECTOR_BYTES, REGISTERS = _host_registers()
 
 
+def _host_multiply_adds() -> int:
+    """Vectors that the host multiplies and adds in a cycle; Zen 4 takes a long one in two halves."""
+    name = config.CPU_NAME or binding.get_host_cpu_name()
+    return 1 if name == "znver4" and VECTOR_BYTES == 64 else 2
+
+
+MULTIPLY_ADDS = _host_multiply_adds()
+
+
 def vector_type(element):
     """The vector of such floats that fills a register."""
     return ir.VectorType(element, VECTOR_BYTES // item_bytes(element))

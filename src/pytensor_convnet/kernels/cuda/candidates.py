@@ -19,6 +19,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task
+from pytensor_convnet.kernels.cuda.products import chain_of
 
 MULTIPROCESSORS = 132
 SHARED_BYTES = 227 * 1024
@@ -111,7 +112,9 @@ def _gathers(task: Task) -> Iterator[Gather]:
                 sorted({least, max(16, least // 2)}), *_TILES.get(product, ((128, 256), (32, 64)))
             )
             for outputs, pixels, rows in tiles:
-                warps = 2 if product == "tf32" else 4 if outputs * pixels <= 128 * 128 else 8
+                chained = chain_of(product, max(plan.class_rows())) > 0
+                most_of_four_warps = 64 * 128 if chained else 128 * 128  # a chain's sum takes registers, too
+                warps = 2 if product == "tf32" else 4 if outputs * pixels <= most_of_four_warps else 8
                 if product == "tf32" and outputs * pixels > 64 * 128:
                     continue
                 images = min(pixels, _images(batch, prepared))

@@ -58,7 +58,12 @@ def correlate2d_input_grad(
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `correlate2d` for images of ``rows`` x ``columns``, given ``maps``, that of its output."""
     check_tensors(filters=filters, maps=maps)
-    images = maps.shape[0], filters.shape[1] * _groups(groups), rows, columns
+    images = (
+        maps.shape[0],
+        filters.shape[1] * _count(groups, "groups"),
+        _count(rows, "rows"),
+        _count(columns, "columns"),
+    )
     geometry = _geometry(images, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
     maps = _in_a_format(maps)
     return _run("correlate2d_input_grad", geometry, (filters, maps), (maps,), precision, memory_format)
@@ -70,7 +75,12 @@ def correlate2d_filter_grad(
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, contiguous."""
     check_tensors(images=images, maps=maps)
-    filters = maps.shape[1], images.shape[1] // _groups(groups), rows, columns
+    filters = (
+        maps.shape[1],
+        images.shape[1] // _count(groups, "groups"),
+        _count(rows, "rows"),
+        _count(columns, "columns"),
+    )
     geometry = _geometry(images.shape, filters, stride, padding, dilation, groups, flip, maps.shape)
     images, maps = _in_a_format(images), _in_a_format(maps)
     return _run("correlate2d_filter_grad", geometry, (images, maps), (images, maps), precision, None)
@@ -81,8 +91,8 @@ def _in_a_format(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if format_of(tensor) else to_format(tensor, "batch_last")
 
 
-def _groups(groups: Any) -> int:
-    return rules.as_count(groups, "groups", least=1)
+def _count(value: Any, name: str) -> int:
+    return rules.as_count(value, name, least=1)
 
 
 def _geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:
@@ -95,6 +105,7 @@ def _geometry(images, filters, stride, padding, dilation, groups, flip, maps=Non
     return Geometry(images, filters, stride, padding, dilation, groups, bool(flip))
 
 
+@torch.no_grad()
 def _run(
     name: str, geometry: Geometry, operands: tuple[torch.Tensor, ...], formatted: tuple[torch.Tensor, ...],
     precision: str, memory_format: str | None,

@@ -13,7 +13,8 @@ and computes the denominators anew, which costs less than to keep them. Floor: t
 backward. The neighbours of a number are read again by each of them, but from cache.
 
 In any format the memory of a tensor is a line of numbers, on which the channels of a pixel lie ``step`` apart: one
-kernel serves all.
+kernel serves all. Where neighbours in memory are pixels, not channels, the gradient has a second one, which holds the
+channels of a pixel in registers, so that each is read and each denominator computed about once.
 """
 
 from typing import Any
@@ -25,10 +26,16 @@ import triton.language as tl
 from pytensor_convnet.geometry import as_count, format_shape
 from pytensor_convnet.kernels.cuda.formats import empty, strides, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, is_wide
-from pytensor_convnet.kernels.cuda.pool_tiles import working
+from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors, working
 
 NUMBERS = 512
 """How many numbers a program computes."""
+
+STRIP, STRIP_NUMBERS = 8, 256
+"""Or, where it holds channels in registers, so many of them, of so many pixels."""
+
+MOST_NEIGHBOURS = 9
+"""With more of them, registers would not hold the channels."""
 
 
 @triton.jit
@@ -118,10 +125,54 @@ def _cross_map_norm_grad(
     tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _cross_map_norm_grad_of_strips(
+    images, grads, result, pixels, channels, step, SCALE: tl.constexpr, POWER: tl.constexpr, SIZE: tl.constexpr,
+    STRIP: tl.constexpr, WIDE: tl.constexpr, NUMBERS: tl.constexpr,
+):  # fmt: skip
+    """For every strip of channels: their denominators, what each passes on, and the sums of that."""
+    strips = tl.cdiv(channels, STRIP)
+    place = tl.program_id(0) // strips * NUMBERS + tl.arange(0, NUMBERS)
+    if WIDE:
+        place = place.to(tl.int64)
+    inside = place < pixels
+    place = place // step * (channels * step) + place % step
+    first = tl.program_id(0) % strips * STRIP + tl.zeros((NUMBERS,), tl.int32)
+    BEFORE: tl.constexpr = SIZE // 2
+    AFTER: tl.constexpr = SIZE - 1 - BEFORE
+    values = no_tensors()
+    for k in tl.static_range(STRIP + 2 * SIZE - 2):
+        channel = first + k - SIZE + 1
+        there = inside & (channel >= 0) & (channel < channels)
+        values = values + (working(tl.load(images + place + channel * step, mask=there, other=0)),)
+    shrunk = no_tensors()
+    passed = no_tensors()
+    for k in tl.static_range(STRIP + SIZE - 1):
+        channel = first + k - AFTER
+        there = inside & (channel >= 0) & (channel < channels)
+        total = values[k] * values[k]
+        for n in tl.static_range(1, SIZE):
+            total += values[k + n] * values[k + n]
+        denominator = 1 + SCALE * total
+        grad = working(tl.load(grads + place + channel * step, mask=there, other=0)) * _power(denominator, -POWER)
+        shrunk = shrunk + (grad,)
+        passed = passed + (grad / denominator * values[k + BEFORE],)
+    for k in tl.static_range(STRIP):
+        total = passed[k]
+        for n in tl.static_range(1, SIZE):
+            total += passed[k + n]
+        value = shrunk[k + AFTER] - 2 * SCALE * POWER * values[k + SIZE - 1] * total
+        mask = inside & (first + k < channels)
+        tl.store(result + place + (first + k) * step, value.to(result.dtype.element_ty), mask=mask)
+
+
 def cross_map_norm(
     images: torch.Tensor, size: int, scale: float, power: float, blocked: bool = False, memory_format: str | None = None
 ) -> torch.Tensor:
     """Images divided by a power of the energy of their neighbours among the channels.
+
+    Measured on an H100, float32, 5 of 96 channels: 1.1 (batch-last) to 1.6 (bc01) times the floor; the gradient 0.98
+    and 1.14, and 4.9 in channels-last, where it computes denominators again and again.
 
     Parameters
     ----------
@@ -170,7 +221,10 @@ def cross_map_norm_grad(
         )
     result = empty(images.shape, format, images.dtype, images.device)
     tensors = to_format(images, format), to_format(maps, format), result
-    _launch(_cross_map_norm_grad, tensors, format, size, scale, power, blocked)
+    if blocked or size > MOST_NEIGHBOURS or format == "channels_last":
+        _launch(_cross_map_norm_grad, tensors, format, size, scale, power, blocked)
+    else:
+        _launch_strips(tensors, format, size, scale, power)
     return result
 
 
@@ -182,4 +236,17 @@ def _launch(kernel: Any, tensors, format: str, size: int, scale: float, power: f
             *tensors, result.numel(), result.shape[1], strides(result.shape, format)[1],
             SCALE=float(scale), POWER=float(power), SIZE=size, BLOCKED=bool(blocked), WIDE=is_wide(result),
             NUMBERS=NUMBERS,
+        )  # fmt: skip
+
+
+def _launch_strips(tensors, format: str, size: int, scale: float, power: float) -> None:
+    size = as_count(size, "size", least=1)
+    result = tensors[-1]
+    if result.numel():
+        channels = result.shape[1]
+        pixels = result.numel() // channels
+        programs = triton.cdiv(pixels, STRIP_NUMBERS) * triton.cdiv(channels, STRIP)
+        _cross_map_norm_grad_of_strips[(programs,)](
+            *tensors, pixels, channels, strides(result.shape, format)[1], SCALE=float(scale), POWER=float(power),
+            SIZE=size, STRIP=STRIP, WIDE=is_wide(result), NUMBERS=STRIP_NUMBERS,
         )  # fmt: skip

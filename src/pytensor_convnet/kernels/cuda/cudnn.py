@@ -1,5 +1,6 @@
 """The three passes by cuDNN, through torch: at the hardware's limit where channels are many."""
 
+import os
 from contextlib import contextmanager
 
 import torch
@@ -9,11 +10,16 @@ from pytensor_convnet.kernels.cuda.gathering import Geometry
 LAYOUTS = {"bc01": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
+def is_deterministic() -> bool:
+    """Whether cuDNN must give the same bits in every run, unless PYTENSOR_CONVNET_DETERMINISTIC is 0."""
+    return os.environ.get("PYTENSOR_CONVNET_DETERMINISTIC", "1") != "0"
+
+
 @contextmanager
 def _settings(precision: str):
-    """cuDNN's algorithms chosen by its own measurements among deterministic ones; tf32 where that is precise enough."""
-    tf32 = precision == "medium"
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=tf32):
+    """cuDNN's algorithms chosen by its own measurements among those allowed; tf32 where that is precise enough."""
+    allowed = {"deterministic": is_deterministic(), "allow_tf32": precision == "medium"}
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, **allowed):
         yield
 
 

@@ -9,7 +9,8 @@ With the batch innermost both operands are read in coalesced runs of images, and
 the summed axis is innermost in both. Shares are added up by a second kernel in a fixed order, so results are the same
 in every run.
 
-Floors: images and maps moved once; two floating-point operations a multiply-add, at the product's rate.
+Floors: images and maps moved once; two floating-point operations a multiply-add, at the product's rate. Measured on an
+H100 (`docs/cuda-kernels.md`): 40 to 75% of the floor on large layers.
 """
 
 import functools
@@ -21,7 +22,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
-from pytensor_convnet.kernels.cuda.products import add_product, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
 
 SUM_ELEMENTS, SUM_SHARES = 32, 64
 """The tile of the kernel that adds shares up."""
@@ -55,6 +56,71 @@ class GradBlocks:
     stages: int
 
 
+@triton.jit
+def _add_pixels(
+    source, maps, used, offset, y, x, filter_offset, filter_exists, pixel, batch, step, part,
+    source_rows, source_columns, source_batch_stride, source_row_stride, source_column_stride,
+    map_batch_stride, map_row_stride, map_column_stride, source_plane_units, map_plane_units,
+    step_rows, step_columns, position_rows, position_columns, batch_blocks,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, MAP_UNIT: tl.constexpr,
+    PREPARED: tl.constexpr, WIDE: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr,
+):  # fmt: skip
+    """Add the products of a block of positions and images to a partial sum."""
+    if POSITIONS == 1:
+        position = step // batch_blocks
+        image = (step % batch_blocks) * IMAGES + pixel
+        row = position // position_columns
+        column = position % position_columns
+        present = image < batch
+    else:
+        position = (step // batch_blocks) * POSITIONS + pixel // IMAGES
+        image = (step % batch_blocks) * IMAGES + pixel % IMAGES
+        row = position // position_columns
+        column = position % position_columns
+        present = (image < batch) & (row < position_rows)
+    source_row = row * step_rows
+    source_column = column * step_columns
+    if WIDE:
+        source_origin = source_row.to(tl.int64) * source_row_stride
+        source_origin += source_column.to(tl.int64) * source_column_stride
+        map_origin = row.to(tl.int64) * map_row_stride + column.to(tl.int64) * map_column_stride
+        image = image.to(tl.int64)
+    else:
+        source_origin = source_row * source_row_stride + source_column * source_column_stride
+        map_origin = row * map_row_stride + column * map_column_stride
+    if LEAVES_SOURCE:
+        if POSITIONS == 1:
+            down = source_row + y
+            across = source_column + x
+            valid = used & (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
+            mask = valid[:, None] & present[None, :]
+        else:
+            down = y[:, None] + source_row[None, :]
+            across = x[:, None] + source_column[None, :]
+            mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
+            mask = mask & used[:, None] & present[None, :]
+    else:
+        mask = used[:, None] & present[None, :]
+    place = source_origin * UNIT + image * source_batch_stride
+    place_of_a = source + ((offset * UNIT)[:, None] + place[None, :])
+    a = tl.load(place_of_a, mask=mask, other=0.0)
+    place = map_origin * MAP_UNIT + image * map_batch_stride
+    place_of_b = maps + ((filter_offset * MAP_UNIT)[:, None] + place[None, :])
+    map_mask = filter_exists[:, None] & present[None, :]
+    b = tl.load(place_of_b, mask=map_mask, other=0.0)
+    if PRODUCT == "bf16x3":
+        if PREPARED:
+            a_low = tl.load(place_of_a + source_plane_units * 16, mask=mask, other=0.0)
+            b_low = tl.load(place_of_b + map_plane_units * 16, mask=map_mask, other=0.0)
+        else:
+            a, a_low = split(a)
+            b, b_low = split(b)
+        part = add_product(a_low, tl.trans(b), part, PRODUCT)
+        part = add_product(a, tl.trans(b_low), part, PRODUCT)
+    part = add_product(a, tl.trans(b), part, PRODUCT)
+    return part
+
+
 @triton.jit(
     do_not_specialize=["batch_units", "source_rows", "source_columns", "source_row_stride", "source_column_stride",
                        "source_group_stride", "map_filter_stride", "map_row_stride", "map_column_stride",
@@ -70,7 +136,7 @@ def _filter_grad(
     step_rows, step_columns, position_rows, position_columns, row_blocks, filter_blocks, groups, batch_blocks, steps,
     steps_per_share, PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, MAP_UNIT: tl.constexpr,
     BATCH_UNIT: tl.constexpr, PREPARED: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, FILTERS: tl.constexpr,
-    PIXELS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr,
+    PIXELS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     row_block = program % row_blocks
@@ -84,9 +150,8 @@ def _filter_grad(
     m = filter_block * FILTERS + tl.arange(0, FILTERS)
     used = k < used_rows
     offset = tl.load(gather + k, mask=used, other=0)
-    if LEAVES_SOURCE:
-        y = tl.load(gather + row_count + k, mask=used, other=0)
-        x = tl.load(gather + 2 * row_count + k, mask=used, other=0)
+    y = tl.load(gather + row_count + k, mask=used, other=0)
+    x = tl.load(gather + 2 * row_count + k, mask=used, other=0)
     filter_offset = m * map_filter_stride
     if WIDE:
         filter_offset = m.to(tl.int64) * map_filter_stride
@@ -99,59 +164,29 @@ def _filter_grad(
     batch = batch_units * BATCH_UNIT
     total = tl.zeros((ROWS, FILTERS), tl.float32)
     first_step = share * steps_per_share
-    for step in range(first_step, tl.minimum(first_step + steps_per_share, steps)):
-        if POSITIONS == 1:
-            position = step // batch_blocks
-            image = (step % batch_blocks) * IMAGES + pixel
-            row = position // position_columns
-            column = position % position_columns
-            present = image < batch
-        else:
-            position = (step // batch_blocks) * POSITIONS + pixel // IMAGES
-            image = (step % batch_blocks) * IMAGES + pixel % IMAGES
-            row = position // position_columns
-            column = position % position_columns
-            present = (image < batch) & (row < position_rows)
-        source_row = row * step_rows
-        source_column = column * step_columns
-        if WIDE:
-            source_origin = source_row.to(tl.int64) * source_row_stride
-            source_origin += source_column.to(tl.int64) * source_column_stride
-            map_origin = row.to(tl.int64) * map_row_stride + column.to(tl.int64) * map_column_stride
-            image = image.to(tl.int64)
-        else:
-            source_origin = source_row * source_row_stride + source_column * source_column_stride
-            map_origin = row * map_row_stride + column * map_column_stride
-        if LEAVES_SOURCE:
-            if POSITIONS == 1:
-                down = source_row + y
-                across = source_column + x
-                valid = used & (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-                mask = valid[:, None] & present[None, :]
-            else:
-                down = y[:, None] + source_row[None, :]
-                across = x[:, None] + source_column[None, :]
-                mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-                mask = mask & used[:, None] & present[None, :]
-        else:
-            mask = used[:, None] & present[None, :]
-        place = source_origin * UNIT + image * source_batch_stride
-        place_of_a = source + ((offset * UNIT)[:, None] + place[None, :])
-        a = tl.load(place_of_a, mask=mask, other=0.0)
-        place = map_origin * MAP_UNIT + image * map_batch_stride
-        place_of_b = maps + ((filter_offset * MAP_UNIT)[:, None] + place[None, :])
-        map_mask = filter_exists[:, None] & present[None, :]
-        b = tl.load(place_of_b, mask=map_mask, other=0.0)
-        if PRODUCT == "bf16x3":
-            if PREPARED:
-                a_low = tl.load(place_of_a + source_plane_units * 16, mask=mask, other=0.0)
-                b_low = tl.load(place_of_b + map_plane_units * 16, mask=map_mask, other=0.0)
-            else:
-                a, a_low = split(a)
-                b, b_low = split(b)
-            total = add_product(a_low, tl.trans(b), total, PRODUCT)
-            total = add_product(a, tl.trans(b_low), total, PRODUCT)
-        total = add_product(a, tl.trans(b), total, PRODUCT)
+    last_step = tl.minimum(first_step + steps_per_share, steps)
+    # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
+    if CHAIN:
+        for chain in range(first_step, last_step, CHAIN // PIXELS):
+            part = tl.zeros_like(total)
+            for step in range(chain, tl.minimum(chain + CHAIN // PIXELS, last_step)):
+                part = _add_pixels(
+                    source, maps, used, offset, y, x, filter_offset, filter_exists, pixel, batch, step, part,
+                    source_rows, source_columns, source_batch_stride, source_row_stride, source_column_stride,
+                    map_batch_stride, map_row_stride, map_column_stride, source_plane_units, map_plane_units,
+                    step_rows, step_columns, position_rows, position_columns, batch_blocks,
+                    PRODUCT, LEAVES_SOURCE, UNIT, MAP_UNIT, PREPARED, WIDE, POSITIONS, IMAGES,
+                )  # fmt: skip
+            total += part
+    else:
+        for step in range(first_step, last_step):
+            total = _add_pixels(
+                source, maps, used, offset, y, x, filter_offset, filter_exists, pixel, batch, step, total,
+                source_rows, source_columns, source_batch_stride, source_row_stride, source_column_stride,
+                map_batch_stride, map_row_stride, map_column_stride, source_plane_units, map_plane_units,
+                step_rows, step_columns, position_rows, position_columns, batch_blocks,
+                PRODUCT, LEAVES_SOURCE, UNIT, MAP_UNIT, PREPARED, WIDE, POSITIONS, IMAGES,
+            )  # fmt: skip
     if PRODUCT == "float16":
         total = total * power_of_two(-scale_exponent(magnitudes, PARTIALS))
         total = total * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
@@ -235,7 +270,7 @@ def filter_grad(
         product, plan.leaves_source, unit, map_unit,
         batch_unit, prepared, wide, blocks.rows, blocks.filters, blocks.pixels,
         blocks.images, 0 if magnitudes is None else magnitudes.shape[1],
-        num_warps=blocks.warps, num_stages=blocks.stages,
+        chain_of(product, steps_per_share * blocks.pixels), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     _add_shares[(triton.cdiv(size, SUM_ELEMENTS),)](
         partial, _destinations(plan, flip, filters.stride()[1:], filters.device), filters,

@@ -11,7 +11,9 @@ coalesced run, an image's border is one test for the whole row, and rows of filt
 are skipped for good. Elsewhere a block is several positions of one image or of a few. Which row lies where is looked
 up, not divided out, so one compiled kernel serves every filter size, stride, padding and dilation.
 
-Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate.
+Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
+an H100 (`docs/cuda-kernels.md`): 20 to 55% of the floor where channels are few, held back by what is read of the
+second-level cache; 40 to 85% where they are many in bfloat16, 55 to 135% in float32, whose floor is tf32's.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
-from pytensor_convnet.kernels.cuda.products import add_product
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of
 
 UNIT = 16
 """Strides of a batch-last tensor are multiples of the batch. Where that is one of 16, 8 or 4, kernels are told."""
@@ -61,6 +63,66 @@ class Blocks:
     images_first: bool
 
 
+@triton.jit
+def _add_rows(
+    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
+    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
+    row_count, column_count, plane_units,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
+    POSITIONS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Add the products of a block of rows, ``first`` and on, to a partial sum."""
+    first = tl.multiple_of(first, ALIGNED)
+    if WHOLE_CHANNELS:
+        # All rows of the block have the same taps; only channels differ.
+        y = tl.load(gather + row_count + first)
+        x = tl.load(gather + 2 * row_count + first)
+        channel = tl.load(gather + 3 * row_count + first) + k
+        offset = tl.load(gather + first) + k * source_channel_stride
+        valid = (source_row + y >= 0) & (source_row + y < source_rows)
+        valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
+        if POSITIONS == 1:
+            mask = (channel < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
+        else:
+            mask = (channel < source_channels)[:, None] & (valid & present)[None, :]
+    else:
+        offset = tl.load(gather + first + k)
+        if LEAVES_SOURCE:
+            y = tl.load(gather + row_count + first + k)
+            x = tl.load(gather + 2 * row_count + first + k)
+            if POSITIONS == 1:
+                valid = (source_row + y >= 0) & (source_row + y < source_rows)
+                valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
+                mask = valid[:, None] & present[None, :]
+            else:
+                down = y[:, None] + source_row[None, :]
+                across = x[:, None] + source_column[None, :]
+                mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
+                mask = mask & present[None, :]
+        else:
+            mask = (first + k < stop)[:, None] & present[None, :]
+    place_of_tile = source + ((offset * UNIT)[:, None] + place[None, :])
+    values = tl.load(place_of_tile, mask=mask, other=0.0)
+    if PRODUCT == "tf32":
+        w = tl.load(filters + first)
+    else:
+        w = tl.load(filters + first * column_count)
+    if PRODUCT == "bf16x3":
+        low = tl.load(place_of_tile + source_plane_units * 16, mask=mask, other=0.0)
+        w_low = tl.load(filters + first * column_count + plane_units * 16)
+        if IMAGES_FIRST:
+            part = add_product(tl.trans(low), w, part, PRODUCT)
+            part = add_product(tl.trans(values), w_low, part, PRODUCT)
+        else:
+            part = add_product(w, low, part, PRODUCT)
+            part = add_product(w_low, values, part, PRODUCT)
+    if IMAGES_FIRST:
+        part = add_product(tl.trans(values), w, part, PRODUCT)
+    else:
+        part = add_product(w, values, part, PRODUCT)
+    return part
+
+
 @triton.jit(
     do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns",
                        "source_row_stride", "source_column_stride", "source_channel_stride", "source_group_stride",
@@ -82,7 +144,7 @@ def _gather_correlate(
     output_blocks, position_blocks, batch_blocks, class_count,
     PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
     TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
-    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
+    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     output_block = program % output_blocks
@@ -155,55 +217,26 @@ def _gather_correlate(
     else:
         total = tl.zeros((OUTPUTS, PIXELS), tl.float32)
 
-    for first in range(start, stop, ROWS):
-        first = tl.multiple_of(first, ALIGNED)
-        if WHOLE_CHANNELS:
-            # All rows of the block have the same taps; only channels differ.
-            y = tl.load(gather + row_count + first)
-            x = tl.load(gather + 2 * row_count + first)
-            channel = tl.load(gather + 3 * row_count + first) + k
-            offset = tl.load(gather + first) + k * source_channel_stride
-            valid = (source_row + y >= 0) & (source_row + y < source_rows)
-            valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-            if POSITIONS == 1:
-                mask = (channel < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
-            else:
-                mask = (channel < source_channels)[:, None] & (valid & present)[None, :]
-        else:
-            offset = tl.load(gather + first + k)
-            if LEAVES_SOURCE:
-                y = tl.load(gather + row_count + first + k)
-                x = tl.load(gather + 2 * row_count + first + k)
-                if POSITIONS == 1:
-                    valid = (source_row + y >= 0) & (source_row + y < source_rows)
-                    valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-                    mask = valid[:, None] & present[None, :]
-                else:
-                    down = y[:, None] + source_row[None, :]
-                    across = x[:, None] + source_column[None, :]
-                    mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-                    mask = mask & present[None, :]
-            else:
-                mask = (first + k < stop)[:, None] & present[None, :]
-        place_of_tile = source + ((offset * UNIT)[:, None] + place[None, :])
-        values = tl.load(place_of_tile, mask=mask, other=0.0)
-        if PRODUCT == "tf32":
-            w = tl.load(filters + first)
-        else:
-            w = tl.load(filters + first * column_count)
-        if PRODUCT == "bf16x3":
-            low = tl.load(place_of_tile + source_plane_units * 16, mask=mask, other=0.0)
-            w_low = tl.load(filters + first * column_count + plane_units * 16)
-            if IMAGES_FIRST:
-                total = add_product(tl.trans(low), w, total, PRODUCT)
-                total = add_product(tl.trans(values), w_low, total, PRODUCT)
-            else:
-                total = add_product(w, low, total, PRODUCT)
-                total = add_product(w_low, values, total, PRODUCT)
-        if IMAGES_FIRST:
-            total = add_product(tl.trans(values), w, total, PRODUCT)
-        else:
-            total = add_product(w, values, total, PRODUCT)
+    # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
+    if CHAIN:
+        for chain in range(start, stop, CHAIN):
+            part = tl.zeros_like(total)
+            for first in range(chain, tl.minimum(chain + CHAIN, stop), ROWS):
+                part = _add_rows(
+                    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
+                    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
+                    row_count, column_count, plane_units,
+                    PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+                )  # fmt: skip
+            total += part
+    else:
+        for first in range(start, stop, ROWS):
+            total = _add_rows(
+                source, filters, gather, k, place, present, source_row, source_column, first, stop, total,
+                source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
+                row_count, column_count, plane_units,
+                PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+            )  # fmt: skip
 
     if PRODUCT == "float16":
         total = total * tl.load(scales) * tl.load(scales + 1)
@@ -297,5 +330,6 @@ def gather_correlate(
         output_blocks, position_blocks, batch_blocks, plan.class_count,
         product, plan.leaves_source, plan.padded_channels % blocks.rows == 0, unit,
         target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
+        chain_of(product, max(plan.class_rows())),
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip

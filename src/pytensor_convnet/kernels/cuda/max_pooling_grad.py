@@ -166,7 +166,32 @@ def max_pool2d_grad(
     padding: Any,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The gradient of `max_pool2d` for its images of ``rows`` x ``columns``, given that of its maxima."""
+    """The gradient of `max_pool2d` for its images of ``rows`` x ``columns``, given that of its maxima.
+
+    Floor: maps and winners read once, images written once. Measured on an H100, float32: 1.05 to 1.11 times the floor
+    in batch-last and channels-last; in bc01 1.05 to 1.21, and 1.38 for p31.
+
+    Parameters
+    ----------
+    winners : tensor
+        As `max_pool2d` gave them for the same windows. What is no tap of a window wins nothing.
+    maps : tensor of floats
+        Of the same shape.
+    rows, columns : int
+    window, stride : pair of int
+    padding : ((top, bottom), (left, right))
+    memory_format : str, optional
+        The format of the result; by default that of ``maps``.
+
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        Such maps do not come from such images, or winners are no winners of theirs.
+    """
     format = check_operand(FLOATS, memory_format, maps=maps)
     _check_winners(winners, maps, "maps")
     shape = (*maps.shape[:2], rows, columns)
@@ -184,7 +209,10 @@ def max_pool2d_gather(
     padding: Any,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """Images at the pixels that won: the gradient of `max_pool2d_grad`."""
+    """Images at the pixels that won: the gradient of `max_pool2d_grad`.
+
+    Parameters and errors as for that; a winner that is no pixel of the image gives NaN, and nothing is read for it.
+    """
     format = check_operand(FLOATS, memory_format, images=images)
     _check_winners(winners, images, "images")
     windows = check_pooled(images.shape, winners.shape, window, stride, padding)

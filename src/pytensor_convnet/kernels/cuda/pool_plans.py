@@ -32,7 +32,8 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 VECTOR_BYTES = 16
 LARGEST_INT32 = 2**31 - 1
 STRIP_ROWS = 4
-"""So many rows of windows that overlap are computed together, or of pixels that share windows."""
+"""So many rows of windows that overlap are computed together, or of pixels that share windows; twice as many where
+windows move by one row and a thread holds single numbers, which leaves it registers."""
 
 LARGEST_PATCH = 32
 """A thread keeps so many sums of pixels in registers."""
@@ -165,10 +166,16 @@ def tile_for(strips: int, cells: int, rows: int, vector: int, warps: int = 4) ->
     return Tile(min(max(1, vectors // width), power_of_two(strips)), width, rows, warps)
 
 
+def _most_rows(windows: Windows, vector: int) -> int:
+    return 2 * STRIP_ROWS if vector == windows.stride[0] == 1 else STRIP_ROWS
+
+
 def strip_tile(planes: Planes, windows: Windows, vector: int) -> Tile:
     """The tile of a pass forward: strips of several rows where windows share rows of the image."""
     cells = windows.out_columns * (planes.inner // vector)
-    rows = min(STRIP_ROWS, power_of_two(windows.out_rows)) if windows.window[0] > windows.stride[0] else 1
+    rows = 1
+    if windows.window[0] > windows.stride[0]:
+        rows = min(_most_rows(windows, vector), power_of_two(windows.out_rows))
     while True:
         strips = planes.number * -(-windows.out_rows // rows)
         tile = tile_for(strips, cells, rows, vector)
@@ -204,7 +211,7 @@ def patch_for(planes: Planes, windows: Windows, vector: int) -> Patch | None:
         return None
     columns = 2 if column_step == 1 and window_columns > 1 and vector > 4 else column_step
     patch = Patch(row_step, columns)
-    while window_rows > row_step and patch.rows < STRIP_ROWS and 2 * patch.rows * columns <= most:
+    while window_rows > row_step and patch.rows < _most_rows(windows, vector) and 2 * patch.rows * columns <= most:
         larger = Patch(2 * patch.rows, columns)
         strips, cells = larger.counts(planes, windows, vector)
         if grid(tile_for(strips, cells, larger.rows, vector), strips, cells)[0] < ENOUGH_PROGRAMS:

@@ -30,6 +30,20 @@ DTYPES = {"float16": torch.float16, "bf16x3": torch.bfloat16}
 """What operands of a product are brought to, where that is not their own dtype."""
 
 
+CHAINS = {"bf16x3": 4096, "ieee": 256}
+"""How many products a chain of additions may have before its rounding shows beside that of the operands.
+
+Tensor cores cut off what float32 does not hold, so the error of a chain grows with its length; that of multiply-adds
+with its square root. A multiple of the rows and pixels of every tile.
+"""
+
+
+def chain_of(product: str, terms: int) -> int:
+    """How long chains are in a sum of so many terms; 0 where one chain will do."""
+    longest = CHAINS.get(product, terms)
+    return longest if terms > longest else 0
+
+
 @triton.jit
 def add_product(a, b, total, PRODUCT: tl.constexpr):
     """The product of two tiles, added to a float32 total."""

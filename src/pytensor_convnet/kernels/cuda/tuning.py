@@ -5,6 +5,7 @@ best is kept. What is kept on disk is one small file a task, named by a digest o
 the GPU, the versions of torch, Triton, cuDNN and of these kernels, and the task. A file is written whole or not at
 all, one that cannot be read is measured anew, and processes that tune the same task at once do no harm to each other.
 
+``PYTENSOR_CONVNET_DETERMINISTIC=0`` lets cuDNN use algorithms whose results differ in their last bits from run to run.
 ``PYTENSOR_CONVNET_AUTOTUNE=0`` measures nothing and takes fixed choices. ``PYTENSOR_CONVNET_TUNING_CACHE`` is the
 folder of the files, by default ``pytensor-convnet/tuning`` in the user's cache folder.
 """
@@ -27,6 +28,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
@@ -174,6 +176,7 @@ def _key(task: Task) -> str:
         "triton": triton.__version__,
         "cudnn": torch.backends.cudnn.version(),
         "kernels": _kernels_digest(),
+        "deterministic": is_deterministic(),
         "task": dataclasses.asdict(task) | {"device": task.device.type},
     }
     return json.dumps(facts, sort_keys=True, default=str)
