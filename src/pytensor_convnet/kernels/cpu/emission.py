@@ -104,9 +104,8 @@ class Value:
 
     def sqrt(self):
         """The square root; NaN of what is negative."""
-        builder, function_type = self.emitter.builder, ir.FunctionType(self.type, [self.type])
-        name = f"llvm.sqrt.{llvm.vector_suffix(self.type)}"
-        function = cgutils.get_or_insert_function(builder.module, function_type, name)
+        builder, name = self.emitter.builder, f"llvm.sqrt.{llvm.vector_suffix(self.type)}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.type, [self.type]), name)
         return Value(self.emitter, builder.call(function, [self.value]))
 
     def first_set(self):
