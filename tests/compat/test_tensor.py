@@ -112,6 +112,20 @@ def test_names_that_only_pytensor_has_work_too(T):
     assert T.signal.convolve1d is pt.signal.convolve1d
 
 
+def test_shared_variables_and_constants_are_no_tensor_variables(T):
+    import theano
+    from theano.tensor.var import TensorVariable
+
+    x, shared = T.matrix(), theano.shared(numbers(2, 2))
+    assert isinstance(x, T.TensorVariable)
+    assert isinstance(x + shared, TensorVariable)
+    for known in (shared, T.constant(1.0)):
+        assert not isinstance(known, T.TensorVariable)
+        assert isinstance(known, theano.Variable)
+    assert isinstance(shared, T.sharedvar.TensorSharedVariable)
+    assert isinstance(T.constant(1.0), T.TensorConstant)
+
+
 @pytest.mark.parametrize("ndims", [(1, 2), (4, 3)])
 def test_batched_dot_says_what_it_takes(T, ndims):
     with pytest.raises(ValueError, match="batched_dot takes tensors of 2 or 3 axes"):

@@ -41,7 +41,7 @@ from pytensor_convnet.compat.theano.tensor.basic import (
     vector,
     wmatrix,
 )
-from pytensor_convnet.compat.theano.tensor.var import let_variables_be_true
+from pytensor_convnet.compat.theano.tensor.var import TensorVariable, let_variables_be_true
 
 SOURCES = (
     "pytensor.tensor",
@@ -77,6 +77,7 @@ __getattr__, __dir__ = mirror(
 __all__ = [  # what `from theano.tensor import *` gives
     "Lop",
     "Rop",
+    "TensorVariable",
     "_shared",
     "abs_",
     "addbroadcast",
