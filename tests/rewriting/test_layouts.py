@@ -9,7 +9,7 @@ from pytensor.tensor.elemwise import DimShuffle
 from pytensor_convnet import conv2d, max_pool_2d
 from pytensor_convnet.cuda_convnet import CrossMapNorm, FilterActs, MaxPool
 from pytensor_convnet.ops import CorrelateMaxPool2d
-from pytensor_convnet.rewriting.layouts import inverse, permutation
+from pytensor_convnet.rewriting.layouts import inverse, nearest_shuffle, permutation
 from tests.rewriting.common import FUSING, check, compiled, count
 
 NAME = "cancel_shuffles"
@@ -115,3 +115,21 @@ def test_orders_have_inverses():
     assert permutation(pt.tanh(x).owner) is None
     assert permutation(None) is None
     assert DimShuffle is type(x.dimshuffle(3, 0, 1, 2).owner.op)
+
+
+def test_a_sum_with_something_in_the_other_layout_stays_where_it_is():
+    """Moved, it would have as many shuffles, and be moved again."""
+    weights = pt.tensor("weights", dtype="float64", shape=(4, 9, 8, 2))
+    weighted = (FilterActs(1)(images, filters) * weights).sum()
+    arrays = [*VALUES[:2], random.standard_normal(weights.type.shape)]
+    function = compiled([images, filters, weights], weighted)
+    plain = compiled([images, filters, weights], weighted, "reduce_before_shuffle")
+    assert len(shuffles(function)) == len(shuffles(plain)) == 3
+    np.testing.assert_allclose(function(*arrays), plain(*arrays), rtol=1e-12)
+
+
+def test_functions_of_functions_are_looked_through_once():
+    x = images.dimshuffle(3, 0, 1, 2)
+    for _ in range(40):
+        x = pt.sqrt(x * x + x)
+    assert nearest_shuffle(x) == (3, 0, 1, 2)

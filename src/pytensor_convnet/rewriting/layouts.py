@@ -9,7 +9,7 @@ which they are, so both are done in the layout in which their arguments come.
 PyTensor lifts shuffles over elementwise Ops with one reader; the derivatives of activations are a second one.
 """
 
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
@@ -38,13 +38,13 @@ def cancel_shuffles(fgraph, node):
 @node_rewriter([CAReduce])
 def reduce_before_shuffle(fgraph, node):
     """``sum(f(shuffle(x)), axes)`` -> ``sum(f(x), the same axes of x)``, and other reductions, if nothing else needs
-    ``f(shuffle(x))``."""
+    ``f(shuffle(x))`` and fewer shuffles are left (else ``f(shuffle(x), y)`` would be moved to and fro for ever)."""
     [argument] = node.inputs
     shuffle = nearest_shuffle(argument)
     if shuffle is None or not _only_reductions_read(fgraph, argument):
         return None
     moved = unshuffled(argument, inverse(shuffle))
-    if moved is None:
+    if moved is None or len(shuffles(moved)) >= len(shuffles(argument)):
         return None
     axes = range(len(shuffle)) if node.op.axis is None else node.op.axis
     reduced = node.op.clone(axis=tuple(sorted(shuffle[axis] for axis in axes)))(moved)
@@ -99,13 +99,24 @@ def unshuffled(variable: Variable, order: Order) -> Variable | None:
     return moved(variable)
 
 
+def shuffles(variable: Variable) -> list[Variable]:
+    """The shuffles of arguments from which ``variable`` is elementwise computed; those of constants cost nothing."""
+    found, seen, waiting = [], {variable}, [variable]
+    while waiting:
+        x = waiting.pop()
+        if permutation(x.owner) is not None:
+            found += [] if isinstance(x.owner.inputs[0], Constant) else [x]
+            continue
+        arguments = [entry for entry in _arguments(x) if entry not in seen]
+        seen.update(arguments)
+        waiting += arguments
+    return found
+
+
 def nearest_shuffle(variable: Variable) -> Order | None:
-    """The shuffle of an argument from which ``variable`` is elementwise computed."""
-    shuffle = permutation(variable.owner)
-    if shuffle is not None:
-        return None if shuffle == tuple(range(len(shuffle))) else shuffle
-    found = (nearest_shuffle(entry) for entry in _arguments(variable))
-    return next((shuffle for shuffle in found if shuffle is not None), None)
+    """The order of a shuffle from which ``variable`` is elementwise computed, if it changes any."""
+    orders = (permutation(x.owner) for x in shuffles(variable))
+    return next((order for order in orders if order != tuple(range(variable.type.ndim))), None)
 
 
 def _only_reductions_read(fgraph: FunctionGraph, variable: Variable) -> bool:
