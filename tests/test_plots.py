@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pytensor_convnet import plots
-from pytensor_convnet.training import EpochReport, Score
+from pytensor_convnet.history import EpochReport, Score
 
 
 def pixels(path):

@@ -12,8 +12,10 @@ from pytensor.compile.mode import Mode
 
 from pytensor_convnet import conv2d, max_pool_2d, training
 from pytensor_convnet.datasets import Dataset
+from pytensor_convnet.history import Score
+from pytensor_convnet.learning import SharedImages, evaluate, momentum_updates
 from pytensor_convnet.models import Lenet
-from pytensor_convnet.training import Diverged, InvalidSetting, SharedImages, evaluate, train
+from pytensor_convnet.training import Diverged, InvalidSetting, train
 
 QUICK = Mode(linker="py", optimizer="fast_compile")
 SETTINGS = {"epochs": 3, "batch_size": 8, "learning_rate": 0.02, "momentum": 0.9, "mode": QUICK}
@@ -82,7 +84,7 @@ def test_steps_are_those_of_momentum_written_in_numpy():
     position = pytensor.shared(np.float32(3))
     rate, momentum = pt.fscalars("rate", "momentum")
     gradient = pytensor.grad(position**2, position)
-    updates = training.momentum_updates({"x": position}, {"x": gradient}, rate, momentum)
+    updates = momentum_updates({"x": position}, {"x": gradient}, rate, momentum)
     step = pytensor.function([rate, momentum], updates=updates, mode=QUICK, allow_input_downcast=True)
     x, velocity = 3.0, 0.0
     for _ in range(5):
@@ -166,7 +168,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
     lenet = make_lenet(dataset)
     seen = []
     accuracies = iter([0.5, 0.75, 0.75, 0, 0, 0])
-    monkeypatch.setattr(training, "score", lambda *_: training.Score(1.0, next(accuracies)))
+    monkeypatch.setattr(training, "score", lambda *_: Score(1.0, next(accuracies)))
     history = train(lenet, dataset, on_epoch=lambda _: seen.append(lenet.get_values()), **SETTINGS)
     assert history.best_epoch == 2
     assert same_values(lenet.get_values(), seen[1])
@@ -175,7 +177,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
 
 def test_of_epochs_as_accurate_the_one_of_least_loss_is_kept(dataset, monkeypatch):
     losses = iter([0.5, 0.3, 0.4, 0, 0, 0])
-    monkeypatch.setattr(training, "score", lambda *_: training.Score(next(losses), 0.9))
+    monkeypatch.setattr(training, "score", lambda *_: Score(next(losses), 0.9))
     assert train(make_lenet(dataset), dataset, **SETTINGS).best_epoch == 2
 
 

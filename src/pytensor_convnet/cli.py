@@ -16,5 +16,7 @@ def main() -> None:
             "pip install 'pytensor-convnet[train]'"
         )
     from pytensor_convnet.commands import app
+    from pytensor_convnet.doctor import doctor
 
+    app.command()(doctor)
     app(prog_name="pytensor-convnet")

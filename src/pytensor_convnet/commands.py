@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from pytensor_convnet import __version__, checkpoints, datasets, pictures, repor
 from pytensor_convnet.bench.peers import peers_of
 from pytensor_convnet.bench.session import InvalidBenchmark, run_benchmark
 from pytensor_convnet.bench.suite import SUITES
+from pytensor_convnet.history import History
+from pytensor_convnet.learning import BATCH_SIZE
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
 
 app = typer.Typer(
@@ -92,7 +95,7 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How often each image is learnt from.")] = training.EPOCHS,
-    batch_size: Annotated[int, typer.Option(min=1, help="How many images one step learns from.")] = training.BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="How many images one step learns from.")] = BATCH_SIZE,
     learning_rate: Annotated[float, typer.Option(help="How large the steps are.")] = training.LEARNING_RATE,
     momentum: Annotated[
         float, typer.Option(help="How much of a step the next one repeats: 0 to below 1.")
@@ -189,7 +192,8 @@ def predict(
 def bench(
     suite: Annotated[str, typer.Argument(metavar="|".join(SUITES), callback=_one_of(SUITES), help="What to measure.")],
     device: Annotated[
-        str, typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu. (cuda is not there yet.)")
+        str,
+        typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu, or cuda (no networks) for a GPU."),
     ] = "cpu",
     cases: Annotated[
         str | None, typer.Option(metavar="A,B", help="Which cases of the suite.", show_default="all")
@@ -224,14 +228,36 @@ def bench(
     Everyone gets the same data and takes turns within one run; medians are told.
     Ctrl-C ends measuring after the operation at hand and shows what is known by then.
     """
-    if device != "cpu":
-        raise typer.BadParameter(f"{device!r} is not there yet; so far only the CPU is measured", param_hint="--device")
     chosen = _listed(cases, SUITES[suite], "--cases")
     wanted = _listed(peers, peers_of(suite), "--peers")
+    if device == "cuda":
+        _bench_on_a_gpu(suite, chosen, wanted, json, plot)
+        return
     with _errors_in_one_message():
         for path in (json, plot):
             _check_folder(path)
         run_benchmark(Console(), suite, chosen, wanted, threads, seconds, _names(exclude), json, plot)
+
+
+def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path | None, plot: Path | None) -> None:
+    """Measure what is measured on GPUs; what is not is refused."""
+    if suite == "net":
+        raise typer.BadParameter("on a GPU conv and pool are measured, net is not", param_hint="--device")
+    if plot is not None:
+        raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        packages = " and ".join(missing)
+        raise typer.BadParameter(f"cuda needs {packages}: pip install 'pytensor-convnet[cuda]'", param_hint="--device")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise typer.BadParameter("cuda needs an NVIDIA GPU, and a torch that was built for it", param_hint="--device")
+    from pytensor_convnet.bench.cuda import pool_session, session
+
+    with _errors_in_one_message():
+        _check_folder(json)
+        (pool_session if suite == "pool" else session).run_benchmark(Console(), cases, peers, json)
 
 
 def _names(listed: str | None) -> list[str]:
@@ -288,7 +314,7 @@ def _new_network(name: str, dataset: datasets.Dataset, seed: int) -> Classifier:
         raise training.InvalidSetting(f"{name} cannot be trained on {dataset.name}: {error}") from error
 
 
-def _draw(network: Classifier, history: training.History, folder: Path) -> Iterator[Path]:
+def _draw(network: Classifier, history: History, folder: Path) -> Iterator[Path]:
     """Draw what there is to see of a training; the paths of the pictures."""
     from pytensor_convnet import plots
 

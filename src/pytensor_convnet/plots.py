@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytensor_convnet.training import EpochReport
+from pytensor_convnet.history import EpochReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def learning_curve_figure(epochs: Sequence[EpochReport]) -> "Figure":
 
     Examples
     --------
-    >>> from pytensor_convnet.training import Score
+    >>> from pytensor_convnet.history import Score
     >>> epochs = [EpochReport(n, 2 / n, Score(1 / n, 1 - 1 / n), 1.0, 500.0) for n in (1, 2, 3)]
     >>> [axes.get_title() for axes in learning_curve_figure(epochs).axes]
     ['Loss', 'Accuracy']

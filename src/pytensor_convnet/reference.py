@@ -223,11 +223,13 @@ def draw_winners2d(images, uniforms, winners_dtype, window, stride, padding):
 
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip, window, pool_stride, pool_padding,
-    ignore_border,
+    ignore_border, biases, activation,
 ):  # fmt: skip
-    """`max_pool2d` of the maps of `correlate2d`."""
+    """`max_pool2d` of the maps of `correlate2d`, the maxima biased and activated ('identity', 'relu' or 'tanh')."""
     maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
-    return max_pool2d(maps, winners_dtype, window, pool_stride, pool_padding, ignore_border)
+    maxima, winners = max_pool2d(maps, winners_dtype, window, pool_stride, pool_padding, ignore_border)
+    maxima = maxima + biases[:, None, None].astype(maxima.dtype)
+    return {"identity": maxima, "relu": np.maximum(maxima, 0), "tanh": np.tanh(maxima)}[activation], winners
 
 
 def correlate2d_max_pool2d_input_grad(

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pytensor_convnet.training import BatchReport, EpochReport, History, Score
+from pytensor_convnet.history import BatchReport, EpochReport, History, Score
 
 
 class TrainingDisplay:

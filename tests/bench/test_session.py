@@ -103,7 +103,7 @@ def test_an_interrupt_shows_what_is_known(monkeypatch, tmp_path):
     ("arguments", "message"),
     [
         (["nets"], "'nets' is not one of conv, pool, net"),
-        (["conv", "--device", "cuda"], "--device: 'cuda' is not there yet"),
+        (["conv", "--device", "cuda"], "--device: cuda needs"),
         (["conv", "--device", "tpu"], "'tpu' is not one of cpu, cuda"),
         (["pool", "--cases", "p31,p32"], "--cases: 'p32' is not one of lenet_p22, cifar_p32,"),
         (["conv", "--peers", "torch,theano"], "--peers: 'theano' is not one of torch, jax"),

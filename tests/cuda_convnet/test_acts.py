@@ -125,10 +125,21 @@ def test_partial_sums_are_what_each_run_of_positions_adds(partial_sum, runs, sta
     close(parts[0], evaluate(alone))
 
 
-def test_image_acts_tell_the_shape_of_images_at_stride_one():
+def test_gradients_need_no_shape_at_stride_one():
     images, filters = drawn((3, 6, 7, 2), (3, 2, 4), 1)
-    maps = FilterActs(pad=(1, 0))(images, filters)
-    assert ImageActs(pad=(1, 0))(maps, filters).type.shape == images.shape
+    pad = (1, 0)
+    maps = FilterActs(pad=pad)(images, filters)
+    assert ImageActs(pad=pad)(maps, filters).type.shape == images.shape
+    gradient, _ = WeightActs(pad=pad)(images, maps)
+    assert gradient.type.shape == filters.shape
+    close(evaluate(gradient), evaluate(WeightActs(pad=pad)(images, maps, (3, 2))[0]))
+
+
+def test_partial_sums_of_uneven_runs_are_refused_when_the_function_runs():
+    tensors = symbols(np.ones((1, 4, 4, 1)), np.ones((1, 3, 3, 1)))
+    function = pytensor.function(tensors, WeightActs(partial_sum=2)(*tensors, (2, 2))[1], mode=PYTHON)
+    with pytest.raises(AssertionError, match="partial_sum must divide the number of positions, but is 2"):
+        function(np.ones((1, 4, 4, 1)), np.ones((1, 3, 3, 1)))
 
 
 def test_operators_with_equal_arguments_are_equal():
@@ -176,6 +187,10 @@ REFUSED = {
     "shape-needed": (
         lambda: ImageActs(stride=2)(pt.tensor(shape=(64, 5, 5, 2), dtype="float32"), FILTERS),
         "output_shape.* is needed with stride 2",
+    ),
+    "filter-shape-needed": (
+        lambda: WeightActs(stride=(1, 2))(IMAGES, pt.tensor(shape=(64, 28, 14, 128), dtype="float32")),
+        r"output_shape, the \(rows, columns\) of filters, is needed",
     ),
     "partial-sum": (
         lambda: WeightActs(partial_sum=3)(IMAGES, pt.tensor(shape=(64, 28, 28, 128), dtype="float32"), (5, 5)),

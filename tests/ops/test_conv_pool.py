@@ -28,13 +28,16 @@ from tests.ops.common import (
 PLAIN = ((2, 2), (2, 2), ((0, 0), (0, 0)))
 OVERLAPPING = ((3, 2), (2, 1), ((1, 1), (0, 1)))
 CASES = [
-    pytest.param(({}, PLAIN, True), id="plain"),
-    pytest.param(({"stride": (2, 1), "padding": ((1, 0), (2, 1))}, OVERLAPPING, True), id="strided-overlapping"),
+    pytest.param(({}, PLAIN, True, "identity"), id="plain"),
     pytest.param(
-        ({"dilation": (1, 2), "groups": 2, "flip": True}, OVERLAPPING, False), id="dilated-grouped-flipped-partial"
+        ({"stride": (2, 1), "padding": ((1, 0), (2, 1))}, OVERLAPPING, True, "relu"), id="strided-overlapping-relu"
     ),
-    pytest.param(({"padding": "half"}, PLAIN, False), id="half"),
-    pytest.param(({"padding": "full", "stride": 2}, PLAIN, True), id="full"),
+    pytest.param(
+        ({"dilation": (1, 2), "groups": 2, "flip": True}, OVERLAPPING, False, "identity"),
+        id="dilated-grouped-flipped-partial",
+    ),
+    pytest.param(({"padding": "half"}, PLAIN, False, "relu"), id="half-relu"),
+    pytest.param(({"padding": "full", "stride": 2}, PLAIN, True, "identity"), id="full"),
 ]
 every_case = pytest.mark.parametrize("case", CASES)
 every_pass = pytest.mark.parametrize("which", range(3), ids=["forward", "input_grad", "filter_grad"])
@@ -42,16 +45,17 @@ every_pass = pytest.mark.parametrize("which", range(3), ids=["forward", "input_g
 
 def three_passes(case):
     """Each fused Op with arrays and integers that fit it, and the arguments of the reference."""
-    options, windows, ignore_border = case
+    options, windows, ignore_border, activation = case
     correlation, pooling = Correlate2d(**options), MaxPool2d(ignore_border)
     random = np.random.default_rng(0)
     images = random.standard_normal((2, 4, 9, 8))
     filters = random.standard_normal((4, 4 // correlation.groups, 3, 2))
+    biases = random.standard_normal(4)
     [full] = run(correlation, images, filters)
     maxima, winners = run(pooling, full, *windows)
     maps = random.standard_normal(maxima.shape)
     return [
-        (CorrelateMaxPool2d(correlation, pooling), [images, filters], windows),
+        (CorrelateMaxPool2d(correlation, pooling, activation), [images, filters, biases], windows),
         (
             CorrelateMaxPool2dInputGrad(correlation),
             [filters, winners, maps],
@@ -74,7 +78,10 @@ def sliding(op):
 def test_values_agree_with_the_reference(case):
     (forward, arrays, windows), (input_grad, *inputs), (filter_grad, *others) = three_passes(case)
     slide = sliding(forward)
-    expected = reference.correlate2d_max_pool2d(*arrays, np.uint8, *slide, *windows, forward.pooling.ignore_border)
+    images, filters, biases = arrays
+    expected = reference.correlate2d_max_pool2d(
+        images, filters, np.uint8, *slide, *windows, forward.pooling.ignore_border, biases, forward.activation
+    )
     maxima, winners = run(forward, *arrays, *windows)
     close(maxima, expected[0])
     np.testing.assert_array_equal(winners, expected[1])
@@ -152,7 +159,28 @@ def test_vectorize_graph_stacks_results(which):
     check_vectorized(op, arrays, integers, (0,) if which == 0 else range(len(arrays)))
 
 
+@pytest.mark.parametrize("mode", [PYTHON, "NUMBA"], ids=["python", "numba"])
+def test_tanh_and_its_gradient_in_float32(mode):
+    (forward, arrays, windows), *_ = three_passes(CASES[0].values[0])
+    op = CorrelateMaxPool2d(forward.correlation, forward.pooling, "tanh")
+    arrays = [array.astype("float32") for array in arrays]
+    tensors = symbols_like(arrays)
+    maxima, biased = op(*tensors, *windows)[0], pt.tanh(forward(*tensors, *windows)[0])
+    ours, theirs = ([y, *pytensor.grad((y**2).sum(), tensors)] for y in (maxima, biased))
+    for result, expected in zip(*(pytensor.function(tensors, y, mode=mode)(*arrays) for y in (ours, theirs))):
+        np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_and_unfit_activations_are_refused():
+    (forward, arrays, windows), *_ = three_passes(CASES[0].values[0])
+    with pytest.raises(ValueError, match="activation must be one of identity, relu, tanh, not 'sine'"):
+        CorrelateMaxPool2d(forward.correlation, forward.pooling, "sine")
+    with pytest.raises(ValueError, match="activation tanh is for float32"):
+        CorrelateMaxPool2d(forward.correlation, forward.pooling, "tanh").make_node(*symbols_like(arrays), *windows)
+
+
 MISFITS = [
+    pytest.param(0, 2, (3,), "biases must hold a number for each", id="biases"),
     pytest.param(0, 0, (2, 3, 9, 8), "input has 3 channels but filters expect 4", id="channels"),
     pytest.param(0, 0, (2, 4, 3, 2), "ws spans 2 rows but the padded input has only 1", id="window"),
     pytest.param(1, 2, (2, 4, 9, 9), "2x4x9x9(:| do not come from)", id="maps"),

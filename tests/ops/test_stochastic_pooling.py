@@ -8,7 +8,7 @@ from hypothesis import given
 
 from pytensor_convnet import reference
 from pytensor_convnet.ops import DrawWinners2d, MaxPool2dGather
-from tests.ops.common import PYTHON, check_infer_shape, check_static_shapes, run
+from tests.ops.common import PYTHON, check_infer_shape, check_static_shapes, check_vectorized, run
 from tests.strategies import pools
 
 WINDOWS = (3, 2), (2, 1), ((1, 0), (0, 1))
@@ -62,6 +62,13 @@ def test_shapes():
     arrays = [np.ones((2, 3, 7, 5)), np.full((2, 3, 3, 5), 0.5)]
     check_static_shapes(DrawWinners2d(), arrays, WINDOWS)
     check_infer_shape(DrawWinners2d(), arrays, WINDOWS)
+
+
+def test_vectorize_graph_stacks_results():
+    random = np.random.default_rng(0)
+    check_vectorized(
+        DrawWinners2d(), [random.uniform(size=shape) for shape in ((2, 3, 7, 5), (2, 3, 3, 5))], WINDOWS, (0, 1)
+    )
 
 
 def test_the_numba_backend_draws_the_same():

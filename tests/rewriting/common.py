@@ -7,7 +7,8 @@ from pytensor.tensor.elemwise import Elemwise
 from tests.ops.common import PYTHON
 
 FUSIONS = ("fuse_correlation_and_max_pool", "fuse_filter_grad_and_max_pool_grad", "fuse_input_grad_and_max_pool_grad")
-FUSING = PYTHON.including(*FUSIONS)
+JOINING = ("fuse_bias_and_activation", "move_activation_before_reshape")
+FUSING = PYTHON.including(*FUSIONS, *JOINING)
 """The Python linker, which runs every Op's ``perform``, with the rewrites that are meant for Numba."""
 
 

@@ -1,4 +1,4 @@
-"""Tanh of maps is computed in vectors."""
+"""Tanh of maps, and of the layers after them, is computed in vectors."""
 
 import numpy as np
 import pytensor
@@ -51,6 +51,12 @@ def test_values_and_gradients_stay(pooled):
     assert not uses_it(plain)
     for a, b in zip(rewritten(*VALUES), plain(*VALUES)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_after_maps_count():
+    w = pt.matrix("w", dtype="float32")
+    hidden = pt.tanh(conv2d(images, filters).flatten(2) @ w)
+    assert uses_it(compiled([images, filters, w], hidden))
 
 
 def test_a_tanh_of_something_else_is_left_alone():

@@ -17,9 +17,11 @@ NAMES = [
     "drop_unread_winners",
 ]
 NUMBA_NAMES = [
+    "fuse_bias_and_activation",
     "fuse_correlation_and_max_pool",
     "fuse_filter_grad_and_max_pool_grad",
     "fuse_input_grad_and_max_pool_grad",
+    "move_activation_before_reshape",
     "vectorize_tanh",
 ]
 

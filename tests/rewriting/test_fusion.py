@@ -4,6 +4,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.scalar.basic import Tanh
+from pytensor.tensor.elemwise import Elemwise
 
 from pytensor_convnet import conv2d, max_pool_2d, pool_2d
 from pytensor_convnet.models.lenet import Lenet
@@ -17,7 +19,7 @@ from pytensor_convnet.ops import (
     MaxPool2d,
     MaxPool2dGrad,
 )
-from tests.rewriting.common import FUSING, FUSIONS, check, compiled, count, elementwise_rows
+from tests.rewriting.common import FUSING, FUSIONS, check, compiled, count, elementwise_rows, operations
 
 random = np.random.default_rng(0)
 images, filters = pt.tensor4("images", dtype="float64"), pt.tensor4("filters", dtype="float64")
@@ -56,6 +58,73 @@ def test_values_and_gradients_stay(name):
 def test_forward_alone_is_fused():
     function, _ = check(FUSIONS[0], inputs[:2], [max_pool_2d(conv2d(images, filters), 2)], values[:2], mode=FUSING)
     assert count(function, CorrelateMaxPool2d) == 1
+
+
+def network_of(dtype):
+    """The inputs of a network in a dtype, and its pooled and biased maps."""
+    tensors = [pt.tensor4(dtype=dtype), pt.tensor4(dtype=dtype), pt.vector(dtype=dtype)]
+    return tensors, max_pool_2d(conv2d(*tensors[:2]), 2) + tensors[2].dimshuffle("x", 0, "x", "x")
+
+
+def the_fused(function):
+    """The fused forward Ops of a function, inputs first."""
+    return [op for op in operations(function) if isinstance(op, CorrelateMaxPool2d)]
+
+
+def test_a_bias_joins():
+    outputs = [max_pool_2d(conv2d(images, filters) + bias, 2)]
+    rewritten, plain = check("fuse_bias_and_activation", inputs, outputs, values, mode=FUSING)
+    assert count(rewritten, Elemwise) == 0
+    assert count(plain, Elemwise) == 1
+
+
+def test_two_biases_join():
+    outputs = [max_pool_2d(conv2d(images, filters) + bias, 2) + bias]
+    check("fuse_bias_and_activation", inputs, outputs, values, mode=FUSING)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "dtype"),
+    [
+        ("relu", lambda x: pt.maximum(x, 0), "float64"),
+        ("relu", lambda x: pt.maximum(0, x), "float32"),
+        ("tanh", pt.tanh, "float32"),
+    ],
+    ids=["relu", "relu-float32", "tanh"],
+)
+def test_an_activation_joins_after_its_bias(name, function, dtype):
+    tensors, pooled = network_of(dtype)
+    arrays = [value.astype(dtype) for value in values]
+    outputs = [function(pooled)]
+    rewritten, plain = check("fuse_bias_and_activation", tensors, outputs, arrays, mode=FUSING, tolerance=1e-5)
+    assert [op.activation for op in the_fused(rewritten)] == [name]
+    assert [op.activation for op in the_fused(plain)] == ["identity"]
+
+
+@pytest.mark.parametrize(
+    "function", [pt.sigmoid, pt.tanh, lambda x: pt.maximum(x, 1), lambda x: pt.maximum(x, 0) * x, lambda x: x + x]
+)
+def test_other_functions_of_float64_do_not_join(function):
+    outputs = [function(max_pool_2d(conv2d(images, filters), 2))]
+    function = compiled(inputs, outputs, mode=FUSING)
+    assert [op.activation for op in the_fused(function)] == ["identity"]
+
+
+def test_an_activation_whose_gradient_reads_the_maxima_does_not_join():
+    pooled = pt.maximum(max_pool_2d(conv2d(images, filters), 2) + bias, 0)
+    outputs = [pooled, *pytensor.grad((pooled**2).sum(), inputs)]
+    rewritten, _ = check("convnet", inputs, outputs, values, mode=FUSING)
+    assert [op.activation for op in the_fused(rewritten)] == ["identity"]
+
+
+def test_an_activation_before_a_reshape_is_computed_once():
+    tensors, pooled = network_of("float32")
+    hidden = pt.tanh(pooled).flatten(2)
+    outputs = [hidden, *pytensor.grad((hidden**2).sum(), tensors)]
+    arrays = [value.astype("float32") for value in values]
+    rewritten, _ = check("move_activation_before_reshape", tensors, outputs, arrays, mode=FUSING, tolerance=1e-3)
+    assert [op.activation for op in the_fused(rewritten)] == ["tanh"]
+    assert not any(isinstance(getattr(op, "scalar_op", None), Tanh) for op in operations(rewritten))
 
 
 def test_the_numba_backend_fuses():

@@ -34,7 +34,7 @@ def multiply_add_rate(dtype: str = "float32") -> float:
     """
     import numba
 
-    from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+    from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 
     multiply_adds = _multiply_adds()
     threads = numba.get_num_threads()
@@ -73,7 +73,7 @@ def _best(attempt: Callable[[], object]) -> float:
 
 def _accumulators() -> int:
     """Vectors of sums in the loop: enough to hide the latency of a multiply-add, and within the registers."""
-    from pytensor_convnet.kernels.cpu.simd import REGISTERS
+    from pytensor_convnet.kernels.cpu.llvm import REGISTERS
 
     return 3 * REGISTERS // 4
 

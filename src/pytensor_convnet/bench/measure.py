@@ -1,8 +1,8 @@
 """Timing several implementations fairly, on a machine that others may use too, and the memory that a call needs.
 
 Implementations take turns (A B C, A B C, ...), so that a slow moment of the machine hits all of them. A turn begins
-with calls that are not counted: idle threads of the implementation before spin for some milliseconds on the cores that
-this one wants (OpenMP's do), and a program that trains a network calls one library over and over as well.
+with a pause, in which idle threads of the implementation before stop to spin on the cores that this one wants, and
+with calls that are not counted: a program that trains a network calls one library over and over as well.
 """
 
 import ctypes
@@ -17,8 +17,11 @@ from typing import Any, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
+PAUSE_SECONDS = 0.02
+"""OpenMP's idle threads spin about 7 ms on a free core, and for as many rounds on one that they must share."""
+
 WARM_UP_SECONDS = 0.01
-"""How long a turn warms up, at least; OpenMP's idle threads spin about 7 ms."""
+"""How long a turn warms up, at least."""
 
 LEAST_TURNS = 5
 MOST_TURNS = 50
@@ -53,6 +56,7 @@ def interleaved_medians(calls: Mapping[Key, Callable[[], object]], seconds: floa
     samples: dict[Key, list[float]] = {key: [] for key in calls}
     for _ in range(turns):
         for key, call in calls.items():
+            time.sleep(PAUSE_SECONDS)
             _samples(call, WARM_UP_SECONDS)
             samples[key] += _samples(call, WARM_UP_SECONDS)
     return {key: statistics.median(values) for key, values in samples.items()}
@@ -76,8 +80,8 @@ def _samples(call: Callable[[], object], seconds: float) -> list[float]:
 def extra_bytes(call: Callable[[], Any]) -> int | None:
     """Peak memory of a call beyond what was there before and what it returns.
 
-    What the call finds in buffers that its library keeps from earlier calls is not seen. Exact to some 100 KB, as the
-    system's own counts are, or to 2 MB an array where the system gives huge pages.
+    What the call finds in buffers that another library keeps from earlier calls is not seen. Exact to some 100 KB, as
+    the system's own counts are, or to 2 MB an array where the system gives huge pages.
 
     Parameters
     ----------
@@ -114,7 +118,10 @@ def extra_bytes(call: Callable[[], Any]) -> int | None:
 
 def _return_free_memory() -> None:
     """Give freed memory back to the system, which else would be reused unnoticed."""
+    from pytensor_convnet.kernels.cpu.kept_memory import release_memory
+
     gc.collect()
+    release_memory()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
         if trim is not None:

@@ -121,8 +121,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def write(path: Path, machine: Machine, records: Iterable[Record]) -> None:
-    """Write ``{"machine": {...}, "records": [...]}``.
+def write(path: Path, machine: Any, records: Iterable[Record]) -> None:
+    """Write ``{"machine": {...}, "records": [...]}``; ``machine`` is a `Machine` or another such dataclass.
 
     Examples
     --------
@@ -138,8 +138,8 @@ def write(path: Path, machine: Machine, records: Iterable[Record]) -> None:
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read(path: Path) -> tuple[Machine, list[Record]]:
-    """Read what `write` wrote.
+def read(path: Path, kind: type = Machine) -> tuple[Any, list[Record]]:
+    """Read what `write` wrote, with a machine of a ``kind``.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def read(path: Path) -> tuple[Machine, list[Record]]:
         raise InvalidRecords(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict) or set(content) != {"machine", "records"} or not _is_list(content["records"]):
         raise InvalidRecords(f"{path}: expected an object of a machine and a list of records")
-    machine = _checked(Machine, content["machine"], f"{path}: machine")
+    machine = _checked(kind, content["machine"], f"{path}: machine")
     records = [_checked(Record, entry, f"{path}: record {i}") for i, entry in enumerate(content["records"])]
     for i, record in enumerate(records):
         if record.operation not in OPERATIONS:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from pytensor.raise_op import Assert
 from pytensor.tensor.basic import infer_static_shape
 
 from pytensor_convnet import geometry
@@ -120,6 +121,20 @@ class Acts:
         padding, stride = self._sliding()
         return self._op_type(stride, rounded_up(padding, stride, images, taps), groups=self.groups)
 
+    def _dense_lengths(self, first: Variable, maps: Variable, name: str, sign: int) -> list[Any]:
+        """Rows and columns of ``name``, told from the others at stride 1: filters from images, or the other way round.
+
+        ``images + padding = maps + filters - 1``; the sign is that of the padding.
+        """
+        padding, stride = self._sliding()
+        if stride != (1, 1):
+            raise ValueError(
+                f"output_shape, the (rows, columns) of {name}, is needed with stride {self.stride}: {name} of several "
+                f"sizes have the same maps. Pass, for example, {name}.shape[1:3]."
+            )
+        ends = [(length_of(first, axis - 3), length_of(maps, axis - 3), sign * sum(padding[axis])) for axis in range(2)]
+        return [length - count + 1 + extra if sign > 0 else length + count - 1 + extra for length, count, extra in ends]
+
 
 class FilterActs(Acts):
     """Correlate c01b images with a bank of filters: ``FilterActs(pad, partial_sum, stride)(images, filters)``.
@@ -216,22 +231,11 @@ class ImageActs(Acts):
         hid_acts, filters = as_c01b(hid_acts, "hid_acts"), as_c01b(filters, "filters", self._filter_axes)
         check_filter_count(hid_acts, filters)
         if output_shape is None:
-            output_shape = self._shape_of_images(hid_acts, filters)
+            output_shape = self._dense_lengths(filters, hid_acts, "images", -1)
         rows, columns = as_lengths(output_shape, "output_shape")
         op = self._correlation([known_values(rows), known_values(columns)], filters.type.shape[-3:-1])
         images = op.partner("input_grad")(to_bc01(filters), to_bc01(hid_acts), rows, columns)
         return from_bc01(images)
-
-    def _shape_of_images(self, hid_acts: Variable, filters: Variable) -> list[Any]:
-        padding, stride = self._sliding()
-        if stride != (1, 1):
-            raise ValueError(
-                f"output_shape, the (rows, columns) of the images, is needed with stride {self.stride}: images of "
-                "several sizes give the same maps. Pass, for example, images.shape[1:3]."
-            )
-        return [
-            length_of(hid_acts, axis + 1) + length_of(filters, axis - 3) - 1 - sum(padding[axis]) for axis in range(2)
-        ]
 
 
 class WeightActs(Acts):
@@ -253,7 +257,7 @@ class WeightActs(Acts):
     ((3, 5, 5, 64), (9, 3, 5, 5, 64))
     """
 
-    def __call__(self, images: Any, hid_grads: Any, output_shape: Any) -> list[Variable]:
+    def __call__(self, images: Any, hid_grads: Any, output_shape: Any = None) -> list[Variable]:
         """The gradient for the filters, and the parts that it is the sum of.
 
         Parameters
@@ -261,8 +265,9 @@ class WeightActs(Acts):
         images : tensor of shape (channels, rows, columns, batch)
         hid_grads : tensor of shape (filters, output rows, output columns, batch)
             The gradient for the output of `FilterActs`.
-        output_shape : (rows, columns)
-            Of the filters: ints, symbolic scalars, or a symbolic vector such as ``filters.shape[1:3]``.
+        output_shape : (rows, columns), optional
+            Of the filters: ints, symbolic scalars, or a symbolic vector such as ``filters.shape[1:3]``. May be left out
+            for stride 1.
 
         Returns
         -------
@@ -274,8 +279,8 @@ class WeightActs(Acts):
         Raises
         ------
         ValueError
-            If the shapes do not fit each other, or ``partial_sum`` does not divide the number of positions; the latter
-            is found out only if the partial sums are used or shapes are static.
+            If the shapes do not fit each other, or ``partial_sum`` does not divide the number of positions. Where
+            static shapes do not show the latter, computing the partial sums is an AssertionError.
         """
         gradient = self._gradient(images, hid_grads, output_shape)
         filters = from_bc01(gradient)
@@ -286,6 +291,8 @@ class WeightActs(Acts):
     def _gradient(self, images: Any, hid_grads: Any, output_shape: Any) -> Variable:
         """The gradient, bc01."""
         images, hid_grads = as_c01b(images, "images"), as_c01b(hid_grads, "hid_grads")
+        if output_shape is None:
+            output_shape = self._dense_lengths(images, hid_grads, "filters", 1)
         rows, columns = as_lengths(output_shape, "output_shape")
         op = self._correlation(images.type.shape[1:3], [known_values(rows), known_values(columns)])
         return op.partner("filter_grad")(to_bc01(images), to_bc01(hid_grads), rows, columns)
@@ -298,6 +305,9 @@ class WeightActs(Acts):
                 f"partial_sum must divide the number of positions, got {size} for {positions} positions "
                 f"(hid_grads is {c01b_name(from_bc01(maps))})"
             )
+        if not isinstance(positions, int):
+            message = f"partial_sum must divide the number of positions, but is {size}"
+            positions = Assert(message)(positions, pt.eq(positions % size, 0))
         # The maps once for each run, with zeros elsewhere, as filters of their own: one pass then sums each run.
         runs = positions // size
         run_of = (pt.arange(positions) // size).reshape((1, 1, 1, *maps.shape[2:]))

@@ -46,15 +46,15 @@ class LocalWeightActs(WeightActs):
 
     _op_type = LocallyConnected2d
 
-    def __call__(self, images: Any, hid_grads: Any, output_shape: Any) -> Variable:
+    def __call__(self, images: Any, hid_grads: Any, output_shape: Any = None) -> Variable:
         """The gradient for the filters.
 
         Parameters
         ----------
         images : tensor of shape (channels, rows, columns, batch)
         hid_grads : tensor of shape (filters, output rows, output columns, batch)
-        output_shape : (rows, columns)
-            Of each filter.
+        output_shape : (rows, columns), optional
+            Of each filter. May be left out for stride 1.
 
         Returns
         -------

@@ -88,21 +88,25 @@ class Pool:
             If static shapes show that the windows do not fit.
         """
         images = as_c01b(images, "images")
+        (top, bottom, rows), (left, right, columns) = (self._axis(images, axis) for axis in range(2))
         bc01 = to_bc01(images)
+        if (rows, columns) != (slice(0, None), slice(0, None)):
+            bc01 = bc01[:, :, rows, columns]
         window, stride = as_pair(self.ds, "ds", least=1), as_pair(self.stride, "stride", least=1)
-        starts, counts = self.starts(), as_pair(self.outputs, "outputs", least=0)
-        ends: list[Any] = [None, None]
-        padding = []
-        for axis in range(2):
-            self._check(images, axis, starts[axis] + max(counts[axis] - 1, 0) * stride[axis])
-            length, after = length_of(bc01, axis + 2), 0
-            if counts[axis]:
-                end = starts[axis] + (counts[axis] - 1) * stride[axis] + window[axis]
-                known = isinstance(length, int)
-                after = max(end - length, 0) if known else pt.maximum(end - length, 0)
-                ends[axis] = None if known and end >= length else end
-            padding.append((max(-starts[axis], 0), after))
-        return _cropped(bc01, [max(start, 0) for start in starts], ends), (window, stride, _stacked(padding))
+        return bc01, (window, stride, _stacked([[top, bottom], [left, right]]))
+
+    def _axis(self, images: Variable, axis: int) -> tuple[int, Any, slice]:
+        """Along rows or columns: how far the first and the last window hang over the edges, and what is covered."""
+        window, stride = as_pair(self.ds, "ds", least=1)[axis], as_pair(self.stride, "stride", least=1)[axis]
+        start, count = self.starts()[axis], as_pair(self.outputs, "outputs", least=0)[axis]
+        self._check(images, axis, start + max(count - 1, 0) * stride)
+        before, begin = max(-start, 0), max(start, 0)
+        if not count:
+            return before, 0, slice(begin, None)
+        length, end = length_of(images, axis + 1), start + (count - 1) * stride + window
+        if not isinstance(length, int):
+            return before, pt.maximum(end - length, 0), slice(begin, end)
+        return before, max(end - length, 0), slice(begin, end if end < length else None)
 
     def _check(self, images: Variable, axis: int, last: int) -> None:
         """Raise a ValueError if the last window that is asked for is known to start outside the images."""
@@ -113,13 +117,6 @@ class Pool:
                 f"{last}, outside the {length} {name} of images {c01b_name(images)} (channels x rows x columns x "
                 "batch): each window must hold a pixel."
             )
-
-
-def _cropped(bc01: Variable, begins: Sequence[int], ends: Sequence[int | None]) -> Variable:
-    """A view of some rows and columns; ``bc01`` itself if of all."""
-    if begins == [0, 0] and ends == [None, None]:
-        return bc01
-    return bc01[:, :, begins[0] : ends[0], begins[1] : ends[1]]
 
 
 def _stacked(padding: Sequence[Sequence[Any]]) -> Any:

@@ -1,10 +1,12 @@
 """PyTensor's Numba backend: each Op becomes a call of a CPU kernel with the Op's geometry.
 
-PyTensor caches what it compiles under a key that we give: the Op, all its properties, and the fingerprint of the
-kernels' sources. The geometry reaches a kernel as plain integers, so one compiled kernel serves every shape.
+PyTensor caches what it compiles under a key that we give: the Op, all its properties, and the fingerprints of the
+kernels' sources and of this one. The geometry reaches a kernel as plain integers, so one compiled kernel serves every
+shape.
 """
 
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
@@ -34,19 +36,18 @@ from pytensor_convnet.ops import (
 from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
 
+_SOURCE = sha256(Path(__file__).read_bytes()).hexdigest()
+
 
 def _cache_key(op, node):
     from pytensor_convnet.kernels.cpu.jit import FINGERPRINT
 
-    facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT
+    facts = type(op).__name__, op._props(), [output.type.dtype for output in node.outputs], FINGERPRINT, _SOURCE
     return sha256(repr(facts).encode()).hexdigest()
 
 
 def _sliding(correlation):
-    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments.
-
-    All in NumPy's types: Numba compiles a kernel anew for each Python constant.
-    """
+    """A compiled function from the filters' rows and columns to how they slide, in the order of kernels' arguments."""
     stride, dilation = (tuple(map(np.int64, pair)) for pair in (correlation.stride, correlation.dilation))
     groups, flip = np.int64(correlation.groups), np.bool_(correlation.flip)
     resolve = _padding_function(correlation.padding, dilation)
@@ -170,15 +171,21 @@ def _draw_winners2d(op, node, kernel):
     return draw_winners2d
 
 
+def _activation_number(op):
+    from pytensor_convnet.kernels import cpu
+
+    return np.int64(cpu.ACTIVATIONS[op.activation])
+
+
 @_register(CorrelateMaxPool2d, "correlate2d_max_pool2d")
 def _correlate_max_pool2d(op, node, kernel):
     sliding, ignore_border = _sliding(op.correlation), np.bool_(op.pooling.ignore_border)
-    winners_dtype = node.outputs[1].type.numpy_dtype
+    winners_dtype, activation = node.outputs[1].type.numpy_dtype, _activation_number(op)
 
     @numba_njit
-    def correlate_max_pool2d(images, filters, *windows):
+    def correlate_max_pool2d(images, filters, biases, *windows):
         slide = sliding(filters.shape[2], filters.shape[3])
-        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border)
+        return kernel(images, filters, winners_dtype, *slide, *windows, ignore_border, biases, activation)
 
     return correlate_max_pool2d
 
@@ -251,11 +258,11 @@ def _cross_map_norm(op, node, kernel):
 
 @register_funcify_and_cache_key(RationalTanh)
 def _rational_tanh(op, node, **kwargs):
-    one = np.float32(1)
-    # Numerator and denominator of the continued fraction's ninth convergent, in powers of x**2.
-    n1, n2, n3, n4 = (np.float32(c / 34459425) for c in (4729725, 135135, 990, 1))
-    d1, d2, d3, d4 = (np.float32(c / 34459425) for c in (16216200, 945945, 13860, 45))
-    half, most = np.float32(0.5), np.float32(9)
+    from pytensor_convnet.kernels.cpu.activations import TANH_DENOMINATOR, TANH_MOST, TANH_NUMERATOR
+
+    one, n1, n2, n3, n4 = map(np.float32, TANH_NUMERATOR)
+    _, d1, d2, d3, d4 = map(np.float32, TANH_DENOMINATOR)
+    half, most = np.float32(0.5), np.float32(TANH_MOST)
 
     @numba_njit
     def rational_tanh(x):
@@ -264,4 +271,4 @@ def _rational_tanh(op, node, **kwargs):
         t = y * (one + s * (n1 + s * (n2 + s * (n3 + s * n4)))) / (one + s * (d1 + s * (d2 + s * (d3 + s * d4))))
         return (t + t) / (one + t * t)
 
-    return rational_tanh, sha256(b"rational_tanh 9 levels").hexdigest()
+    return rational_tanh, _SOURCE

@@ -89,12 +89,13 @@ def _draw_winners2d(op, node, images, uniforms, *windows):
 
 
 @evaluate.register(CorrelateMaxPool2d)
-def _correlate_max_pool2d(op, node, images, filters, *windows):
+def _correlate_max_pool2d(op, node, images, filters, biases, *windows):
     dtype = node.outputs[1].type.numpy_dtype.type
     sliding = _sliding(op.correlation, filters.shape[2:])
     return _kernels().correlate2d_max_pool2d(
-        images, filters, dtype, *sliding, *_windows(*windows), op.pooling.ignore_border
-    )
+        images, filters, dtype, *sliding, *_windows(*windows), op.pooling.ignore_border, biases,
+        _kernels().ACTIVATIONS[op.activation],
+    )  # fmt: skip
 
 
 @evaluate.register(CorrelateMaxPool2dInputGrad)

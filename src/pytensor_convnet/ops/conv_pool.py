@@ -1,16 +1,13 @@
 """Correlation and max pooling as one step, so that the full-resolution maps between them never reach memory.
 
-    CorrelateMaxPool2d(images, filters) -> maxima, winners
+    CorrelateMaxPool2d(images, filters, biases) -> maxima, winners
     CorrelateMaxPool2dInputGrad(filters, winners, maps) -> images
     CorrelateMaxPool2dFilterGrad(images, winners, maps) -> filters
 
-Each is the composition of two other Ops, and its definition is theirs: `MaxPool2d` of `Correlate2d`, and the gradients
-of `Correlate2d` for maps that `MaxPool2dGrad` scatters. ``maps`` have the pooled shape; the rows and columns of the
-unpooled maps are given as integers, since windows alone do not tell them.
-
-There is no bias and no activation: both are nondecreasing functions that `rewriting` moves past the pooling, where an
-elementwise operation on the small maxima costs next to nothing, fused or not. Users do not build these Ops; rewrites
-do.
+Each is a composition of other Ops, and its definition is theirs: `MaxPool2d` of `Correlate2d`, of which the maxima are
+biased and activated, and the gradients of `Correlate2d` for maps that `MaxPool2dGrad` scatters. ``maps`` have the
+pooled shape and are the gradient of the maxima before these were biased and activated; the rows and columns of the
+unpooled maps are given as integers, since windows alone do not tell them. Users do not build these Ops; rewrites do.
 """
 
 import pytensor.tensor as pt
@@ -38,67 +35,101 @@ from pytensor_convnet.ops.pooling import (
     winners_dtype,
 )
 
+_SLOPES = {
+    "identity": lambda y: None,
+    "relu": lambda y: (y > 0).astype(y.dtype),
+    "tanh": lambda y: 1 - y * y,
+}
+"""Of each activation, its derivative as a function of its value; ``None`` for one."""
+
 
 class CorrelateMaxPool2d(ConvnetOp):
-    """The maximum of every window of correlation maps, and its winner.
+    """The maximum of every window of correlation maps, biased and activated, and its winner.
 
-    ``CorrelateMaxPool2d(correlation, pooling)(images, filters, *windows)`` is ``pooling(correlation(images, filters),
-    *windows)``; `reference.correlate2d_max_pool2d` is the definition.
+    ``CorrelateMaxPool2d(correlation, pooling)(images, filters, biases, *windows)`` is ``pooling(correlation(images,
+    filters), *windows)``, to whose maxima the bias of their filter is added;
+    `reference.correlate2d_max_pool2d` is the definition.
 
     Parameters
     ----------
     correlation : Correlate2d
     pooling : MaxPool2d
+    activation : {'identity', 'relu', 'tanh'}
+        What the biased maxima are replaced by; tanh is for float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown activation; in `make_node` for tensors that do not fit, or float64 to be activated by tanh.
     """
 
-    __props__ = ("correlation", "pooling")
-    gufunc_signature = "(b,c,h,w),(f,k,r,s),(p),(p),(p,p)->(b,f,y,x),(b,f,y,x)"
-    tensor_count = 2
+    __props__ = ("correlation", "pooling", "activation")
+    gufunc_signature = "(b,c,h,w),(f,k,r,s),(f),(p),(p),(p,p)->(b,f,y,x),(b,f,y,x)"
+    tensor_count = 3
     batched_input = 0
 
-    def __init__(self, correlation: Correlate2d, pooling: MaxPool2d):
+    def __init__(self, correlation: Correlate2d, pooling: MaxPool2d, activation: str = "identity"):
+        if activation not in _SLOPES:
+            raise ValueError(f"activation must be one of {', '.join(_SLOPES)}, not {activation!r}")
         self.correlation = correlation
         self.pooling = pooling
+        self.activation = activation
 
     def __str__(self):
-        return f"{type(self).__name__}{{{self.correlation}, {self.pooling}}}"
+        return f"{type(self).__name__}{{{self.correlation}, {self.pooling}, {self.activation}}}"
 
-    def make_node(self, images, filters, window, stride, padding):
-        images, filters = as_common_floats(input=(images, 4), filters=(filters, 4))
+    def make_node(self, images, filters, biases, window, stride, padding):
+        images, filters, biases = as_common_floats(input=(images, 4), filters=(filters, 4), biases=(biases, 1))
+        if self.activation == "tanh" and images.type.dtype != "float32":
+            raise ValueError(f"activation tanh is for float32, but input and filters make {images.type.dtype}")
+        lengths = biases.type.shape[0], filters.type.shape[0]
+        if None not in lengths and lengths[0] != lengths[1]:
+            raise ValueError(f"biases must hold a number for each of the {lengths[1]} filters, not {lengths[0]}")
         windows = as_windows(window, stride, padding)
         self.correlation.check_static(images.type.shape, filters.type.shape)
         [maps] = self.correlation.static_output_shapes(images, filters)
         check_static_windows(maps, windows, self.pooling.ignore_border)
-        shape, _ = self.static_output_shapes(images, filters, *windows)
+        shape, _ = self.static_output_shapes(images, filters, biases, *windows)
         maxima = pt.tensor(dtype=images.type.dtype, shape=shape)
         winners = pt.tensor(dtype=winners_dtype(windows[0]), shape=shape)
-        return Apply(self, [images, filters, *windows], [maxima, winners])
+        return Apply(self, [images, filters, biases, *windows], [maxima, winners])
 
     def output_shapes(self, shapes, *integers):
-        return self.pooling.output_shapes(self.correlation.output_shapes(shapes), *integers)
+        return self.pooling.output_shapes(self.correlation.output_shapes(shapes[:2]), *integers)
 
     def connection_pattern(self, node):
-        return [*[[True, False]] * 2, *[[False, False]] * 3]
+        return [*[[True, False]] * 3, *[[False, False]] * 3]
+
+    def _through_activation(self, maxima, tangent):
+        slope = _SLOPES[self.activation](maxima)
+        return tangent if slope is None else tangent * slope
 
     def pullback(self, inputs, outputs, cotangents):
-        images, filters, *windows = inputs
+        images, filters, _, *windows = inputs
         maps, _ = cotangents
         if isinstance(maps.type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
+        maps = self._through_activation(outputs[0], maps)
         full = self.correlation.map_lengths([*images.shape], [*filters.shape])
         scattered = outputs[1], maps
         return [
             CorrelateMaxPool2dInputGrad(self.correlation)(filters, *scattered, *images.shape[2:], *full, *windows),
             CorrelateMaxPool2dFilterGrad(self.correlation)(images, *scattered, *filters.shape[2:], *full, *windows),
+            maps.sum(axis=(0, 2, 3)),
             *(disconnected_type() for _ in windows),
         ]
 
     def pushforward(self, inputs, outputs, tangents):
-        _, _, *windows = inputs
+        windows = inputs[3:]
         maps = self.correlation.pushforward(inputs[:2], outputs, tangents[:2])[0]
-        if isinstance(maps.type, DisconnectedType):
+        terms = []
+        if not isinstance(maps.type, DisconnectedType):
+            terms.append(MaxPool2dGather()(maps, outputs[1], *windows))
+        if not isinstance(tangents[2].type, DisconnectedType):
+            terms.append(pt.zeros_like(outputs[0]) + tangents[2][:, None, None])
+        if not terms:
             return [disconnected_type(), disconnected_type()]
-        return [MaxPool2dGather()(maps, outputs[1], *windows), disconnected_type()]
+        return [self._through_activation(outputs[0], sum(terms[1:], terms[0])), disconnected_type()]
 
 
 class CorrelateMaxPool2dGrad(ConvnetOp):

@@ -1,9 +1,9 @@
-"""Activations of maps are computed in vectors."""
+"""Activations of maps, and of what is computed from maps, are computed in vectors."""
 
 from pytensor.graph.basic import Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
 from pytensor.scalar.basic import Tanh
-from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.elemwise import Elemwise
 
 from pytensor_convnet.ops.activations import rational_tanh
 from pytensor_convnet.ops.base import ConvnetOp
@@ -13,7 +13,7 @@ from pytensor_convnet.rewriting.databases import register_fusing
 @register_fusing("numba")
 @node_rewriter([Elemwise])
 def vectorize_tanh(fgraph, node):
-    """``tanh(maps)`` -> ``rational_tanh(maps)``, for float32 maps that one of our Ops made."""
+    """``tanh(maps)`` -> ``rational_tanh(maps)``, for float32 numbers that one of our Ops had a part in."""
     (old,) = node.outputs if len(node.outputs) == 1 else (None,)
     if old is None or type(node.op.scalar_op) is not Tanh or old.type.dtype != "float32":
         return None
@@ -25,10 +25,14 @@ def vectorize_tanh(fgraph, node):
 
 
 def _of_maps(variable: Variable) -> bool:
-    """Whether a variable comes, through nothing but elementwise Ops, from an Op of this package."""
-    if variable.owner is None:
-        return False
-    op, inputs = variable.owner.op, variable.owner.inputs
-    if isinstance(op, Elemwise | DimShuffle):
-        return any(_of_maps(x) for x in inputs)
-    return isinstance(op, ConvnetOp)
+    """Whether an Op of this package is among those that a variable is computed by."""
+    seen, waiting = set(), [variable]
+    while waiting:
+        node = waiting.pop().owner
+        if node is None or node in seen:
+            continue
+        if isinstance(node.op, ConvnetOp):
+            return True
+        seen.add(node)
+        waiting += node.inputs
+    return False

@@ -1,11 +1,17 @@
 """Correlation and max pooling become one step: the full-resolution maps, and their gradient, are never written.
 
-Three rewrites, each valid on its own. By now biases and activations sit on the pooled maps, so the maps between the
-two Ops have no other reader; where something could not be moved, they have one, are needed in full, and stay.
+Each rewrite is valid on its own. By now biases and activations sit on the pooled maps, so the maps between the
+two Ops have no other reader; where something could not be moved, they have one, are needed in full, and stay. What
+sits there then joins the step, unless the gradient reads the maxima before it (a rectifier's does).
 """
 
+import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
+from pytensor.scalar.basic import Add, Maximum, Tanh
+from pytensor.tensor.basic import get_underlying_scalar_constant_value
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.shape import Reshape
 
 from pytensor_convnet.ops import (
     Correlate2d,
@@ -34,16 +40,93 @@ def pays(windows: list[Variable]) -> bool:
 @register_fusing("numba")
 @node_rewriter([MaxPool2d, MaxPool2dMaxima])
 def fuse_correlation_and_max_pool(fgraph, node):
-    """``MaxPool2d(Correlate2d(images, filters))`` -> ``CorrelateMaxPool2d(images, filters)``."""
+    """``MaxPool2d(Correlate2d(images, filters))`` -> ``CorrelateMaxPool2d(images, filters, 0)``."""
     maps, *windows = node.inputs
     if maps.owner is None or not isinstance(maps.owner.op, Correlate2d):
         return None
     if len(fgraph.clients[maps]) > 1 or not pays(windows):
         return None
     fused = CorrelateMaxPool2d(maps.owner.op, MaxPool2d(node.op.ignore_border))
-    outputs = fused.make_node(*maps.owner.inputs, *windows).outputs[: len(node.outputs)]
+    images, filters = maps.owner.inputs
+    biases = pt.zeros(filters.shape[0], dtype=maps.type.dtype)
+    outputs = fused.make_node(images, filters, biases, *windows).outputs[: len(node.outputs)]
     copy_stack_trace([maps, *node.outputs], outputs)
     return replacements(node, outputs)
+
+
+@register_fusing("numba")
+@node_rewriter([Elemwise])
+def move_activation_before_reshape(fgraph, node):
+    """``f(maxima.reshape(shape))`` -> ``f(maxima).reshape(shape)``: the inverse of what PyTensor does elsewhere.
+
+    The gradient has the function of the maxima in their own shape already, so it would be computed twice.
+    """
+    reshape = node.inputs[0].owner
+    if len(node.inputs) > 1 or reshape is None or not isinstance(reshape.op, Reshape):
+        return None
+    maxima = reshape.inputs[0]
+    if _fused(maxima) is None or _activation_of(node, maxima, []) is None:
+        return None
+    alike = (client for client, _ in fgraph.clients[maxima] if client.op == node.op)
+    activated = next((client.outputs[0] for client in alike), None)
+    reshaped = reshape.op(node.op(maxima) if activated is None else activated, *reshape.inputs[1:])
+    copy_stack_trace(node.outputs, reshaped)
+    return replacements(node, [reshaped])
+
+
+@register_fusing("numba")
+@node_rewriter([Elemwise])
+def fuse_bias_and_activation(fgraph, node):
+    """``CorrelateMaxPool2d(images, filters, 0) + biases``, and a function of that, -> one ``CorrelateMaxPool2d``."""
+    for maxima in node.inputs:
+        fused = _fused(maxima)
+        if fused is None or len(fgraph.clients[maxima]) > 1 or len(node.outputs) > 1:
+            continue
+        others = [x for x in node.inputs if x is not maxima]
+        activation, added = _activation_of(node, maxima, others), _biases_of(node, others)
+        if fused.op.activation != "identity" or activation is added is None:
+            continue
+        images, filters, biases, *windows = fused.inputs
+        if added is not None:
+            biases = added if _is_zero(biases) else biases + added
+        op = CorrelateMaxPool2d(fused.op.correlation, fused.op.pooling, activation or "identity")
+        new = op.make_node(images, filters, biases, *windows).outputs
+        copy_stack_trace(node.outputs, new)
+        pairs = {node.outputs[0]: new[0], fused.outputs[1]: new[1]}
+        return pairs if all(old.type.is_super(variable.type) for old, variable in pairs.items()) else None
+    return None
+
+
+def _fused(x: Variable):
+    """The node of a fused step whose maxima ``x`` is."""
+    node = x.owner
+    return node if node is not None and isinstance(node.op, CorrelateMaxPool2d) and x is node.outputs[0] else None
+
+
+def _is_zero(x: Variable) -> bool:
+    value = get_underlying_scalar_constant_value(x, raise_not_constant=False)
+    return not isinstance(value, Variable) and bool(value == 0)
+
+
+def _activation_of(node, maxima: Variable, others: list[Variable]) -> str | None:
+    """The activation that an elementwise node applies to maxima, as our kernels know it."""
+    function = node.op.scalar_op
+    if isinstance(function, Tanh) and not others and maxima.type.dtype == "float32":
+        return "tanh"
+    if isinstance(function, Maximum) and len(others) == 1 and _is_zero(others[0]):
+        return "relu"
+    return None
+
+
+def _biases_of(node, others: list[Variable]) -> Variable | None:
+    """The vector that an elementwise node adds to maxima, a number to those of each filter."""
+    if not isinstance(node.op.scalar_op, Add) or len(others) != 1:
+        return None
+    shift = others[0].owner
+    if shift is None or not isinstance(shift.op, DimShuffle) or shift.op.new_order != ("x", 0, "x", "x"):
+        return None
+    (vector,) = shift.inputs
+    return vector if vector.type.dtype == node.outputs[0].type.dtype else None
 
 
 @register_fusing("numba")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pytensor_convnet import reference
 from pytensor_convnet.geometry import ShapeError, pool_length
+from pytensor_convnet.kernels.cpu.activations import ACTIVATIONS
 from pytensor_convnet.kernels.cpu.conv_pool import (
     correlate2d_max_pool2d,
     correlate2d_max_pool2d_filter_grad,
@@ -19,12 +20,19 @@ from tests.strategies import LAYOUTS, correlations, with_layout
 
 FLOATS = ["float32", "float64"]
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+SLIDING = (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False
+PLAIN = (2, 2), (2, 2), ((0, 0), (0, 0))
 
 
 def close(actual, expected):
     assert actual.dtype == expected.dtype
     scale = max(1, np.abs(expected).max(initial=0))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name] * scale)
+
+
+def plain(filters):
+    """Arguments for biases of zero and no activation."""
+    return np.zeros(len(filters), filters.dtype), ACTIVATIONS["identity"]
 
 
 @st.composite
@@ -53,9 +61,14 @@ def fused(draw, dtype):
 def test_maxima_and_winners(dtype, data):
     case, windows, ignore_border, _, _ = data.draw(fused(dtype))
     arguments = *case.window, *windows, ignore_border
-    maxima, winners = correlate2d_max_pool2d(case.images, case.filters, np.uint8, *arguments)
+    maxima, winners = correlate2d_max_pool2d(case.images, case.filters, np.uint8, *arguments, *plain(case.filters))
     assert winners.dtype == np.uint8
-    close(maxima, reference.correlate2d_max_pool2d(case.images, case.filters, np.uint8, *arguments)[0])
+    close(
+        maxima,
+        reference.max_pool2d(
+            reference.correlate2d(case.images, case.filters, *case.window), np.uint8, *windows, ignore_border
+        )[0],
+    )
     # Rounding may decide between maps that are equal, so the winners are only asked to have won.
     maps = reference.correlate2d(case.images, case.filters, *case.window)
     close(reference.max_pool2d_gather(maps, winners, *windows), maxima)
@@ -98,7 +111,9 @@ def pooled_case(name, form, windows, dtype="float32", **least):
 def test_every_form_of_maxima(form, windows, dtype):
     geometry, images, filters, _, _ = pooled_case("correlate2d", form, windows, dtype)
     assert geometry.plan("correlate2d", whole=True)[1].form == form
-    maxima, winners = correlate2d_max_pool2d(images, filters, np.uint8, *geometry.moves, *windows, False)
+    maxima, winners = correlate2d_max_pool2d(
+        images, filters, np.uint8, *geometry.moves, *windows, False, *plain(filters)
+    )
     maps = geometry.define("correlate2d", images, filters, maxima)
     expected, _ = reference.max_pool2d(maps, np.uint8, *windows, False)
     most = most_error(geometry.summed_terms("correlate2d"), dtype)
@@ -137,7 +152,7 @@ def test_results_do_not_depend_on_the_number_of_threads(form, windows):
 
     def everything():
         return (
-            *correlate2d_max_pool2d(images, filters, np.uint8, *geometry.moves, *windows, False),
+            *correlate2d_max_pool2d(images, filters, np.uint8, *geometry.moves, *windows, False, *plain(filters)),
             correlate2d_max_pool2d_input_grad(
                 filters, winners, maxima, *geometry.images[2:], *lengths, *geometry.moves, *windows
             ),
@@ -161,8 +176,8 @@ def test_wide_winners():
     images, filters = random.standard_normal((2, 1, 24, 22)), random.standard_normal((3, 1, 3, 3))
     sliding = (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False
     windows = (17, 18), (3, 2), ((4, 0), (1, 2))
-    maxima, winners = correlate2d_max_pool2d(images, filters, np.int64, *sliding, *windows, True)
-    expected = reference.correlate2d_max_pool2d(images, filters, np.int64, *sliding, *windows, True)
+    maxima, winners = correlate2d_max_pool2d(images, filters, np.int64, *sliding, *windows, True, *plain(filters))
+    expected = reference.max_pool2d(reference.correlate2d(images, filters, *sliding), np.int64, *windows, True)
     close(maxima, expected[0])
     np.testing.assert_array_equal(winners, expected[1])
     arguments = winners, maxima, 24, 22, *sliding, *windows
@@ -171,22 +186,60 @@ def test_wide_winners():
         reference.correlate2d_max_pool2d_filter_grad(images, *arguments[:2], 3, 3, *arguments[2:]),
     )
     with pytest.raises(ValueError, match="one byte cannot number"):
-        correlate2d_max_pool2d(images, filters, np.uint8, *sliding, *windows, True)
+        correlate2d_max_pool2d(images, filters, np.uint8, *sliding, *windows, True, *plain(filters))
 
 
 def test_nan_wins():
     images = np.ones((17, 1, 4, 4), "float32")
     images[3, 0, 2, 1] = np.nan
     sliding = (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False
-    plain = (2, 2), (2, 2), ((0, 0), (0, 0))
-    maxima, winners = correlate2d_max_pool2d(images, np.ones((1, 1, 1, 1), "float32"), np.uint8, *sliding, *plain, True)
+    windows = (2, 2), (2, 2), ((0, 0), (0, 0))
+    filters = np.ones((1, 1, 1, 1), "float32")
+    maxima, winners = correlate2d_max_pool2d(images, filters, np.uint8, *sliding, *windows, True, *plain(filters))
     assert np.isnan(maxima[3, 0, 1, 0])
     assert winners[3, 0, 1, 0] == 1
     assert np.isnan(maxima).sum() == 1
 
 
-SLIDING = (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False
-PLAIN = (2, 2), (2, 2), ((0, 0), (0, 0))
+@pytest.mark.parametrize("batch", [3, 20], ids=["maps-written", "fused"])
+@pytest.mark.parametrize(
+    ("dtype", "activation"),
+    [("float32", "identity"), ("float32", "relu"), ("float32", "tanh"), ("float64", "identity"), ("float64", "relu")],
+)
+def test_biases_and_activations(dtype, activation, batch):
+    random = np.random.default_rng(0)
+    images, filters = random.standard_normal((batch, 2, 11, 9)), random.standard_normal((5, 2, 3, 3))
+    biases = random.standard_normal(10)[::2]
+    images, filters, biases = (array.astype(dtype) for array in (images, filters, biases))
+    arguments = np.uint8, *SLIDING, *PLAIN, False, biases
+    maxima, _ = correlate2d_max_pool2d(images, filters, *arguments, ACTIVATIONS[activation])
+    close(maxima, reference.correlate2d_max_pool2d(images, filters, *arguments, activation)[0])
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_activations_of_what_is_not_finite(activation):
+    images = np.zeros((17, 1, 2, 8), "float32")
+    images[:, 0, 0, ::2] = np.nan, np.inf, -np.inf, 0
+    images[:, 0, :, 4:6] = -np.inf
+    filters = np.ones((1, 1, 1, 1), "float32")
+    arguments = np.uint8, *SLIDING, *PLAIN, True, np.zeros(1, "float32"), ACTIVATIONS[activation]
+    maxima, _ = correlate2d_max_pool2d(images, filters, *arguments)
+    expected = {"relu": [np.nan, np.inf, 0, 0], "tanh": [np.nan, 1, -1, 0]}[activation]
+    np.testing.assert_allclose(maxima[3, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "biases", "activation", "sentence"),
+    [
+        ("float32", 2, 0, "biases must hold a number for each filter"),
+        ("float32", 1, 3, "activation must be a number of ACTIVATIONS"),
+        ("float64", 1, ACTIVATIONS["tanh"], "tanh takes float32"),
+    ],
+)
+def test_biases_and_activations_that_do_not_fit_are_refused(dtype, biases, activation, sentence):
+    images, filters = np.ones((1, 1, 4, 4), dtype), np.ones((1, 1, 1, 1), dtype)
+    with pytest.raises(ValueError, match=sentence):
+        correlate2d_max_pool2d(images, filters, np.uint8, *SLIDING, *PLAIN, True, np.zeros(biases, dtype), activation)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +251,9 @@ PLAIN = (2, 2), (2, 2), ((0, 0), (0, 0))
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(images, filters, sentence):
+    arrays = np.ones(images), np.ones(filters)
     with pytest.raises(ShapeError, match=sentence):
-        correlate2d_max_pool2d(np.ones(images), np.ones(filters), np.uint8, *SLIDING, *PLAIN, True)
+        correlate2d_max_pool2d(*arrays, np.uint8, *SLIDING, *PLAIN, True, *plain(arrays[1]))
 
 
 @pytest.mark.parametrize("gradient", ["filter", "input"])

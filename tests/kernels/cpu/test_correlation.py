@@ -316,6 +316,20 @@ def test_callable_from_compiled_code():
     np.testing.assert_array_equal(compiled(images, filters), expected)
 
 
+def test_constants_of_compiled_code_are_numbers_like_others():
+    """A version of their own would be compiled for them, and its exceptions mixed up with those of others."""
+    images, filters = random_arrays((1, 3, 8, 8), (2, 3, 3, 3))
+
+    @numba.njit
+    def caller(images, filters):
+        return correlate2d(images, filters, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
+
+    expected = correlate2d(images, filters, (1, 1), NO_PADDING, (1, 1), 1, False)
+    versions = len(correlate2d.signatures)
+    np.testing.assert_array_equal(caller(images, filters), expected)
+    assert len(correlate2d.signatures) == versions
+
+
 @pytest.mark.parametrize(
     ("images", "filters"),
     [((0, 3, 8, 8), (4, 3, 3, 3)), ((2, 0, 8, 8), (4, 0, 3, 3)), ((2, 3, 8, 8), (0, 3, 3, 3))],

@@ -7,15 +7,15 @@ import numba
 import numpy as np
 import pytest
 
-from pytensor_convnet.kernels.cpu.memory import HUGE_BYTES, new_output
+from pytensor_convnet.kernels.cpu.memory import HUGE_BYTES, new_array
 
 PROGRAM = """
 import numba, numpy as np
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 
 @numba.njit(cache=True)
 def ones(rows):
-    array = new_output((rows, 1024), np.float32)
+    array = new_array((rows, 1024), np.float32)
     array[:] = 1
     return array
 
@@ -26,7 +26,7 @@ print(sum(ones.stats.cache_hits.values()))
 
 @numba.njit
 def numbered(shape, dtype):
-    array = new_output(shape, dtype)
+    array = new_array(shape, dtype)
     array.ravel()[:] = np.arange(array.size)
     return array
 

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import pytest
 
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import (
     FORM_OUTPUTS,
     FORM_TAPS,
@@ -20,7 +21,6 @@ from pytensor_convnet.kernels.cpu.minimal_filtering import (
     transform_sums,
 )
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 from tests.kernels.cpu.passes import FORM_IDS
 
 EVERY_FORM = pytest.mark.parametrize("form", range(len(FORMS)), ids=FORM_IDS)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from pytensor_convnet.bench.cases import CONV
 from pytensor_convnet.geometry import correlation_length, dilated_length
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS
 from pytensor_convnet.kernels.cpu.packing import correlation_axis, gradient_axis
 from pytensor_convnet.kernels.cpu.planning import plan_pass
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 from tests.kernels.cpu.passes import FORM_IDS, PASSES, Geometry, geometry_with_form
 
 

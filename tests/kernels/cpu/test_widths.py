@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from numba.core.codegen import get_host_cpu_features
 
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 
 ROOT = Path(__file__).parents[3]
 

@@ -59,8 +59,8 @@ class Ours(Peer):
         return {"forward": self._operation(layout, output), "backward": self._operation(layout, gradient)}
 
     def net(self, case: NetCase, data: NetData, layout: str) -> Mapping[str, Operation]:
+        from pytensor_convnet.learning import momentum_updates, negative_log_likelihood
         from pytensor_convnet.models import MODELS
-        from pytensor_convnet.training import momentum_updates, negative_log_likelihood
 
         model = MODELS[case.name](np.random.default_rng(0), case.image_shape, case.classes)
         model.set_values(

@@ -33,7 +33,7 @@ class PytensorMl(Peer):
         import pytensor
         import pytensor.tensor as pt
 
-        from pytensor_convnet.training import momentum_updates, negative_log_likelihood
+        from pytensor_convnet.learning import momentum_updates, negative_log_likelihood
 
         with pytensor.config.change_flags(floatX="float32"):  # its layers make parameters of this type
             images = pytensor.shared(np.ascontiguousarray(data.images.transpose(0, 2, 3, 1)))

@@ -3,6 +3,7 @@
 Importing this loads Numba and compiles nothing; a kernel is compiled when it first meets a dtype, and kept on disk.
 """
 
+from pytensor_convnet.kernels.cpu.activations import ACTIVATIONS
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
 from pytensor_convnet.kernels.cpu.conv_pool import (
     correlate2d_max_pool2d,
@@ -45,4 +46,4 @@ KERNELS = (
 )
 """Every kernel, as Numba's dispatcher."""
 
-__all__ = ["KERNELS", "MODES", *(kernel.__name__ for kernel in KERNELS)]
+__all__ = ["ACTIVATIONS", "KERNELS", "MODES", *(kernel.__name__ for kernel in KERNELS)]

@@ -20,12 +20,12 @@ from pytensor_convnet.kernels.cpu.bands import (
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int64
 from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
@@ -141,7 +141,7 @@ def average_pool2d(images, window, stride, padding, ignore_border, mode):
     Floor: images read once, maps written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 20 GB/s.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
-    maps = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    maps = new_array((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
     if maps.size:
         heights, widths = _divisors(windows, mode, maps)
         threads = useful_threads(maps.size * windows.window_rows * windows.window_columns)
@@ -228,7 +228,7 @@ def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     """
     shape = (maps.shape[0], maps.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, maps.shape, window, stride, padding)
-    images = new_output(shape, maps.dtype)
+    images = new_array(shape, maps.dtype)
     if images.size:
         heights, widths = _divisors(windows, mode, images)
         threads = useful_threads(images.size)

@@ -17,7 +17,8 @@ import numpy as np
 
 from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 
 CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""
@@ -97,7 +98,7 @@ def sorting(step, before, pitch, rows, item):
 @part
 def new_buffer(length, like, filling):
     """A vector and ``length`` bytes more, full of ``filling`` in ``like``'s dtype."""
-    buffer = np.empty((length + (VECTORS + 2) * VECTOR_BYTES) // like.itemsize, like.dtype)
+    buffer = new_array(((length + (VECTORS + 2) * VECTOR_BYTES) // like.itemsize,), like.dtype)
     buffer[:] = filling
     return buffer
 

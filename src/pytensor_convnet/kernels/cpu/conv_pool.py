@@ -1,8 +1,8 @@
-"""Correlation and max pooling in one pass, and its gradients: the maps between them never reach memory.
+"""Correlation, max pooling, biases and activation in one pass: the maps at full resolution never reach memory.
 
 Forwards, a band of rows of maps is computed as in `correlation`, pooled where it lies, one image a lane, and only
-maxima and winners are written. Backwards, rows of the maps' gradient are made from the pooled gradient and the winners
-when they are packed (`lane_pooling`).
+maxima, biased and activated, and winners are written. Backwards, rows of the maps' gradient are made from the pooled
+gradient and the winners when they are packed (`lane_pooling`).
 
 That needs whole images in lanes. A batch that does not fill them is cut into tiles, whose windows would hang over
 their edges: there, and for wide winners, the maps are written after all.
@@ -14,6 +14,7 @@ from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNERS as WINNERS_PROBLEM
 from pytensor_convnet.geometry import ShapeError, correlation_length
+from pytensor_convnet.kernels.cpu.activations import activate_run, check_activation
 from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.correlation import (
@@ -31,9 +32,10 @@ from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filter
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -49,14 +51,14 @@ from pytensor_convnet.kernels.cpu.packing import (
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
+from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
 _ROW_BYTES = 1 << 21
 """What the rows that a window spans, of inputs and of maps, may take in lanes before they are transformed."""
 
-_FILTER_BYTES = 1 << 21
+_FUSED_FILTER_BYTES = 1 << 21
 """Filters before they are transformed."""
 
 _STAGE_BYTES = 768 * 1024
@@ -90,19 +92,24 @@ def _write_runs(rows, at, size, narrow, target, shift, filter_bytes, tiles, imag
 
 def _rows_signature(number):
     images, maxima = types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1]
-    return images, number[::1], maxima, types.uint8[:, :, :, ::1], AXIS, AXIS, READS, TILING, ROW_PLAN, WINDOWS
+    return (
+        images, number[::1], maxima, types.uint8[:, :, :, ::1], number[::1], types.intp,
+        AXIS, AXIS, READS, TILING, ROW_PLAN, WINDOWS,
+    )  # fmt: skip
 
 
 @chunked(_rows_signature)
 @inner_kernel
-def _pool_rows(chunk, chunks, source, weights, maxima, winners, rows, columns, reads, tiling, plan, windows):
+def _pool_rows(
+    chunk, chunks, source, weights, maxima, winners, biases, activation, rows, columns, reads, tiling, plan, windows
+):  # fmt: skip
     """Chunk ``chunk`` of all rows of windows, a row of every lane in a group of lanes at a time::
 
         for group: for lane group: for some rows of windows:
             for band of the rows of maps in them, that earlier windows had not:
                 pack the input rows it reads that are not packed yet
                 compute it with correlate_band
-            for filter: for row of windows: pool it; write maxima and winners
+            for filter: for row of windows: pool it; activate and write maxima, write winners
 
     Floor: that of the correlation, less writing its maps.
     """
@@ -173,6 +180,9 @@ def _pool_rows(chunk, chunks, source, weights, maxima, winners, rows, columns, r
                     )  # fmt: skip
                 size = (end_y - y) * w.out_columns
                 channel = group * plan.filters + f
+                activate_run(
+                    pooled, address_of(pooled), size * lanes, address_of(biases) + channel * item, activation
+                )  # fmt: skip
                 _write_runs(
                     pooled, 0, size, False, maxima, y * maxima.strides[2], channel * maxima.strides[1], tiles,
                     maxima.strides[0], turned,
@@ -188,12 +198,12 @@ def _forward_signature(number):
     images, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
     pair = types.UniTuple(types.intp, 2)
     maxima, winners = number[:, :, :, ::1], types.uint8[:, :, :, ::1]
-    return images, filters, maxima, winners, WINDOWS, pair, types.UniTuple(pair, 2), pair
+    return images, filters, maxima, winners, number[::1], types.intp, WINDOWS, pair, types.UniTuple(pair, 2), pair
 
 
 @detached(_forward_signature)
 @inner_kernel
-def _forward(images, filters, maxima, winners, windows, stride, padding, dilation):
+def _forward(images, filters, maxima, winners, biases, activation, windows, stride, padding, dilation):
     """Plan the pass for filters ``(groups, filters, channels, rows, columns)`` and run it."""
     groups, count, channels = filters.shape[:3]
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
@@ -203,10 +213,12 @@ def _forward(images, filters, maxima, winners, windows, stride, padding, dilatio
     tiling, reads = plan_pass(images.shape[0], rows, columns, channels, count, images.itemsize, pooled)
     threads = useful_threads(images.shape[0] * windows.rows * windows.columns * filters.size)
     order = FilterOrder(groups, count, channels)
-    weights = np.empty(packed_filters_size(rows, reads, order), images.dtype)
+    weights = new_array((packed_filters_size(rows, reads, order),), images.dtype)
     pack_filters(threads, filters, rows, reads, order, weights)
     plan = plan_rows(groups, count, channels, rows, columns, reads, tiling)
-    _pool_rows(threads, images, weights, maxima, winners, rows, columns, reads, tiling, plan, windows)
+    _pool_rows(
+        threads, images, weights, maxima, winners, biases, activation, rows, columns, reads, tiling, plan, windows
+    )  # fmt: skip
 
 
 def _as_bytes(winners):
@@ -229,7 +241,7 @@ def _fuses(images, filters, item_bytes, windows, winners):
     rows_of_inputs = images[1] * images[3] * filters[2]
     rows_of_maps = filters[0] * windows.columns * windows.window_rows
     numbers = filters[0] * filters[1] * filters[2] * filters[3]
-    small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FILTER_BYTES
+    small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FUSED_FILTER_BYTES
     return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
@@ -247,7 +259,7 @@ def _arrays(number, *dtypes):
 
 def _maps_signature(number, winner):
     outputs = number[:, :, :, ::1], winner[:, :, :, ::1]
-    return *_arrays(number, number), *outputs, WINDOWS, types.boolean, *_sliding(number)
+    return *_arrays(number, number), *outputs, number[::1], types.intp, WINDOWS, types.boolean, *_sliding(number)
 
 
 @leaf_kernel
@@ -261,13 +273,19 @@ def _parts_of(windows):
 @detached(_maps_signature, FLOATS_AND_WINNERS, lazily=True)
 @inner_kernel
 def _forward_with_maps(
-    images, filters, maxima, winners, windows, ignore_border, stride, padding, dilation, groups, flip
+    images, filters, maxima, winners, biases, activation, windows, ignore_border,
+    stride, padding, dilation, groups, flip,
 ):  # fmt: skip
     maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
     window, pool_stride, pool_padding = _parts_of(windows)
     values, numbers = max_pool2d(maps, winners.dtype, window, pool_stride, pool_padding, ignore_border)
     maxima[:] = values
     winners[:] = numbers
+    item, plane = maxima.itemsize, windows.out_rows * windows.out_columns
+    for b in range(maxima.shape[0]):
+        for f in range(maxima.shape[1]):
+            place = address_of(maxima) + (b * maxima.shape[1] + f) * plane * item
+            activate_run(maxima, place, plane, address_of(biases) + f * item, activation)
 
 
 def _gradient_signature(number, winner):
@@ -300,9 +318,12 @@ def _input_grad_with_maps(
 @kernel
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip,
-    window, pool_stride, pool_padding, ignore_border,
+    window, pool_stride, pool_padding, ignore_border, biases, activation,
 ):  # fmt: skip
     """The maxima of every window of the maps of `correlate2d`, and their winners.
+
+    To the maxima of each filter its bias is added, and then they are activated; ``activation`` is a number of
+    `ACTIVATIONS`, and tanh takes float32.
 
     Floor: the FLOPs of `correlate2d`; images read once, maxima and winners written once.
     """
@@ -312,18 +333,34 @@ def correlate2d_max_pool2d(
     columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
     shape = (images.shape[0], filters.shape[0], rows, columns)
     windows = check_pool(shape, window, pool_stride, pool_padding, ignore_border)
-    maxima = new_output((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
-    winners = new_output(maxima.shape, winners_dtype)
+    check_activation(images, activation)
+    if biases.size != filters.shape[0]:
+        raise ValueError("biases must hold a number for each filter")
+    shifts = np.empty(biases.size, images.dtype)
+    shifts[:] = biases
+    maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    winners = new_array(maxima.shape, winners_dtype)
     if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
-        _forward(any_layout(images), grouped, maxima, _as_bytes(winners), windows, stride, padding, dilation)
+        _forward(
+            any_layout(images),
+            grouped,
+            maxima,
+            _as_bytes(winners),
+            shifts,
+            activation,
+            windows,
+            stride,
+            padding,
+            dilation,
+        )
     else:
         if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
             raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
         _forward_with_maps(
-            any_layout(images), any_layout(filters), maxima, winners, windows, bool(ignore_border),
+            any_layout(images), any_layout(filters), maxima, winners, shifts, activation, windows, bool(ignore_border),
             stride, padding, dilation, groups, bool(flip),
         )  # fmt: skip
     return maxima, winners
@@ -394,7 +431,7 @@ def correlate2d_max_pool2d_input_grad(
     shape = (winners.shape[0], filters.shape[1] * groups, int(rows), int(columns))
     _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
-    images = new_output(shape, maps_grad.dtype)
+    images = new_array(shape, maps_grad.dtype)
     misfits = np.ones(1, np.int64)
     if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
         misfits[0] = 0

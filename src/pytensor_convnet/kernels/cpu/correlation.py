@@ -26,7 +26,8 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS, transform_outputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -45,7 +46,7 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, correlate_block
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, finish_streaming
+from pytensor_convnet.kernels.cpu.simd import finish_streaming
 from pytensor_convnet.kernels.cpu.unpacking import RUN, STAGE, plan_stage, unpack_rows
 
 __all__ = ["correlate2d", "correlate2d_input_grad"]
@@ -333,7 +334,7 @@ def _correlate(source, winners, windows, filters, out, rows, columns):
     size = packed_filters_size(rows, reads, FilterOrder(groups, count, channels))
     parts = ceil_div(size * source.itemsize, _FILTER_BYTES) if groups == 1 else 1
     most = ceil_div(ceil_div(count, parts), MOST_FILTERS) * MOST_FILTERS if parts > 1 else count
-    weights = np.empty(ceil_div(size, count) * most, source.dtype)
+    weights = new_array((ceil_div(size, count) * most,), source.dtype)
     for first in range(0, count, most):
         some = filters[:, first : first + most]
         maps = out if parts == 1 else out[:, first : first + most]
@@ -398,7 +399,7 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     shape = (images.shape[0], filters.shape[0], rows, columns)
     if images.size == 0 or filters.size == 0:
         return np.zeros(shape, images.dtype)
-    maps = new_output(shape, images.dtype)
+    maps = new_array(shape, images.dtype)
     grouped = split_groups(filters, groups)
     if flip:
         grouped = grouped[:, :, :, ::-1, ::-1]
@@ -418,7 +419,7 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
     check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
     if maps.size == 0 or filters.size == 0:
         return np.zeros(shape, maps.dtype)
-    images = new_output(shape, maps.dtype)
+    images = new_array(shape, maps.dtype)
     if images.size > 0:
         grouped = split_groups(filters, groups)
         if flip:

@@ -16,9 +16,10 @@ from numba import types
 
 from pytensor_convnet.geometry import NORMALISED, ShapeError
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.llvm import item_bytes
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import useful_threads
 
 CELLS = 256
@@ -246,7 +247,7 @@ def _sum_blocks(chunk, chunks, images, sums, norm, transposed):
 @kernel
 def cross_map_sum(images, size, blocked, transposed):
     """The sum of each map's neighbours; see `reference.cross_map_sum`. Floor: images read once, sums written once."""
-    sums = new_output(images.shape, images.dtype)
+    sums = new_array(images.shape, images.dtype)
     if sums.size:
         norm = Norm(min(size, 2 * images.shape[1]), int(blocked), 0)
         _sum_blocks(useful_threads(sums.size), any_layout(images), sums, norm, int(transposed))
@@ -312,7 +313,7 @@ def cross_map_norm(images, size, scale, power, blocked):
     Floor: images read once, maps written once. Measured on one thread of a Zen 5 EPYC, float32, 5 neighbours to the
     power 0.75: 128x32x16x16 12 GB/s, 16x96x55x55 7 GB/s; by any other power than quarters 1.2 GB/s.
     """
-    maps = new_output(images.shape, images.dtype)
+    maps = new_array(images.shape, images.dtype)
     if maps.size:
         norm = _norm_of(images.shape[1], size, power, blocked)
         _norm_blocks(useful_threads(maps.size), any_layout(images), maps, _floats(maps, scale, power), norm)
@@ -372,7 +373,7 @@ def cross_map_norm_grad(images, maps, size, scale, power, blocked):
             NORMALISED, images.shape[0], images.shape[1], images.shape[2], images.shape[3],
             maps.shape[0], maps.shape[1], maps.shape[2], maps.shape[3],
         )  # fmt: skip
-    gradient = new_output(images.shape, images.dtype)
+    gradient = new_array(images.shape, images.dtype)
     if gradient.size:
         norm, floats = _norm_of(images.shape[1], size, power, blocked), _floats(gradient, scale, power)
         _grad_blocks(useful_threads(gradient.size), any_layout(images), any_layout(maps), gradient, floats, norm)

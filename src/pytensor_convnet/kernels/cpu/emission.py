@@ -17,27 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, int32, int64
-
-_ADDRESS = ir.IntType(8).as_pointer()
-
-
-def _is_float(type_) -> bool:
-    return isinstance(getattr(type_, "element", type_), (ir.FloatType, ir.DoubleType))
-
-
-def _bits(element) -> int:
-    return element.width if isinstance(element, ir.IntType) else 64 if isinstance(element, ir.DoubleType) else 32
-
-
-def item_bytes(type_) -> int:
-    """Bytes of a number, or of one number of a vector."""
-    return _bits(getattr(type_, "element", type_)) // 8
-
-
-def _suffix(vector) -> str:
-    """How LLVM spells a vector type in the names of its intrinsics."""
-    return f"v{vector.count}{'f' if _is_float(vector) else 'i'}{_bits(vector.element)}"
+from pytensor_convnet.kernels.cpu import llvm
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, bits, int32, int64, is_float, item_bytes, vector_suffix
 
 
 class Value:
@@ -50,12 +31,12 @@ class Value:
         type_ = other.type if isinstance(other, Value) and isinstance(other.type, ir.VectorType) else self.type
         first, second = (self.emitter.constant(type_, value).value for value in (self, other))
         operands = (second, first) if swap else (first, second)
-        method = of_floats if of_floats and _is_float(type_) else of_integers
+        method = of_floats if of_floats and is_float(type_) else of_integers
         return Value(self.emitter, getattr(self.emitter.builder, method)(*operands))
 
     def _compared(self, sign, other):
         other, builder = self.emitter.constant(self.type, other), self.emitter.builder
-        compare = builder.fcmp_ordered if _is_float(self.type) else builder.icmp_signed
+        compare = builder.fcmp_ordered if is_float(self.type) else builder.icmp_signed
         return Value(self.emitter, compare(sign, self.value, other.value))
 
     def __add__(self, other):
@@ -114,7 +95,7 @@ class Value:
 
     def to(self, type_):
         """An integer, or a vector of them, as one of another width: cut, or extended by its sign."""
-        old, new = _bits(getattr(self.type, "element", self.type)), _bits(getattr(type_, "element", type_))
+        old, new = bits(getattr(self.type, "element", self.type)), bits(getattr(type_, "element", type_))
         cast = self.emitter.builder.trunc if new < old else self.emitter.builder.sext
         return Value(self.emitter, cast(self.value, type_)) if new != old else self
 
@@ -123,8 +104,8 @@ class Value:
 
     def sqrt(self):
         """The square root; NaN of what is negative."""
-        builder, function_type = self.emitter.builder, ir.FunctionType(self.type, [self.type])
-        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.sqrt.{_suffix(self.type)}")
+        builder, name = self.emitter.builder, f"llvm.sqrt.{vector_suffix(self.type)}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.type, [self.type]), name)
         return Value(self.emitter, builder.call(function, [self.value]))
 
     def first_set(self):
@@ -223,20 +204,12 @@ class Emitter:
 
     def fetch(self, address):
         """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""
-        function_type = ir.FunctionType(ir.VoidType(), [_ADDRESS, int32, int32, int32])
-        function = cgutils.get_or_insert_function(self.builder.module, function_type, "llvm.prefetch.p0")
-        self.builder.call(function, [self.builder.inttoptr(address.value, _ADDRESS), int32(0), int32(3), int32(1)])
+        llvm.fetch(self.builder, self._pointer(address, ir.IntType(8)), 1)
 
     def _first(self, count, lanes):
         """The mask of the first ``count`` lanes."""
         bound = self.minimum(count, self.integer(lanes)).to(int32)
         return self.lane_numbers(ir.VectorType(int32, lanes)) < bound
-
-    def _masked(self, kind, vector, returned, arguments):
-        types_ = [argument.type for argument in arguments]
-        name = f"llvm.masked.{kind}.{_suffix(vector)}.p0{_suffix(vector)}"
-        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(returned, types_), name)
-        return self.builder.call(function, arguments)
 
     def load_first(self, address, count, others):
         """The ``count`` numbers at ``address`` in the first lanes, those of ``others`` in the others.
@@ -246,44 +219,32 @@ class Emitter:
         vector = others.type
         mask, align = self._first(count, vector.count), int32(item_bytes(vector))
         arguments = [self._pointer(address, vector), align, mask.value, others.value]
-        return Value(self, self._masked("load", vector, vector, arguments))
+        return Value(self, self.builder.call(llvm.masked_access(self.builder.module, "load", vector), arguments))
 
     def store_first(self, address, count, values):
         """Write the first ``count`` lanes to ``address``, nothing beyond; ``count`` may be any number."""
         vector = values.type
         mask, align = self._first(count, vector.count), int32(item_bytes(vector))
-        self._masked("store", vector, ir.VoidType(), [values.value, self._pointer(address, vector), align, mask.value])
+        arguments = [values.value, self._pointer(address, vector), align, mask.value]
+        self.builder.call(llvm.masked_access(self.builder.module, "store", vector), arguments)
 
     # ------------------------------------------------------------------------------------- vectors
 
     def splat(self, vector, number):
         """A vector of one number; an integer is cut, or extended, to the vector's type."""
-        undefined = ir.Constant(vector, ir.Undefined)
-        number = number if _is_float(vector) else number.to(vector.element)
-        first = self.builder.insert_element(undefined, number.value, int32(0))
-        everywhere = ir.Constant(ir.VectorType(int32, vector.count), None)
-        return Value(self, self.builder.shuffle_vector(first, undefined, everywhere))
+        number = number if is_float(vector) else number.to(vector.element)
+        return Value(self, llvm.splat(self.builder, number.value, vector))
 
     def lane_numbers(self, vector):
         return Value(self, ir.Constant(vector, [vector.element(lane) for lane in range(vector.count)]))
 
     def shuffle(self, a, b, places):
         """The lanes at ``places`` of two vectors, laid end to end."""
-        mask = ir.Constant(ir.VectorType(int32, len(places)), [int32(place) for place in places])
-        return Value(self, self.builder.shuffle_vector(a.value, b.value, mask))
+        return Value(self, llvm.shuffle(self.builder, a.value, b.value, places))
 
     def transpose(self, rows):
-        """Transpose a square of vectors: in round ``distance``, exchange the off-diagonal corners of every square
-        of 2 x ``distance`` rows and columns."""
-        rows, lanes, distance = list(rows), len(rows), 1
-        while distance < lanes:
-            upper = [c + lanes - distance if c & distance else c for c in range(lanes)]
-            lower = [c + lanes if c & distance else c + distance for c in range(lanes)]
-            for i in (i for i in range(lanes) if not i & distance):
-                a, b = rows[i], rows[i + distance]
-                rows[i], rows[i + distance] = self.shuffle(a, b, upper), self.shuffle(a, b, lower)
-            distance *= 2
-        return rows
+        """A square of vectors, transposed."""
+        return [Value(self, row) for row in llvm.transpose(self.builder, [row.value for row in rows])]
 
 
 # ------------------------------------------------------------------------------------ called from kernels

@@ -15,6 +15,8 @@ from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kerne
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -39,7 +41,6 @@ from pytensor_convnet.kernels.cpu.packing import (
 from pytensor_convnet.kernels.cpu.planning import plan_pass
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS, filter_grad_block
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BAND_POSITIONS = 72
 """Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
@@ -121,6 +122,18 @@ def _part(number, parts, total):
 
 
 @leaf_kernel
+def _rows_in_images(r, used, band_rows, rows):
+    """The range of a band's rows of maps whose input rows for row tap ``r`` are more than padding."""
+    offset = rows.offsets[r] - rows.first
+    start, stop = 0, band_rows
+    while start < stop and not used[start * rows.in_step + offset]:
+        start += 1
+    while start < stop and not used[(stop - 1) * rows.in_step + offset]:
+        stop -= 1
+    return start, stop
+
+
+@leaf_kernel
 def _sum_band(
     images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
@@ -133,8 +146,9 @@ def _sum_band(
                         maps[f, point, y, tile, lane] * images[channel, y + row tap, tile + read, point, lane]
                     )
 
-    Row taps leave out the rows where they meet only padding. Floor: a multiply-add of a vector for each trip of the
-    nest but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
+    Row taps leave out the rows where they meet only padding; those of few products that leave out the same share
+    register blocks. Floor: a multiply-add of a vector for each trip of the nest but the lanes, two a cycle; a register
+    block of F filters and X taps loads F + X vectors for F * X of them.
     """
     map_step, point_step, plane_step = steps
     number_of_reads = reads.offsets.size
@@ -146,17 +160,23 @@ def _sum_band(
             first = 0
             while first < filters:
                 count = block_filters(filters - first)
-                tap_blocks = ceil_div(some * number_of_reads, MOST_COLUMNS[count])
-                for r in range(rows.taps.size):
-                    offset = rows.offsets[r] - rows.first
-                    start, stop = 0, band_rows
-                    while start < stop and not used[start * rows.in_step + offset]:
-                        start += 1
-                    while start < stop and not used[(stop - 1) * rows.in_step + offset]:
-                        stop -= 1
+                r = 0
+                while r < rows.taps.size:
+                    extent = _rows_in_images(r, used, band_rows, rows)
+                    start, stop = extent
+                    alike = 1
+                    while (
+                        some == channels
+                        and some * number_of_reads < MOST_COLUMNS[count]
+                        and r + alike < rows.taps.size
+                        and _rows_in_images(r + alike, used, band_rows, rows) == extent
+                    ):
+                        alike += 1
                     row = (r * channels + first_channel) * number_of_reads
+                    r += alike
+                    tap_blocks = ceil_div(alike * some * number_of_reads, MOST_COLUMNS[count])
                     for c in range(tap_blocks):
-                        tap, size = _part(c, tap_blocks, some * number_of_reads)
+                        tap, size = _part(c, tap_blocks, alike * some * number_of_reads)
                         filter_grad_block(
                             count, size, images, point * plane_step, taps, row + tap,
                             positions, start * reads.tiles, stop * reads.tiles,
@@ -355,7 +375,7 @@ def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads,
     tasks = groups * blocking.filter_blocks * blocking.channel_blocks * blocking.slices
     sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
     # A vector beyond a block's last filter may be read.
-    partials = np.empty((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
+    partials = new_array((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
     misfits = np.zeros(threads, np.int64)
     _sum_tasks(
         threads, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking

@@ -4,6 +4,7 @@ from numba import types
 
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.detached import detached, leaf_kernel
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
@@ -15,7 +16,17 @@ from pytensor_convnet.kernels.cpu.packing import (
     collects,
     pack_columns,
 )
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
+
+
+@leaf_kernel
+def transform_row(raw, packed, at, reads):
+    """Write the transforms of a row's tiles, for each place that one of every s-th column can start at."""
+    lanes = VECTOR_BYTES // raw.itemsize
+    for start in range(reads.starts):
+        transform_inputs(
+            reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
+            packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes, reads.places,
+        )  # fmt: skip
 
 
 def _signature(number):
@@ -64,9 +75,4 @@ def pack_rows(
             else:
                 pack_columns(source, shift, reads.width, to, to_at, runs, table, ahead)
             if reads.points > 1:
-                for start in range(reads.starts):
-                    transform_inputs(
-                        reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
-                        packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes,
-                        reads.places,
-                    )  # fmt: skip
+                transform_row(raw, packed, at, reads)

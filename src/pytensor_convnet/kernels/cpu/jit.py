@@ -52,12 +52,23 @@ def kernel(function=None, **options):
 
     Numba numbers the stored versions of a function, and two processes that store their first versions at once may
     give different ones the same number: each would then run the other's code. So each process has its own numbers.
+
+    Constants of a caller are numbers like others. Numba would compile a version for each, and an exception that
+    carries numbers would show those of whichever version was read from disk first: the function that gathers
+    them bears the same symbol in all.
     """
     if function is None:
         return functools.partial(kernel, **options)
     dispatcher = numba.njit(cache=True, error_model="numpy", **options)(function)
     files = dispatcher._cache._cache_file
     files._data_name_pattern = files._data_name_pattern.replace("{number", f"{_PROCESS}.{{number")
+    version_for = dispatcher.get_call_template
+
+    def version_for_any_number(arguments, named):
+        unnamed = tuple(map(types.unliteral, arguments))
+        return version_for(unnamed, {name: types.unliteral(argument) for name, argument in named.items()})
+
+    dispatcher.get_call_template = version_for_any_number
     return dispatcher
 
 

@@ -15,11 +15,13 @@ from llvmlite import ir
 from numba import types
 
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
-from pytensor_convnet.kernels.cpu.emission import Value, address_of, emitted, item_bytes
-from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs, transform_maps
+from pytensor_convnet.kernels.cpu.emission import Value, address_of, emitted
+from pytensor_convnet.kernels.cpu.input_rows import transform_row
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, item_bytes
+from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps
 from pytensor_convnet.kernels.cpu.packing import ceil_div, vectors
 from pytensor_convnet.kernels.cpu.pool_checks import Windows
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, gather_lanes
+from pytensor_convnet.kernels.cpu.simd import copy_run, gather_lanes
 
 
 def _numbers_type(vector):
@@ -255,12 +257,7 @@ def unpool_inputs(
             to, to_at = (packed, at) if reads.points == 1 else (raw, 0)
             _unpool_row(maps, rows.first + row, first_y, columns.first, reads.width, windows, pooled, to, to_at)
             if reads.points > 1:
-                for start in range(reads.starts):
-                    transform_inputs(
-                        reads.form, raw, start * lanes, reads.starts * lanes, reads.tile_inputs * lanes,
-                        packed, at + start * reads.points * reads.places * lanes, reads.places * lanes, lanes,
-                        reads.places,
-                    )  # fmt: skip
+                transform_row(raw, packed, at, reads)
     return found
 
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_PRODUCTS = 1 << 15
@@ -274,7 +274,7 @@ def locally_connected2d(images, filters, stride, padding, dilation, groups, flip
     """
     maps_shape = (images.shape[0], filters.shape[0], filters.shape[1], filters.shape[2])
     connection = _check(images.shape, filters.shape, maps_shape, stride, padding, dilation, groups, flip)
-    maps = new_output(maps_shape, images.dtype)
+    maps = new_array(maps_shape, images.dtype)
     _forward(_useful_threads(connection), any_layout(images), any_layout(filters), maps, connection)
     return maps
 
@@ -329,7 +329,7 @@ def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding
     """
     shape = (maps.shape[0], filters.shape[3] * groups, int(rows), int(columns))
     connection = _check(shape, filters.shape, maps.shape, stride, padding, dilation, groups, flip)
-    images = new_output(shape, maps.dtype)
+    images = new_array(shape, maps.dtype)
     _input_grad(_useful_threads(connection), any_layout(filters), any_layout(maps), images, connection)
     return images
 
@@ -372,6 +372,6 @@ def locally_connected2d_filter_grad(images, maps, rows, columns, stride, padding
     )
     # fmt: on
     connection = _check(images.shape, shape, maps.shape, stride, padding, dilation, groups, flip)
-    filters = new_output(shape, images.dtype)
+    filters = new_array(shape, images.dtype)
     _filter_grad(_useful_threads(connection), any_layout(images), any_layout(maps), filters, connection)
     return filters

@@ -25,12 +25,12 @@ from pytensor_convnet.kernels.cpu.bands import (
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
-from pytensor_convnet.kernels.cpu.simd import int64
 
 INTEGERS = tuple(types.Integer.from_bitwidth(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
 NUMBERS = (*INTEGERS, types.boolean)
@@ -194,8 +194,8 @@ def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     shape = (images.shape[0], images.shape[1], windows.out_rows, windows.out_columns)
-    maxima = new_output(shape, images.dtype)
-    winners = new_output(shape, winners_dtype)
+    maxima = new_array(shape, images.dtype)
+    winners = new_array(shape, winners_dtype)
     if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
         raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
     if maxima.size:

@@ -17,12 +17,12 @@ from numba.extending import overload
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
-from pytensor_convnet.kernels.cpu.simd import int64
 from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
@@ -188,7 +188,7 @@ def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     shape = (winners.shape[0], winners.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, winners.shape, window, stride, padding)
     _check_same_shape(winners.shape, maps.shape)
-    images = new_output(shape, maps.dtype)
+    images = new_array(shape, maps.dtype)
     if images.size:
         threads = useful_threads(images.size)
         misfits = np.empty(threads, np.int64)
@@ -236,7 +236,7 @@ def max_pool2d_gather(images, winners, window, stride, padding):
     For each plane, for each window: ``maps[b, c, y, x] = images[b, c, winning pixel]``.
     """
     windows = check_pooled(images.shape, winners.shape, window, stride, padding)
-    maps = new_output(winners.shape, images.dtype)
+    maps = new_array(winners.shape, images.dtype)
     if maps.size:
         threads = useful_threads(images.size)
         misfits = np.empty(threads, np.int64)

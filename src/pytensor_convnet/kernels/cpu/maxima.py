@@ -13,13 +13,13 @@ from pytensor_convnet.kernels.cpu.bands import (
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes, keep_alive
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
 from pytensor_convnet.kernels.cpu.max_pooling import NUMBERS, Greatest
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
-from pytensor_convnet.kernels.cpu.simd import int64
 
 
 @emitted(arrays=1)
@@ -113,7 +113,7 @@ def max_pool2d_maxima(images, window, stride, padding, ignore_border):
     Floor: images read once, maxima written once.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
-    maxima = new_output((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    maxima = new_array((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
     if maxima.size:
         threads = useful_threads(maxima.size * windows.window_rows * windows.window_columns)
         _maxima_of_floats(threads, any_layout(images), maxima, windows)

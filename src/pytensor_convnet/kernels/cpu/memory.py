@@ -1,9 +1,8 @@
-"""Memory for results, in huge pages where the system has them.
+"""Memory for arrays: what earlier ones left (`kept_memory`), or new, in huge pages where the system has them.
 
 The system hands out fresh memory page by page, at each page's first touch. With pages of 4 KiB that takes longer than
-filling them, and a kernel at the speed of memory would spend most of its time there; with pages of 2 MiB it costs
-next to nothing. Linux gives those to memory that asks for them. NumPy asks for its own arrays, from the same size on;
-Numba does not.
+filling them; with pages of 2 MiB it costs little more than clearing them. Linux gives those to memory that asks for
+them. NumPy asks for its own arrays, from the same size on; Numba does not.
 """
 
 import mmap
@@ -15,7 +14,12 @@ from numba.core import cgutils
 from numba.core.typing.npydecl import parse_dtype
 from numba.extending import intrinsic
 
+from pytensor_convnet.kernels.cpu.kept_memory import GIVE, TAKE
+
 CACHE_LINE_BYTES = 64
+
+KEPT_BYTES = 1 << 15
+"""Arrays of at least so many bytes leave their memory to others; malloc keeps smaller ones itself."""
 
 HUGE_BYTES = 1 << 22
 """Arrays of at least so many bytes ask for huge pages."""
@@ -45,10 +49,41 @@ def _emit_size(context, builder, lengths, itemsize):
     return size
 
 
+def _manage(builder, data):
+    """What counts the references to memory that was taken from `kept_memory`, by Numba's interface for such."""
+    address = ir.IntType(8).as_pointer()
+    give = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [address]), GIVE)
+    manage = ir.FunctionType(address, [address, give.type]).as_pointer()
+    interface = ir.LiteralStructType([address, address, manage]).as_pointer()  # its first functions
+    get_interface = cgutils.get_or_insert_function(builder.module, ir.FunctionType(interface, []), "NRT_get_api")
+    function = builder.load(cgutils.gep_inbounds(builder, builder.call(get_interface, []), 0, 2))
+    return builder.call(function, [data, give])
+
+
+def _emit_memory(context, builder, size):
+    """Memory and its counter of references."""
+    int64, address = ir.IntType(64), ir.IntType(8).as_pointer()
+    data, memory = (cgutils.alloca_once(builder, address) for _ in range(2))
+    with builder.if_else(builder.icmp_signed("<", size, int64(KEPT_BYTES))) as (small, large):
+        with small:
+            builder.store(context.nrt.meminfo_alloc_aligned(builder, size, CACHE_LINE_BYTES), memory)
+            builder.store(context.nrt.meminfo_data(builder, builder.load(memory)), data)
+        with large:
+            take = cgutils.get_or_insert_function(builder.module, ir.FunctionType(address, [int64]), TAKE)
+            taken = builder.call(take, [size])
+            with cgutils.if_unlikely(builder, cgutils.is_null(builder, taken)):
+                context.call_conv.return_user_exc(builder, MemoryError, ("no memory for an array",))
+            if sys.platform == "linux":
+                with builder.if_then(builder.icmp_signed(">=", size, int64(HUGE_BYTES))):
+                    _ask_for_huge_pages(builder, taken, size)
+            builder.store(taken, data)
+            builder.store(_manage(builder, taken), memory)
+    return builder.load(data), builder.load(memory)
+
+
 @intrinsic
-def new_output(typing_context, shape, dtype):
-    """An array like ``np.empty(shape, dtype)``, for what a kernel returns: it starts with a cache line, and a large one
-    is in huge pages.
+def new_array(typing_context, shape, dtype):
+    """An array like ``np.empty(shape, dtype)`` that starts with a cache line.
 
     (Emitted, because Numba takes a fifth of a second to translate the same in Python.)
     """
@@ -62,11 +97,7 @@ def new_output(typing_context, shape, dtype):
         data_type = context.get_data_type(array_type.dtype)
         itemsize = context.get_constant(types.intp, context.get_abi_sizeof(data_type))
         size = _emit_size(context, builder, lengths, itemsize)
-        memory = context.nrt.meminfo_alloc_aligned(builder, size, CACHE_LINE_BYTES)
-        data = context.nrt.meminfo_data(builder, memory)
-        if sys.platform == "linux":
-            with builder.if_then(builder.icmp_signed(">=", size, itemsize.type(HUGE_BYTES))):
-                _ask_for_huge_pages(builder, data, size)
+        data, memory = _emit_memory(context, builder, size)
         strides = [itemsize]
         for length in reversed(lengths[1:]):
             strides.insert(0, builder.mul(strides[0], length))

@@ -24,8 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
-from pytensor_convnet.kernels.cpu.simd import (
+from pytensor_convnet.kernels.cpu.llvm import (
     array_data,
     define_function,
     element_type,
@@ -36,6 +35,7 @@ from pytensor_convnet.kernels.cpu.simd import (
     vector_suffix,
     vector_type,
 )
+from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
 
 FORMS = ((1, 1), (4, 2), (2, 3), (4, 3), (5, 3), (6, 3), (4, 4), (2, 5), (4, 5), (3, 6))
 """(outputs, taps) of every form that kernels may choose. The first is the direct algorithm.

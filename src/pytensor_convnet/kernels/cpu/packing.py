@@ -17,15 +17,10 @@ from numba import types
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
-from pytensor_convnet.kernels.cpu.simd import (
-    VECTOR_BYTES,
-    copy_run,
-    copy_vectors,
-    fetch_run,
-    gather_lanes,
-    numbers_to_lanes,
-)
+from pytensor_convnet.kernels.cpu.simd import copy_run, copy_vectors, fetch_run, gather_lanes, numbers_to_lanes
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _COLLECTED_BYTES = 256
@@ -163,10 +158,7 @@ def useful_threads(multiply_adds):
 @inner_kernel
 def vectors(count, like):
     """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
-    lanes = VECTOR_BYTES // like.itemsize
-    memory = np.empty((count + 1) * lanes, like.dtype)
-    start = -(memory.ctypes.data // like.itemsize) % lanes
-    return memory[start : start + count * lanes]
+    return new_array((count * (VECTOR_BYTES // like.itemsize),), like.dtype)
 
 
 @inner_kernel

@@ -8,10 +8,10 @@ import numpy as np
 
 from pytensor_convnet.kernels.cpu.column_reads import plan_reads
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import Tiling, block_filters, ceil_div, inputs_read
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES
 
 _BLOCK_CYCLES = 40
 """To start and end a register block."""
@@ -37,8 +37,8 @@ _LEAST_SAVING = 0.93
 
 @leaf_kernel
 def _block_cycles(filters, columns):
-    """For each product that a register block adds up: multiply-adds and loads, two a cycle."""
-    return max(filters * columns / 2, (filters + columns + 1) / 2, _LATENCY)
+    """For each product that a register block adds up: multiply-adds, and loads, two a cycle."""
+    return max(filters * columns / MULTIPLY_ADDS, (filters + columns + 1) / 2, _LATENCY)
 
 
 @leaf_kernel

@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.simd import (
+from pytensor_convnet.kernels.cpu.llvm import (
     REGISTERS,
     array_data,
     define_function,

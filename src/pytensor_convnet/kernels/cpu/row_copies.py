@@ -1,7 +1,8 @@
 """Rows of planes between memory and bands (see `bands`), in either direction."""
 
 from pytensor_convnet.kernels.cpu.detached import part
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted, item_bytes
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted
+from pytensor_convnet.kernels.cpu.llvm import item_bytes
 
 AHEAD = 8192
 """How far ahead of what is copied, in bytes, memory is told to bring the next. Short rows with work between them are

@@ -1,110 +1,34 @@
-"""Vectors, written from Python as LLVM instructions through Numba's `intrinsic`.
+"""From images to lanes and back, written from Python as LLVM instructions through Numba's `intrinsic`.
 
-A *vector* fills one register of the host: `VECTOR_BYTES` bytes, one *lane* for each element. All kernels keep one
-image (or one tile of an image) in each lane, so there are only three things to say in LLVM: how numbers get from
-images into lanes and how they get back, which is here, and the two multiply-accumulate loops in between, which are
-in `register_blocks`.
+All kernels of convolutions keep one image (or one tile of an image) in each lane, so there are only three things to
+say in LLVM: how numbers get from images into lanes and how they get back, which is here, and the two
+multiply-accumulate loops in between, which are in `register_blocks`.
 """
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
-from numba.core.codegen import get_host_cpu_features
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-int1, int32, int64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
-
-
-def _host_registers() -> tuple[int, int]:
-    """Bytes in a vector register that Numba compiles for, and how many registers there are."""
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    enabled = features.split(",")
-    if "+avx512f" in enabled:
-        return 64, 32
-    if "+avx" in enabled:
-        return 32, 16
-    x86 = binding.get_default_triple().startswith(("x86", "i686"))
-    return 16, 16 if x86 else 32
-
-
-VECTOR_BYTES, REGISTERS = _host_registers()
-
-
-# ------------------------------------------------------------------------------------------ emitting LLVM
-
-
-def vector_type(element):
-    size = 8 if isinstance(element, ir.DoubleType) else 4
-    return ir.VectorType(element, VECTOR_BYTES // size)
-
-
-def element_type(array_type):
-    return {32: ir.FloatType(), 64: ir.DoubleType()}[array_type.dtype.bitwidth]
-
-
-def vector_suffix(vector):
-    """How LLVM spells a vector type in the names of its intrinsics."""
-    return f"v{vector.count}f{64 if isinstance(vector.element, ir.DoubleType) else 32}"
-
-
-def array_data(context, builder, array_type, value):
-    return context.make_array(array_type)(context, builder, value).data
-
-
-def offset_pointer(builder, base, offset):
-    return builder.gep(base, [offset])
-
-
-def load_vector(builder, vector, pointer):
-    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
-
-
-def store_vector(builder, value, pointer):
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
-
-
-def splat(builder, scalar, vector):
-    undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, int32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(int32, vector.count), None))
-
-
-def shuffle(builder, a, b, places):
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(int32, len(places)), places))
-
-
-def define_function(module, name, arguments):
-    """The function ``name`` of the module, and a builder at its start unless it was defined before.
-
-    Never inlined, so that each loop gets all registers to itself.
-    """
-    known = module.globals.get(name)
-    if known is not None:
-        return known, None
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    return function, ir.IRBuilder(function.append_basic_block("entry"))
-
-
-# --------------------------------------------------------------------------- between images and lanes
-
-
-def _transpose(builder, rows):
-    """Transpose a square of vectors: in round ``distance``, exchange the two off-diagonal corners of each
-    square of 2 x ``distance`` rows and columns."""
-    rows, lanes = list(rows), len(rows)
-    distance = 1
-    while distance < lanes:
-        upper = [c + lanes - distance if c & distance else c for c in range(lanes)]
-        lower = [c + lanes if c & distance else c + distance for c in range(lanes)]
-        for i in range(lanes):
-            if not i & distance:
-                a, b = rows[i], rows[i + distance]
-                rows[i] = shuffle(builder, a, b, upper)
-                rows[i + distance] = shuffle(builder, a, b, lower)
-        distance *= 2
-    return rows
+from pytensor_convnet.kernels.cpu.llvm import (
+    VECTOR_BYTES,
+    array_data,
+    define_function,
+    element_type,
+    fetch,
+    int1,
+    int32,
+    int64,
+    item_bytes,
+    load_vector,
+    masked_access,
+    offset_pointer,
+    splat,
+    store_vector,
+    transpose,
+    vector_suffix,
+    vector_type,
+)
 
 
 def _between(builder, low, high, lanes):
@@ -113,26 +37,6 @@ def _between(builder, low, high, lanes):
     numbers = ir.Constant(vector, list(range(lanes)))
     low, high = (splat(builder, builder.trunc(bound, int32), vector) for bound in (low, high))
     return builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
-
-
-def _masked(module, kind, vector):
-    """LLVM's masked ``load`` or ``store``."""
-    mask, pointer = ir.VectorType(int1, vector.count), vector.as_pointer()
-    name = f"llvm.masked.{kind}.{vector_suffix(vector)}.p0{vector_suffix(vector)}"
-    if kind == "load":
-        function_type = ir.FunctionType(vector, [pointer, int32, mask, vector])
-    else:
-        function_type = ir.FunctionType(ir.VoidType(), [vector, pointer, int32, mask])
-    return cgutils.get_or_insert_function(module, function_type, name)
-
-
-def fetch(builder, pointer):
-    """Start to read the cache line of ``pointer``, which may be anywhere, into the second-level cache."""
-    arguments = [pointer.type, int32, int32, int32]
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), arguments), "llvm.prefetch.p0"
-    )
-    builder.call(function, [pointer, int32(0), int32(2), int32(1)])
 
 
 def _gather_function(module, element, masked):
@@ -145,23 +49,23 @@ def _gather_function(module, element, masked):
     if builder is None:
         return function
     source, starts, lows, highs, first, packed, count, ahead = function.args
-    masked_load = _masked(module, "load", vector)
+    masked_load = masked_access(module, "load", vector)
     rows = []
     for lane in range(lanes):
         start, low, high = (
             builder.load(offset_pointer(builder, table, int64(lane))) for table in (starts, lows, highs)
         )
         place = offset_pointer(builder, source, start)
-        fetch(builder, offset_pointer(builder, place, ahead))
+        fetch(builder, offset_pointer(builder, place, ahead), 2)
         if masked:
             mask = _between(builder, builder.sub(low, first), builder.sub(high, first), lanes)
             pointer = builder.bitcast(place, vector.as_pointer())
-            size = int32(element_bytes(element))
+            size = int32(item_bytes(element))
             rows.append(builder.call(masked_load, [pointer, size, mask, ir.Constant(vector, None)]))
         else:
             rows.append(load_vector(builder, vector, builder.bitcast(place, element.as_pointer())))
     done = builder.append_basic_block("done")
-    for column, values in enumerate(_transpose(builder, rows)):
+    for column, values in enumerate(transpose(builder, rows)):
         store_vector(builder, values, offset_pointer(builder, packed, int64(column * lanes)))
         if masked:
             following = builder.append_basic_block("next")
@@ -171,11 +75,6 @@ def _gather_function(module, element, masked):
     builder.position_at_end(done)
     builder.ret_void()
     return function
-
-
-def element_bytes(element):
-    """Bytes of one number."""
-    return 8 if isinstance(element, ir.DoubleType) else 4
 
 
 @intrinsic
@@ -301,7 +200,7 @@ def _turn_function(module, element):
     columns = [
         load_vector(builder, vector, offset_pointer(builder, packed, int64(column * lanes))) for column in range(lanes)
     ]
-    for lane, values in enumerate(_transpose(builder, columns)):
+    for lane, values in enumerate(transpose(builder, columns)):
         store_vector(builder, values, offset_pointer(builder, target, builder.mul(step, int64(lane))))
     builder.ret_void()
     return function
@@ -339,9 +238,9 @@ def _copy_function(module, element):
     source, target, count, streaming = function.args
     past = module.add_metadata([int32(1)])
 
-    masked_store = _masked(module, "store", vector)
+    masked_store = masked_access(module, "store", vector)
 
-    masked_load, size = _masked(module, "load", vector), int32(element_bytes(element))
+    masked_load, size = masked_access(module, "load", vector), int32(item_bytes(element))
 
     def copy_few(start, stop):
         """Numbers ``start`` to ``stop``, fewer than lanes."""
@@ -366,7 +265,7 @@ def _copy_function(module, element):
     with builder.if_else(streaming) as (then, otherwise):
         with then:
             address = builder.ptrtoint(target, int64)
-            until = builder.sdiv(builder.sub(int64(0), address), int64(element_bytes(element)))
+            until = builder.sdiv(builder.sub(int64(0), address), int64(item_bytes(element)))
             until = builder.and_(until, int64(lanes - 1))
             few = builder.icmp_signed("<", count, until)
             head = builder.select(few, count, until)
@@ -376,7 +275,7 @@ def _copy_function(module, element):
             copy_few(stop, count)
         with otherwise:
             stop = whole_vectors(int64(0))
-            copy_vectors(int64(0), stop, element_bytes(element))
+            copy_vectors(int64(0), stop, item_bytes(element))
             copy_few(stop, count)
     builder.ret_void()
     return function
@@ -414,7 +313,7 @@ def fetch_run(typing_context, source, byte, count):
         data = builder.bitcast(array_data(context, builder, signature.args[0], source), ir.IntType(8).as_pointer())
         data = offset_pointer(builder, data, byte)
         with cgutils.for_range_slice(builder, int64(0), count, int64(64), int64, True) as (place, _):
-            fetch(builder, offset_pointer(builder, data, place))
+            fetch(builder, offset_pointer(builder, data, place), 2)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp), codegen

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from numba import types
 
 from pytensor_convnet.kernels.cpu.detached import leaf_kernel
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div
-from pytensor_convnet.kernels.cpu.simd import VECTOR_BYTES, copy_run, turn_lanes
+from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
 
 STAGE_BYTES = 256 * 1024
 """Outputs that wait."""

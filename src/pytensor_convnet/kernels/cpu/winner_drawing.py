@@ -10,7 +10,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
 from pytensor_convnet.kernels.cpu.max_pooling_grad import PAIRS
-from pytensor_convnet.kernels.cpu.memory import new_output
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 
 
@@ -78,7 +78,7 @@ def draw_winners2d(images, uniforms, winners_dtype, window, stride, padding):
     Floor: images and uniforms read once, winners written once. A branch for each tap: no vectors.
     """
     windows = check_pooled(images.shape, uniforms.shape, window, stride, padding)
-    winners = new_output(uniforms.shape, winners_dtype)
+    winners = new_array(uniforms.shape, winners_dtype)
     if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
         raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
     if winners.size:

@@ -1,0 +1,100 @@
+"""Markdown tables of the figures that ``pytensor-convnet bench conv --device cuda --json`` writes.
+
+python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json                                # prints them
+python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --write docs/cuda-kernels.md   # puts them in place
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import geometric_mean
+
+from pytensor_convnet.bench.cuda.table import (
+    FEW_CHANNELS_OR_STRIDED,
+    OUR_LAYOUT,
+    OURS,
+    best_of_ours,
+    best_peer,
+    rows_of,
+)
+from pytensor_convnet.bench.cuda.timing import GpuMachine
+from pytensor_convnet.bench.records import Record, read
+
+BEGIN, END = "<!-- measured: conv -->", "<!-- end of measured -->"
+OPERATIONS = ("forward", "input_grad", "filter_grad")
+COMBINATIONS = (("float32", "medium"), ("float32", "high"), ("bfloat16", "medium"))
+
+
+def machine_line(machine: GpuMachine) -> str:
+    """The GPU, its ceilings, and the versions of what was measured."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    return (
+        f"{machine.processor}: tf32 {machine.tf32_flops_per_second / 1e12:.0f} TFLOP/s, bfloat16 "
+        f"{machine.bfloat16_flops_per_second / 1e12:.0f} TFLOP/s, "
+        f"copies {machine.copy_bytes_per_second / 1e12:.2f} TB/s; {packages}."
+    )
+
+
+def table(records: Sequence[Record], dtype: str, precision: str) -> Iterator[str]:
+    """A row for each case; for each pass ours in batch-last, the floor, and the best peer's time over ours."""
+    rows = rows_of(records, dtype, precision)
+    yield f"**{dtype}, {precision}**"
+    yield ""
+    yield (
+        "| case | " + " | ".join(f"{operation.replace('_', ' ')}: us, floor, ratio" for operation in OPERATIONS) + " |"
+    )
+    yield "|---|" + "---|" * len(OPERATIONS)
+    for case in dict.fromkeys(case for case, _ in rows):
+        yield f"| {case} | " + " | ".join(_cell(rows.get((case, operation))) for operation in OPERATIONS) + " |"
+    yield ""
+    few = {key: row for key, row in rows.items() if key[0] in FEW_CHANNELS_OR_STRIDED}
+    yield (
+        f"Geometric means of best peer / ours: {_mean(rows, False)} in batch-last and {_mean(rows, True)} in our best "
+        f"format; of few channels or strides {_mean(few, False)} and {_mean(few, True)}."
+    )
+    yield ""
+
+
+def _cell(row) -> str:
+    if row is None:
+        return "-"
+    ours, peer = row[OURS, OUR_LAYOUT], best_peer(row)
+    ratio = "-" if peer is None else f"{peer / ours.seconds:.2f}x"
+    return f"{1e6 * ours.seconds:.0f}, {1e6 * (ours.floor_seconds or 0):.0f}, **{ratio}**"
+
+
+def _mean(rows, in_best_format: bool) -> str:
+    ratios = [
+        peer / (best_of_ours(row) if in_best_format else row[OURS, OUR_LAYOUT].seconds)
+        for row in rows.values()
+        if (peer := best_peer(row)) is not None
+    ]
+    return f"{geometric_mean(ratios):.2f}" if ratios else "-"
+
+
+def markdown(machine: GpuMachine, records: Sequence[Record]) -> str:
+    """All tables."""
+    lines = [machine_line(machine), ""]
+    for dtype, precision in COMBINATIONS:
+        lines += table(records, dtype, precision)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print tables, or put them between the markers of a page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    arguments = parser.parse_args()
+    text = markdown(*read(arguments.file, GpuMachine))
+    if arguments.write is None:
+        print(text)
+        return
+    page = arguments.write.read_text()
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    arguments.write.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""CUDA kernels in Triton. They know torch tensors, logical bc01 in one of three physical formats, and no PyTensor.
+
+Importing this loads torch and Triton. Without a GPU the kernels run in Triton's interpreter, where the environment
+variable ``TRITON_INTERPRET=1`` was set before Triton was imported.
+"""
+
+from pytensor_convnet.kernels.cuda.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cuda.correlation import (
+    PRECISIONS,
+    correlate2d,
+    correlate2d_filter_grad,
+    correlate2d_input_grad,
+)
+from pytensor_convnet.kernels.cuda.cross_map_norm import cross_map_norm, cross_map_norm_grad
+from pytensor_convnet.kernels.cuda.formats import FORMATS, empty, memory_format, to_format
+from pytensor_convnet.kernels.cuda.max_pooling import max_pool2d, max_pool2d_maxima
+from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
+
+__all__ = [
+    "FORMATS",
+    "MODES",
+    "PRECISIONS",
+    "average_pool2d",
+    "average_pool2d_grad",
+    "correlate2d",
+    "correlate2d_filter_grad",
+    "correlate2d_input_grad",
+    "cross_map_norm",
+    "cross_map_norm_grad",
+    "empty",
+    "max_pool2d",
+    "max_pool2d_gather",
+    "max_pool2d_grad",
+    "max_pool2d_maxima",
+    "memory_format",
+    "to_format",
+]

@@ -1,0 +1,59 @@
+"""What every function of this package asks of its arguments before a kernel runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pytensor_convnet import geometry
+from pytensor_convnet.geometry import Padding, Pair
+from pytensor_convnet.kernels.cuda.formats import FORMATS
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes that the kernels compute with."""
+
+
+def check_tensors(dtypes: Sequence[torch.dtype] = FLOATS, **tensors: torch.Tensor) -> None:
+    """Raise ValueError unless all tensors are bc01, of one of ``dtypes``, and alike in dtype and device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        shape = geometry.format_shape(tensor.shape)
+        if tensor.ndim != 4:
+            raise ValueError(f"{name} must have four axes (batch, channels, rows, columns), got {shape or 'a scalar'}")
+        if tensor.dtype not in dtypes:
+            allowed = ", ".join(_name(dtype) for dtype in dtypes)
+            raise ValueError(f"{name} ({shape}) must be {allowed}, got {_name(tensor.dtype)}")
+        if (tensor.dtype, tensor.device) != (first.dtype, first.device):
+            raise ValueError(
+                f"{name} ({shape}) is {_name(tensor.dtype)} on {tensor.device}, but {first_name} "
+                f"({geometry.format_shape(first.shape)}) is {_name(first.dtype)} on {first.device}: they must be alike"
+            )
+
+
+def check_window(stride: Any, padding: Any, dilation: Any, groups: Any) -> tuple[Pair, Padding, Pair, int]:
+    """The four as Python integers; raise ValueError unless a filter can move this way at all."""
+    sides = geometry.as_padding(padding, "padding")
+    if isinstance(sides, str):
+        raise ValueError(f"padding must be ((top, bottom), (left, right)), got {padding!r}")
+    return (
+        geometry.as_pair(stride, "stride", least=1),
+        sides,
+        geometry.as_pair(dilation, "dilation", least=1),
+        geometry.as_count(groups, "groups", least=1),
+    )
+
+
+def check_format(memory_format: str | None) -> None:
+    """Raise ValueError unless it is a format, or None: that of the operand."""
+    if memory_format is not None and memory_format not in FORMATS:
+        raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, or None, got {memory_format!r}")
+
+
+def raise_problem(problem: str | None) -> None:
+    """Raise the ValueError that one of `geometry`'s ``*_problem`` functions explains, if it found any."""
+    if problem is not None:
+        raise geometry.ShapeError(problem)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

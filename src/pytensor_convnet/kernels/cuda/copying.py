@@ -1,0 +1,133 @@
+"""Copies in another physical format, and the source of a product prepared: batch innermost, in the product's dtype.
+
+All formats keep rows and columns together, as one axis of pixels. A copy goes by tiles of two axes, the one that is
+innermost before and the one that is innermost after, for every index of the rest. Floor: the tensor read and written
+once.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
+from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
+
+TILE = 64
+
+BATCH_MULTIPLE = 16
+"""Prepared batches are filled up to a multiple of this with zeros, so that kernels load 16 or 32 bytes at a time."""
+
+
+@triton.jit(
+    do_not_specialize=["along_count", "across_count", "across_padded", "along_blocks", "across_blocks",
+                       "source_along", "source_across", "target_along", "source_rest", "target_rest", "plane_stride"]
+)  # fmt: skip
+def _copy(
+    source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
+    source_along, source_across, target_along, source_rest, target_rest, plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    along = ((program % along_blocks) * ALONG + tl.arange(0, ALONG)).to(tl.int64)
+    program = program // along_blocks
+    across = ((program % across_blocks) * ACROSS + tl.arange(0, ACROSS)).to(tl.int64)
+    rest = (program // across_blocks).to(tl.int64)
+    if ALONG_INNERMOST:
+        offset = along[:, None] + (across * source_across)[None, :]
+    else:
+        offset = (along * source_along)[:, None] + across[None, :]
+    mask = (along < along_count)[:, None] & (across < across_count)[None, :]
+    values = tl.load(source + rest * source_rest + offset, mask=mask, other=0.0)
+    mask = (along < along_count)[:, None] & (across < across_padded)[None, :]
+    target += rest * target_rest + ((along * target_along)[:, None] + across[None, :])
+    if PRODUCT == "float16":
+        values = values * power_of_two(scale_exponent(magnitudes, PARTIALS))
+    if PRODUCT == "bf16x3":
+        high, low = split(values)
+        tl.store(target, high, mask=mask)
+        tl.store(target + plane_stride, low, mask=mask)
+    else:
+        tl.store(target, values.to(target.dtype.element_ty), mask=mask)
+
+
+def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
+    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is."""
+    before = memory_format(tensor)
+    if before is None or fits(tensor, format) or not tensor.numel():
+        return to_format(tensor, format)
+    result = empty(tensor.shape, format, tensor.dtype, tensor.device)
+    _launch(tensor, before, result, format, tensor.shape[0], "native", None, 0)
+    return result
+
+
+def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None) -> torch.Tensor:
+    """The source of a product with the batch innermost, (planes, batch, channels, rows, columns) by its axes.
+
+    Parameters
+    ----------
+    source : tensor, bc01 in any format
+    product : str
+        See `products`. bf16x3 gives two planes, high and low halves; the others one.
+    magnitudes : tensor or None
+        The row of `largest_magnitudes` that is the source's, for float16 alone.
+
+    Returns
+    -------
+    tensor
+        Strides are those of batch-last memory. The batch is the source's; memory behind it, up to a multiple of
+        `BATCH_MULTIPLE`, holds zeros.
+    """
+    before = memory_format(source)
+    if before is None:
+        return prepare(to_format(source, "batch_last"), product, magnitudes)
+    batch, channels, rows, columns = source.shape
+    padded = -(-batch // BATCH_MULTIPLE) * BATCH_MULTIPLE
+    planes = 2 if product == "bf16x3" else 1
+    dtype = DTYPES.get(product, source.dtype)
+    memory = torch.empty((planes, channels, rows, columns, padded), dtype=dtype, device=source.device)
+    prepared = memory.permute(0, 4, 1, 2, 3)
+    if source.numel():
+        _launch(source, before, prepared[0], "batch_last", padded, product, magnitudes, memory.stride(0))
+    return prepared[:, :batch]
+
+
+def _launch(source, before: str, target, after: str, padded_batch: int, product: str, magnitudes, plane_stride: int):
+    """Copy ``source`` in format ``before`` to ``target``, which has the strides of ``after``."""
+    batch, channels, rows, columns = source.shape
+    counts = {"batch": batch, "channels": channels, "pixels": rows * columns}
+    from_steps, to_steps = _steps(counts, before), _steps({**counts, "batch": padded_batch}, after)
+    if before == after:  # one axis of channels and pixels; the batch stays innermost
+        counts = {"batch": batch, "rows": channels * rows * columns, "rest": 1}
+        from_steps, to_steps = ({"batch": 1, "rows": step, "rest": 0} for step in (batch, padded_batch))
+        along, across, rest = "rows", "batch", "rest"
+    else:
+        along, across = _innermost(before), _innermost(after)
+        (rest,) = set(counts) - {along, across}
+    across_padded = padded_batch if across == "batch" else counts[across]
+    tiles = [min(TILE, triton.next_power_of_2(count)) for count in (counts[along], across_padded)]
+    blocks = [triton.cdiv(count, tile) for count, tile in zip((counts[along], across_padded), tiles)]
+    _copy[(blocks[0] * blocks[1] * counts[rest],)](
+        source, target, magnitudes, counts[along], counts[across], across_padded, *blocks,
+        from_steps[along], from_steps[across], to_steps[along], from_steps[rest], to_steps[rest], plane_stride,
+        product, 0 if magnitudes is None else magnitudes.numel(), *tiles, before != after, num_warps=4,
+    )  # fmt: skip
+
+
+def _order(format: str) -> list[str]:
+    """Batch, channels and pixels in the order of memory, slowest first."""
+    names = {0: "batch", 1: "channels", 2: "pixels"}
+    return [names[axis] for axis in AXES[format] if axis in names]
+
+
+def _innermost(format: str) -> str:
+    return _order(format)[-1]
+
+
+def _steps(counts: dict[str, int], format: str) -> dict[str, int]:
+    """The strides of batch, channels and pixels."""
+    steps, step = {}, 1
+    for axis in reversed(_order(format)):
+        steps[axis] = step
+        step *= counts[axis]
+    return steps

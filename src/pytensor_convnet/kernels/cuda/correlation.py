@@ -1,0 +1,121 @@
+"""The three passes of a correlation on torch tensors: checked, chosen by measurement, carried out."""
+
+from typing import Any
+
+import torch
+
+from pytensor_convnet import geometry as rules
+from pytensor_convnet.geometry import Padding, Pair
+from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, check_window, raise_problem
+from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
+from pytensor_convnet.kernels.cuda.formats import to_format
+from pytensor_convnet.kernels.cuda.gathering import Geometry
+from pytensor_convnet.kernels.cuda.methods import Task, carry_out
+from pytensor_convnet.kernels.cuda.tuning import choose
+
+PRECISIONS = ("ieee", "high", "medium")
+
+
+def correlate2d(
+    images: torch.Tensor, filters: torch.Tensor, stride: Pair, padding: Padding, dilation: Pair, groups: int,
+    flip: bool, *, precision: str = "medium", memory_format: str | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Correlate ``images`` with ``filters``.
+
+    Parameters
+    ----------
+    images : tensor of float32, bfloat16 or float16, (batch, channels, rows, columns)
+        In any memory format, told from its strides.
+    filters : tensor, (filters, channels // groups, rows, columns)
+    stride, dilation : (int, int)
+    padding : ((int, int), (int, int))
+    groups : int
+    flip : bool
+        Whether filters are turned by 180 degrees: convolution.
+    precision : {'medium', 'high', 'ieee'}
+        How float32 is multiplied: relative errors of at most 1e-3, 2e-5, 1e-6.
+    memory_format : {'bc01', 'channels_last', 'batch_last'}, optional
+        Of the result; by default that of the images, batch_last where they have none.
+
+    Returns
+    -------
+    tensor, (batch, filters, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        Shapes, dtypes or settings do not fit; the message names what met and the rule.
+    """
+    check_tensors(images=images, filters=filters)
+    geometry = _geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip)
+    images = _in_a_format(images)
+    return _run("correlate2d", geometry, (images, filters), (images,), precision, memory_format)
+
+
+def correlate2d_input_grad(
+    filters: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, stride: Pair, padding: Padding,
+    dilation: Pair, groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """The gradient of `correlate2d` for images of ``rows`` x ``columns``, given ``maps``, that of its output."""
+    check_tensors(filters=filters, maps=maps)
+    images = (
+        maps.shape[0],
+        filters.shape[1] * _count(groups, "groups"),
+        _count(rows, "rows"),
+        _count(columns, "columns"),
+    )
+    geometry = _geometry(images, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
+    maps = _in_a_format(maps)
+    return _run("correlate2d_input_grad", geometry, (filters, maps), (maps,), precision, memory_format)
+
+
+def correlate2d_filter_grad(
+    images: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, stride: Pair, padding: Padding,
+    dilation: Pair, groups: int, flip: bool, *, precision: str = "medium",
+) -> torch.Tensor:  # fmt: skip
+    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, contiguous."""
+    check_tensors(images=images, maps=maps)
+    filters = (
+        maps.shape[1],
+        images.shape[1] // _count(groups, "groups"),
+        _count(rows, "rows"),
+        _count(columns, "columns"),
+    )
+    geometry = _geometry(images.shape, filters, stride, padding, dilation, groups, flip, maps.shape)
+    images, maps = _in_a_format(images), _in_a_format(maps)
+    return _run("correlate2d_filter_grad", geometry, (images, maps), (images, maps), precision, None)
+
+
+def _in_a_format(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a batch-last copy where it is dense in no format (a slice, say, or one image repeated)."""
+    return tensor if format_of(tensor) else to_format(tensor, "batch_last")
+
+
+def _count(value: Any, name: str) -> int:
+    return rules.as_count(value, name, least=1)
+
+
+def _geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:
+    """The checked geometry of shapes and settings."""
+    images, filters = tuple(images), tuple(filters)
+    stride, padding, dilation, groups = check_window(stride, padding, dilation, groups)
+    raise_problem(rules.correlation_problem(images, filters, stride, padding, dilation, groups))
+    if maps is not None:
+        raise_problem(rules.maps_problem(images, filters, tuple(maps), stride, padding, dilation, groups))
+    return Geometry(images, filters, stride, padding, dilation, groups, bool(flip))
+
+
+@torch.no_grad()
+def _run(
+    name: str, geometry: Geometry, operands: tuple[torch.Tensor, ...], formatted: tuple[torch.Tensor, ...],
+    precision: str, memory_format: str | None,
+) -> torch.Tensor:  # fmt: skip
+    check_format(memory_format)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    formats = tuple(str(format_of(tensor)) for tensor in formatted)
+    if name != "correlate2d_filter_grad":
+        formats += (memory_format or formats[0],)
+    device, dtype = operands[0].device, operands[0].dtype
+    task = Task(name, geometry, dtype, precision if dtype == torch.float32 else "medium", formats, device)
+    return carry_out(task, choose(task, operands), *operands)

@@ -1,0 +1,79 @@
+"""The three passes by cuDNN, through torch: at the hardware's limit where channels are many."""
+
+import os
+from contextlib import contextmanager
+
+import torch
+
+from pytensor_convnet.kernels.cuda.gathering import Geometry
+
+LAYOUTS = {"bc01": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def is_deterministic() -> bool:
+    """Whether cuDNN must give the same bits in every run, unless PYTENSOR_CONVNET_DETERMINISTIC is 0."""
+    return os.environ.get("PYTENSOR_CONVNET_DETERMINISTIC", "1") != "0"
+
+
+@contextmanager
+def _settings(precision: str):
+    """cuDNN's algorithms chosen by its own measurements among those allowed; tf32 where that is precise enough."""
+    allowed = {"deterministic": is_deterministic(), "allow_tf32": precision == "medium"}
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, **allowed):
+        yield
+
+
+def _padded(geometry: Geometry, images: torch.Tensor, layout: str) -> tuple[torch.Tensor, list[int]]:
+    """Images and the padding that is left to cuDNN, which pads alike on both sides."""
+    (top, bottom), (left, right) = geometry.padding
+    if (top, left) == (bottom, right):
+        return images, [top, left]
+    padded = torch.nn.functional.pad(images, (left, right, top, bottom))
+    return padded.contiguous(memory_format=LAYOUTS[layout]), [0, 0]
+
+
+def _filters(geometry: Geometry, filters: torch.Tensor, layout: str) -> torch.Tensor:
+    turned = filters.flip(2, 3) if geometry.flip else filters
+    return turned.contiguous(memory_format=LAYOUTS[layout])
+
+
+def _gradient(geometry, images, filters, maps, padding, precision, wanted):
+    with _settings(precision):
+        return torch.ops.aten.convolution_backward(
+            maps, images, filters, None, list(geometry.stride), padding, list(geometry.dilation), False, [0, 0],
+            geometry.groups, [wanted == "images", wanted == "filters", False],
+        )[0 if wanted == "images" else 1]  # fmt: skip
+
+
+def correlate2d(geometry: Geometry, images, filters, layout: str, precision: str) -> torch.Tensor:
+    """The maps, in ``layout``, of images in ``layout``."""
+    padded, padding = _padded(geometry, images, layout)
+    with _settings(precision):
+        return torch.nn.functional.conv2d(
+            padded, _filters(geometry, filters, layout), None, geometry.stride, padding, geometry.dilation,
+            geometry.groups,
+        )  # fmt: skip
+
+
+def correlate2d_input_grad(geometry: Geometry, filters, maps, layout: str, precision: str) -> torch.Tensor:
+    """The gradient of the images, in ``layout``, of maps in ``layout``."""
+    (top, bottom), (left, right) = geometry.padding
+    batch, channels, rows, columns = geometry.images
+    padding = [top, left]
+    if (top, left) != (bottom, right):
+        rows, columns, padding = rows + top + bottom, columns + left + right, [0, 0]
+    images = torch.empty((batch, channels, rows, columns), dtype=maps.dtype, device=maps.device)
+    images = images.contiguous(memory_format=LAYOUTS[layout])
+    result = _gradient(geometry, images, _filters(geometry, filters, layout), maps, padding, precision, "images")
+    if padding != [0, 0] or result.shape == geometry.images:
+        return result
+    return result[:, :, top : rows - bottom, left : columns - right].contiguous(memory_format=LAYOUTS[layout])
+
+
+def correlate2d_filter_grad(geometry: Geometry, images, maps, layout: str, precision: str) -> torch.Tensor:
+    """The gradient of the filters, of images and maps in ``layout``."""
+    padded, padding = _padded(geometry, images, layout)
+    filters = torch.empty(geometry.filters, dtype=maps.dtype, device=maps.device)
+    filters = filters.contiguous(memory_format=LAYOUTS[layout])
+    result = _gradient(geometry, padded, filters, maps, padding, precision, "filters")
+    return (result.flip(2, 3) if geometry.flip else result).contiguous()

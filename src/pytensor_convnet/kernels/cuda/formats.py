@@ -1,0 +1,90 @@
+"""Physical formats of logical bc01 tensors, told from strides.
+
+The index of a tensor is always ``[batch, channel, row, column]``. Where its elements lie in memory is its format:
+
+=============  ==================================  ==========================================
+format         order in memory, slowest first      whose it is
+=============  ==================================  ==========================================
+bc01           batch, channels, rows, columns      Theano's and torch's
+channels_last  batch, rows, columns, channels      cuDNN's tensor cores and JAX's users
+batch_last     channels, rows, columns, batch      cuda-convnet's c01b, and these kernels'
+=============  ==================================  ==========================================
+
+Changing the *logical* order, as FilterActs does with ``dimshuffle``, is a view and costs nothing.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+AXES = {"bc01": (0, 1, 2, 3), "channels_last": (0, 2, 3, 1), "batch_last": (1, 2, 3, 0)}
+"""The logical axes in the order of memory, slowest first."""
+
+FORMATS = tuple(AXES)
+
+
+def strides(shape: Sequence[int], format: str) -> tuple[int, ...]:
+    """The strides, in elements, of a dense tensor of ``shape`` in ``format``.
+
+    Examples
+    --------
+    >>> strides((8, 3, 5, 7), "batch_last")
+    (1, 280, 56, 8)
+    """
+    steps, step = [0] * 4, 1
+    for axis in reversed(_axes(format)):
+        steps[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(steps)
+
+
+def memory_format(tensor: torch.Tensor) -> str | None:
+    """The format in which a tensor is dense, or None.
+
+    The stride of an axis of length 1 says nothing about memory. It decides, though, where several formats fit (an image
+    alone is dense in bc01 and in batch_last), as torch's own functions keep it meaningful; where it is no stride of any
+    of them, the first of `FORMATS` is taken.
+
+    Examples
+    --------
+    >>> memory_format(torch.empty(3, 5, 7, 8).permute(3, 0, 1, 2))
+    'batch_last'
+    """
+    if tensor.ndim != 4:
+        return None
+    dense = [(name, strides(tensor.shape, name)) for name in FORMATS]
+    for name, steps in dense:
+        if tensor.stride() == steps:
+            return name
+    longer = [axis for axis in range(4) if tensor.shape[axis] > 1]
+    for name, steps in dense:
+        if all(tensor.stride(axis) == steps[axis] for axis in longer) or not tensor.numel():
+            return name
+    return None
+
+
+def empty(shape: Sequence[int], format: str, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """An uninitialised logical bc01 tensor whose memory is in ``format``."""
+    return torch.empty_strided(tuple(shape), strides(shape, format), dtype=dtype, device=device)
+
+
+def fits(tensor: torch.Tensor, format: str) -> bool:
+    """Whether a tensor's elements lie in memory as ``format`` has them, whatever strides axes of length 1 have."""
+    steps = strides(tensor.shape, format)
+    return all(length <= 1 or have == want for length, have, want in zip(tensor.shape, tensor.stride(), steps))
+
+
+def to_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
+    """``tensor`` itself, or a view of its memory, where it is in ``format`` already, else a copy that is."""
+    steps = strides(tensor.shape, format)
+    if tensor.stride() == steps:
+        return tensor
+    if fits(tensor, format):
+        return tensor.as_strided(tensor.shape, steps)
+    return empty(tensor.shape, format, tensor.dtype, tensor.device).copy_(tensor)
+
+
+def _axes(format: str) -> tuple[int, ...]:
+    if format not in AXES:
+        raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return AXES[format]

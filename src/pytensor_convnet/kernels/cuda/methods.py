@@ -1,0 +1,175 @@
+"""The ways to compute a pass, as plain values, and how each is carried out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytensor_convnet.kernels.cuda import cudnn
+from pytensor_convnet.kernels.cuda.copying import change_format, prepare
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
+from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
+from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
+from pytensor_convnet.kernels.cuda.packing import pack
+from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+
+
+@dataclass(frozen=True)
+class Cudnn:
+    """By cuDNN, with operands brought to ``format``."""
+
+    format: str
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Forward pass or input gradient by `gather_kernel`.
+
+    Attributes
+    ----------
+    prepared : bool
+        Whether the source is brought to the product's dtype and the batch innermost first. float16 and bf16x3 need it.
+    target_format : str
+        The target is made in this format, and changed after if another was asked for.
+    product : str
+        See `products`.
+    patch : (int, int)
+        Rows and columns of the target's patches.
+    joined : bool
+    channel_multiple : int
+        See `gathering`.
+    blocks : Blocks
+    """
+
+    prepared: bool
+    target_format: str
+    product: str
+    patch: tuple[int, int]
+    joined: bool
+    channel_multiple: int
+    blocks: Blocks
+
+
+@dataclass(frozen=True)
+class Share:
+    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``."""
+
+    prepared: bool
+    product: str
+    blocks: GradBlocks
+
+
+Method = Cudnn | Gather | Share
+
+
+@dataclass(frozen=True)
+class Task:
+    """One pass to compute: what everything about it depends on but the data.
+
+    Attributes
+    ----------
+    name : {'correlate2d', 'correlate2d_input_grad', 'correlate2d_filter_grad'}
+    geometry : Geometry
+    dtype : torch dtype
+    precision : {'ieee', 'high', 'medium'}
+    formats : tuple of str
+        Of the operands that are bc01 (images, maps), and of the result if that is.
+    device : torch device
+    """
+
+    name: str
+    geometry: Geometry
+    dtype: torch.dtype
+    precision: str
+    formats: tuple[str, ...]
+    device: torch.device
+
+
+def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tensor:
+    """Compute a pass by a method.
+
+    Parameters
+    ----------
+    operands : tensor
+        Images and filters; filters and maps; or images and maps.
+    """
+    if task.device.type == "cuda" and task.device.index not in (None, torch.cuda.current_device()):
+        with torch.cuda.device(task.device):  # Triton launches on the current one
+            return carry_out(task, method, *operands)
+    if isinstance(method, Cudnn):
+        return _by_cudnn(task, method, *operands)
+    if isinstance(method, Share):
+        return _filter_grad(task, method, *operands)
+    return _gather(task, method, *operands)
+
+
+def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tensor:
+    geometry, layout = task.geometry, method.format
+    pass_: Any = getattr(cudnn, task.name)
+    if task.name == "correlate2d":
+        images, filters = operands
+        result = pass_(geometry, change_format(images, layout), filters, layout, task.precision)
+    elif task.name == "correlate2d_input_grad":
+        filters, maps = operands
+        result = pass_(geometry, filters, change_format(maps, layout), layout, task.precision)
+    else:
+        images, maps = operands
+        return pass_(geometry, change_format(images, layout), change_format(maps, layout), layout, task.precision)
+    return change_format(result, task.formats[-1])
+
+
+def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor:
+    geometry = task.geometry
+    gradient = task.name == "correlate2d_input_grad"
+    filters, source = operands if gradient else reversed(operands)
+    shape = geometry.images if gradient else geometry.maps
+    target = empty(shape, method.target_format, task.dtype, source.device)
+    plan = gathering(geometry, gradient, method.patch, method.joined, method.channel_multiple)
+    wide = is_wide(source, target)
+    magnitudes = largest_magnitudes(source, _dense(filters)) if method.product == "float16" else None
+    unit = UNIT if method.prepared else unit_of(source)
+    planes = source[None]
+    if method.prepared:
+        planes = prepare(source, method.product, None if magnitudes is None else magnitudes[0])
+    found = _tables(plan, planes[0], unit, wide)
+    columns = max(UNIT, method.blocks.outputs)
+    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns)
+    gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
+    return change_format(target, task.formats[-1])
+
+
+def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    geometry, product = task.geometry, method.product
+    filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
+    plan = gathering(geometry, False)
+    wide = is_wide(images, maps)
+    magnitudes = largest_magnitudes(images, maps) if product == "float16" else None
+    units = unit_of(images), unit_of(maps)
+    image_planes, map_planes = images[None], maps[None]
+    if method.prepared:
+        units = UNIT, UNIT
+        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
+        image_planes = prepare(images, product, image_magnitudes)
+        map_planes = prepare(maps, product, map_magnitudes)
+    found = _tables(plan, image_planes[0], units[0], wide)
+    filter_grad(
+        image_planes, map_planes, plan, found, filters, geometry.flip, product, magnitudes, method.blocks, units,
+        method.prepared, wide,
+    )  # fmt: skip
+    return filters
+
+
+def _tables(plan: Gathering, source: torch.Tensor, unit: int, wide: bool) -> Tables:
+    channel_stride, row_stride, column_stride = (stride // unit for stride in source.stride()[1:])
+    return tables(plan, channel_stride, row_stride, column_stride, wide, source.device)
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose elements lie in memory without holes, in any order."""
+    step = 1
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape)):
+        if length != 1 and stride != step:
+            return tensor.contiguous()
+        step *= length
+    return tensor

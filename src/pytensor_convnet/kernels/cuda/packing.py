@@ -1,0 +1,124 @@
+"""Filters as the matrix that a gathering correlation multiplies by: turned, in patches, split or scaled.
+
+For each class and group, ``packed[k, m]`` is the filter's element at the taps ``(i, j)`` and channels that row ``k``
+and column ``m`` meet in, 0 where they meet in none:
+
+    i * dilation == first_tap[k] + residue_factor * residue(m), 0 <= i < taps, likewise j
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
+from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
+
+TILE = 64
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix of filters, (planes, groups, rows, columns), and the powers of two that were multiplied in.
+
+    ``planes`` is 2 for bf16x3, high and low halves, else 1. The matrix of tf32 is stored by columns, as that product's
+    instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for float16 alone.
+    """
+
+    matrix: torch.Tensor
+    scales: torch.Tensor
+    column_count: int
+
+
+@triton.jit(
+    do_not_specialize=["filters_start", "source_stride", "target_stride", "row_stride", "column_stride", "group_stride",
+                       "row_count", "column_count", "outputs", "target_channels", "residues_across",
+                       "rows_dilation", "columns_dilation", "rows_taps", "columns_taps",
+                       "rows_residue_factor", "columns_residue_factor", "plane_stride"]
+)  # fmt: skip
+def _pack(
+    filters, taps, partials, packed, scales,
+    filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
+    row_count, column_count, outputs, target_channels, residues_across,
+    rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
+    plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    row_blocks = tl.cdiv(row_count, TILE)
+    group = (tl.program_id(0) // row_blocks).to(tl.int64)
+    k = (tl.program_id(0) % row_blocks) * TILE + tl.arange(0, TILE)
+    m = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    inside = k < row_count
+    y = tl.load(taps + k, mask=inside, other=0)
+    x = tl.load(taps + row_count + k, mask=inside, other=0)
+    c = tl.load(taps + 2 * row_count + k, mask=inside, other=-1)
+    residue = m // target_channels
+    y = y[:, None] + (rows_residue_factor * (residue // residues_across))[None, :]
+    x = x[:, None] + (columns_residue_factor * (residue % residues_across))[None, :]
+    i = y // rows_dilation
+    j = x // columns_dilation
+    meet = (y >= 0) & (x >= 0) & (i * rows_dilation == y) & (j * columns_dilation == x)
+    meet = meet & (i < rows_taps) & (j < columns_taps) & (c >= 0)[:, None] & (m < outputs)[None, :]
+    place = c.to(tl.int64)[:, None] * source_stride + (m % target_channels).to(tl.int64)[None, :] * target_stride
+    place += i * row_stride + j * column_stride + group * group_stride + filters_start
+    w = tl.load(filters + place, mask=meet, other=0.0)
+    if PRODUCT == "tf32":
+        target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
+    else:
+        target = packed + (group * row_count + k.to(tl.int64)[:, None]) * column_count + m[None, :]
+    present = inside[:, None] & (m < column_count)[None, :]
+    if PRODUCT == "float16":
+        source_exponent = scale_exponent(partials, PARTIALS)
+        filter_exponent = scale_exponent(partials + PARTIALS, PARTIALS)
+        w = w * power_of_two(filter_exponent)
+        if tl.program_id(0) + tl.program_id(1) == 0:
+            tl.store(scales, power_of_two(-source_exponent))
+            tl.store(scales + 1, power_of_two(-filter_exponent))
+    if PRODUCT == "tf32":  # tensor cores would cut off what they do not use
+        rounded = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        w = tl.where(tl.abs(w) < float("inf"), rounded, w)
+    if PRODUCT == "bf16x3":
+        high, low = split(w)
+        tl.store(target, high, mask=present)
+        tl.store(target + plane_stride, low, mask=present)
+    else:
+        tl.store(target, w.to(packed.dtype.element_ty), mask=present)
+
+
+def pack(
+    filters: torch.Tensor, plan: Gathering, tables: Tables, gradient: bool, flip: bool, product: str,
+    partials: torch.Tensor | None, column_multiple: int,
+) -> Packed:  # fmt: skip
+    """The filters, (filters, channels // groups, rows, columns) with any strides, as a gathering wants them.
+
+    Parameters
+    ----------
+    partials : tensor or None
+        Of `largest_magnitudes` of source and filters, for float16 alone.
+    column_multiple : int
+        Columns are padded to a multiple of this.
+    """
+    column_count = -(-plan.outputs // column_multiple) * column_multiple
+    dtype = DTYPES.get(product, filters.dtype)
+    planes = 2 if product == "bf16x3" else 1
+    device = filters.device
+    packed = torch.empty((planes, plan.groups, tables.row_count * column_count), dtype=dtype, device=device)
+    scales = torch.empty(2, dtype=torch.float32, device=device)
+    filter_stride, channel_stride, row_stride, column_stride = filters.stride()
+    per_group = filters.shape[0] // plan.groups
+    start = 0
+    if flip:
+        start = (filters.shape[2] - 1) * row_stride + (filters.shape[3] - 1) * column_stride
+        row_stride, column_stride = -row_stride, -column_stride
+    source_stride, target_stride = (filter_stride, channel_stride) if gradient else (channel_stride, filter_stride)
+    grid = (plan.groups * triton.cdiv(tables.row_count, TILE), triton.cdiv(column_count, TILE))
+    _pack[grid](
+        filters, tables.taps, partials, packed, scales,
+        start, source_stride, target_stride, row_stride, column_stride, per_group * filter_stride,
+        tables.row_count, column_count, plan.outputs, plan.target_channels, plan.columns.classes[0].count,
+        plan.rows.dilation, plan.columns.dilation, plan.rows.taps, plan.columns.taps,
+        plan.rows.residue_factor, plan.columns.residue_factor, packed.stride(0),
+        product, 0 if partials is None else partials.shape[1], TILE, num_warps=4,
+    )  # fmt: skip
+    return Packed(packed, scales, column_count)

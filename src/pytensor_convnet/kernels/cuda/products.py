@@ -1,0 +1,109 @@
+"""Products of tiles in each precision, and the scaling that lets float16 stand for float32.
+
+=========  =========================================================  ==========================
+product    how float32 operands are multiplied                        relative error, about
+=========  =========================================================  ==========================
+native     not at all: operands are bfloat16 or float16               that of the operands' dtype
+float16    scaled by powers of two, rounded to float16                3e-4
+tf32       rounded to tf32 (as cuDNN does)                            3e-4 to 8e-4
+bf16x3     in two bfloat16 each, three products of four               5e-6
+ieee       in float32, by fused multiply-adds                         2e-7
+=========  =========================================================  ==========================
+
+float16 has tf32's ten bits of mantissa and twice its rate, but reaches only from 6e-5 to 65504. So a pass over each
+operand finds its largest finite magnitude, and a power of two brings that to just below 2**15: nothing overflows, and
+what is lost below is less than 2**-39 of the largest. Infinities and NaN stay what they are.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK = 4096
+"""How many elements are searched at once for the largest magnitude of an operand."""
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter, which holds bfloat16 as bits and cannot multiply them."""
+
+
+DTYPES = {"float16": torch.float16, "bf16x3": torch.bfloat16}
+"""What operands of a product are brought to, where that is not their own dtype."""
+
+
+CHAINS = {"bf16x3": 4096, "ieee": 256}
+"""How many products a chain of additions may have before its rounding shows beside that of the operands.
+
+Tensor cores cut off what float32 does not hold, so the error of a chain grows with its length; that of multiply-adds
+with its square root. A multiple of the rows and pixels of every tile.
+"""
+
+
+def chain_of(product: str, terms: int) -> int:
+    """How long chains are in a sum of so many terms; 0 where one chain will do."""
+    longest = CHAINS.get(product, terms)
+    return longest if terms > longest else 0
+
+
+@triton.jit
+def add_product(a, b, total, PRODUCT: tl.constexpr):
+    """The product of two tiles, added to a float32 total."""
+    if INTERPRETED:
+        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total)
+    elif PRODUCT == "tf32":
+        total = tl.dot(a, b, total, input_precision="tf32")
+    else:
+        total = tl.dot(a, b, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def split(x):
+    """A float32 tile as the sum of two bfloat16 ones."""
+    high = x.to(tl.bfloat16)
+    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def power_of_two(exponent):
+    """2 ** exponent in float32, for exponents from -126 to 127."""
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scale_exponent(partials, PARTIALS: tl.constexpr):
+    """The exponent of the power of two that brings the largest of ``partials`` to between 2**14 and 2**15."""
+    largest = tl.max(tl.load(partials + tl.arange(0, PARTIALS)), axis=0)
+    exponent = ((largest.to(tl.int32, bitcast=True) >> 23) & 255) - 127
+    return tl.minimum(14 - exponent, 126)
+
+
+@triton.jit(do_not_specialize=["a_size", "b_size"])
+def _largest_magnitudes(a, b, partials, a_size, b_size, PARTIALS: tl.constexpr, BLOCK: tl.constexpr):
+    program = tl.program_id(0)
+    second = program >= PARTIALS
+    values = a
+    size = a_size
+    if second:
+        values = b
+        size = b_size
+    start = (program % PARTIALS).to(tl.int64) * BLOCK
+    step = tl.full((), PARTIALS * BLOCK, tl.int64)
+    largest = tl.zeros((BLOCK,), tl.float32)
+    while start < size:
+        place = start + tl.arange(0, BLOCK)
+        magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
+        largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
+        start += step
+    tl.store(partials + program, tl.max(largest, axis=0))
+
+
+def largest_magnitudes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The largest finite magnitudes of parts of two dense float32 tensors, (2, parts).
+
+    Floor: each is read once.
+    """
+    blocks = max(a.numel(), b.numel()) / BLOCK
+    partials = next((count for count in (1, 16) if blocks <= count), 256)
+    found = torch.empty((2, partials), dtype=torch.float32, device=a.device)
+    _largest_magnitudes[(2 * partials,)](a, b, found, a.numel(), b.numel(), partials, BLOCK, num_warps=8)
+    return found

@@ -1,0 +1,135 @@
+"""Convolution as operators of torch: what they compute, what their results look like, and their gradients.
+
+They are ``torch.ops.pytensor_convnet.correlate2d`` and so on; each is linear in two operands, and the derivative for
+either is one of the others. A padding is (top, bottom, left, right). Maps are in the physical format of the images,
+batch-last where they have none; the gradient of images is in the format asked for, theirs, since a gradient that comes
+from a sum has none; the gradient of filters is contiguous.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from pytensor_convnet.geometry import Padding, correlation_length
+from pytensor_convnet.kernels.cuda import correlation
+from pytensor_convnet.kernels.cuda.formats import empty, memory_format
+
+
+def _moves(
+    stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> tuple[Any, Padding, Any, int, bool]:
+    """How a filter moves, as the kernels want it; it is not turned."""
+    top, bottom, left, right = padding
+    return tuple(stride), ((top, bottom), (left, right)), tuple(dilation), groups, False
+
+
+def format_of(images: Tensor) -> str:
+    """The physical format of maps, and of the gradient of the images."""
+    return memory_format(images) or "batch_last"
+
+
+@custom_op("pytensor_convnet::correlate2d", mutates_args=())
+def correlate2d(
+    images: Tensor, filters: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int,
+    precision: str,
+) -> Tensor:  # fmt: skip
+    """Images correlated with filters; see `kernels.cuda.correlation.correlate2d`."""
+    return correlation.correlate2d(images, filters, *_moves(stride, padding, dilation, groups), precision=precision)
+
+
+@custom_op("pytensor_convnet::correlate2d_input_grad", mutates_args=())
+def correlate2d_input_grad(
+    filters: Tensor, maps: Tensor, rows: int, columns: int, format: str, stride: list[int], padding: list[int],
+    dilation: list[int], groups: int, precision: str,
+) -> Tensor:  # fmt: skip
+    """The gradient of `correlate2d` for images of ``rows`` x ``columns``."""
+    moves = _moves(stride, padding, dilation, groups)
+    return correlation.correlate2d_input_grad(
+        filters, maps, rows, columns, *moves, precision=precision, memory_format=format
+    )
+
+
+@custom_op("pytensor_convnet::correlate2d_filter_grad", mutates_args=())
+def correlate2d_filter_grad(
+    images: Tensor, maps: Tensor, rows: int, columns: int, stride: list[int], padding: list[int],
+    dilation: list[int], groups: int, precision: str,
+) -> Tensor:  # fmt: skip
+    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``."""
+    moves = _moves(stride, padding, dilation, groups)
+    return correlation.correlate2d_filter_grad(images, maps, rows, columns, *moves, precision=precision)
+
+
+# ------------------------------------------------------------------------ what results look like
+
+
+@correlate2d.register_fake
+def _(images, filters, stride, padding, dilation, groups, precision):
+    top, bottom, left, right = padding
+    _, _, rows, columns = images.shape
+    out_rows = correlation_length(rows, filters.shape[2], stride[0], top, bottom, dilation[0])
+    out_columns = correlation_length(columns, filters.shape[3], stride[1], left, right, dilation[1])
+    shape = images.shape[0], filters.shape[0], out_rows, out_columns
+    return empty(shape, format_of(images), images.dtype, images.device)
+
+
+@correlate2d_input_grad.register_fake
+def _(filters, maps, rows, columns, format, stride, padding, dilation, groups, precision):
+    return empty((maps.shape[0], filters.shape[1] * groups, rows, columns), format, maps.dtype, maps.device)
+
+
+@correlate2d_filter_grad.register_fake
+def _(images, maps, rows, columns, stride, padding, dilation, groups, precision):
+    shape = maps.shape[1], images.shape[1] // groups, rows, columns
+    return torch.empty(shape, dtype=images.dtype, device=images.device)
+
+
+# -------------------------------------------------------------------------------------- gradients
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    first, second, *ctx.settings = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _grad_of(images: Tensor, filters: Tensor, maps: Tensor, settings: Any) -> Tensor:
+    """The gradient of images, in their format."""
+    return correlate2d_input_grad(filters, maps, *images.shape[2:], format_of(images), *settings)
+
+
+def _correlate_backward(ctx: Any, maps: Tensor) -> Any:
+    images, filters = ctx.saved_tensors
+    wants_images, wants_filters, *_ = ctx.needs_input_grad
+    return (
+        _grad_of(images, filters, maps, ctx.settings) if wants_images else None,
+        correlate2d_filter_grad(images, maps, *filters.shape[2:], *ctx.settings) if wants_filters else None,
+        *[None] * 5,
+    )
+
+
+def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
+    filters, maps = ctx.saved_tensors
+    _, _, _, *settings = ctx.settings
+    wants_filters, wants_maps, *_ = ctx.needs_input_grad
+    return (
+        correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings) if wants_filters else None,
+        correlate2d(images, filters, *settings) if wants_maps else None,
+        *[None] * 8,
+    )
+
+
+def _filter_grad_backward(ctx: Any, filters: Tensor) -> Any:
+    images, maps = ctx.saved_tensors
+    _, _, *settings = ctx.settings
+    wants_images, wants_maps, *_ = ctx.needs_input_grad
+    return (
+        _grad_of(images, filters, maps, settings) if wants_images else None,
+        correlate2d(images, filters, *settings) if wants_maps else None,
+        *[None] * 7,
+    )
+
+
+correlate2d.register_autograd(_correlate_backward, setup_context=_keep)
+correlate2d_input_grad.register_autograd(_input_grad_backward, setup_context=_keep)
+correlate2d_filter_grad.register_autograd(_filter_grad_backward, setup_context=_keep)

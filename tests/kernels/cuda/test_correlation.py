@@ -1,0 +1,277 @@
+"""The three passes against the NumPy definitions: every geometry, format, product and tile, outputs poisoned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet import reference  # noqa: E402
+from pytensor_convnet.kernels import cuda  # noqa: E402
+from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, is_wide  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
+from tests.strategies import correlations  # noqa: E402
+
+PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
+EVERY_PASS = pytest.mark.parametrize("name", PASSES)
+NO_PADDING = ((0, 0), (0, 0))
+
+MOST_ERROR = {"native": 8e-3, "float16": 1e-3, "bf16x3": 4e-5, "tf32": 1.5e-3, "ieee": 1e-6}
+"""Relative errors. Triton's interpreter cuts bfloat16 off where a GPU rounds, so bf16x3 is granted twice its bound."""
+
+GEOMETRIES = {
+    "strides_groups_flip": Geometry((5, 4, 6, 5), (6, 2, 3, 2), (2, 1), ((1, 2), (0, 3)), (1, 1), 2, True),
+    "dilation": Geometry((3, 2, 7, 9), (3, 2, 2, 3), (1, 2), ((0, 1), (2, 0)), (2, 3), 1, False),
+    "valid": Geometry((17, 1, 5, 4), (2, 1, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+}
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """New tensors of floats hold NaN, so that an element that is read or left unwritten shows."""
+
+    def poisoning(create):
+        def created(*arguments, **settings):
+            tensor = create(*arguments, **settings)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+        return created
+
+    for name in ("empty", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a pass takes, in its order, with its definition's result."""
+
+    tensors: tuple
+    shapes: tuple
+    expected: np.ndarray
+
+
+def operands(geometry, name, dtype, device, formats=("batch_last", "batch_last"), seed=0):
+    random = np.random.default_rng(seed)
+    shapes = geometry.images, geometry.filters, geometry.maps
+    images, filters, maps = (torch.from_numpy(random.standard_normal(shape)).to(dtype) for shape in shapes)
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    taken, sizes = {
+        "correlate2d": ((images, filters), ()),
+        "correlate2d_input_grad": ((filters, maps), geometry.images[2:]),
+        "correlate2d_filter_grad": ((images, maps), geometry.filters[2:]),
+    }[name]
+    expected = getattr(reference, name)(*(tensor.double().numpy() for tensor in taken), *sizes, *moves)
+    placed = tuple(
+        tensor.to(device) if tensor is filters else to_format(tensor.to(device), format)
+        for tensor, format in zip(taken, formats)
+    )
+    return Operands(placed, (*sizes, *moves), expected)
+
+
+def relative_error(result, expected):
+    norm = np.linalg.norm(expected)
+    error = np.linalg.norm(result.double().cpu().numpy() - expected)
+    return error / norm if norm > 0 else error
+
+
+# -------------------------------------------------------------------------------- drawn geometries, the front door
+
+
+@EVERY_PASS
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(case=correlations(dtype="float32"))
+def test_passes_equal_their_definitions(name, device, case):
+    arrays = {
+        "correlate2d": (case.images, case.filters),
+        "correlate2d_input_grad": (case.filters, case.maps),
+        "correlate2d_filter_grad": (case.images, case.maps),
+    }[name]
+    sizes = {"correlate2d": (), "correlate2d_input_grad": case.rows_and_columns, "correlate2d_filter_grad": case.taps}
+    settings_ = (*sizes[name], *case.window)
+    tensors = (torch.from_numpy(np.array(array)).to(device) for array in arrays)
+    result = getattr(cuda, name)(*tensors, *settings_, precision="ieee")
+    expected = getattr(reference, name)(*(array.astype("float64") for array in arrays), *settings_)
+    squares = getattr(reference, name)(*(array.astype("float64") ** 2 for array in arrays), *settings_)
+    assert result.shape == expected.shape
+    # A result that happens to be small has a large relative error; compare it with what its terms come to.
+    assert np.linalg.norm(result.cpu().numpy() - expected) <= 2e-6 * np.sqrt(squares.sum()) + 1e-30
+
+
+@pytest.mark.parametrize("before", FORMATS)
+@pytest.mark.parametrize("after", FORMATS)
+@pytest.mark.parametrize("name", PASSES[:2])
+def test_the_result_is_in_the_format_asked_for(name, before, after, device):
+    case = operands(GEOMETRIES["dilation"], name, torch.bfloat16, device, (before, before))
+    result = getattr(cuda, name)(*case.tensors, *case.shapes, memory_format=after)
+    assert memory_format(result) == after
+    assert relative_error(result, case.expected) <= MOST_ERROR["native"]
+
+
+@EVERY_PASS
+def test_operands_that_are_dense_in_no_format_are_taken(name, device):
+    case = operands(GEOMETRIES["valid"], name, torch.float32, device)
+    spread = tuple(torch.stack([tensor, tensor], dim=-1)[..., 0] for tensor in case.tensors)
+    result = getattr(cuda, name)(*spread, *case.shapes, precision="ieee")
+    assert relative_error(result, case.expected) <= MOST_ERROR["ieee"]
+
+
+# ----------------------------------------------------------------------------------- every product, every tile
+
+
+def tasks(geometry, name, product, device):
+    dtype = torch.bfloat16 if product == "native" else torch.float32
+    return Task(name, geometry, dtype, "medium", ("batch_last", "batch_last"), torch.device(device))
+
+
+GATHERS = [
+    # prepared, patch (times the stride), joined, multiple of channels, (outputs, pixels, images, rows), images first
+    (True, (1, 1), True, 1, (16, 32, 16, 16), False),
+    (True, (2, 3), True, 1, (16, 16, 16, 32), True),
+    (True, (1, 2), False, 16, (16, 32, 16, 16), False),
+    (False, (2, 1), True, 16, (16, 16, 4, 16), True),
+    (False, (1, 1), False, 1, (16, 16, 1, 16), False),
+]
+
+
+@pytest.mark.parametrize("way", GATHERS, ids=str)
+@pytest.mark.parametrize("product", MOST_ERROR)
+@pytest.mark.parametrize(("name", "geometry"), [*zip(PASSES[:2] * 2, GEOMETRIES)])
+def test_gathering_in_every_way(name, geometry, product, way, device):
+    prepared, patch, joined, multiple, tile, images_first = way
+    if not prepared and product in ("float16", "bf16x3"):
+        pytest.skip("this product takes a prepared source")
+    geometry = GEOMETRIES[geometry]
+    if name == "correlate2d_input_grad":
+        patch = patch[0] * geometry.stride[0], patch[1] * geometry.stride[1]
+    outputs, pixels, images, rows = tile
+    blocks = Blocks(outputs, pixels, images, rows, warps=4, stages=3, images_first=images_first)
+    method = Gather(prepared, "batch_last", product, patch, joined, multiple, blocks)
+    task = tasks(geometry, name, product, device)
+    case = operands(geometry, name, task.dtype, device)
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+@pytest.mark.parametrize("tile", [(16, 16, 32, 16, 1), (32, 16, 16, 4, 3), (16, 32, 16, 1, 50)], ids=str)
+@pytest.mark.parametrize("product", MOST_ERROR)
+@pytest.mark.parametrize(("geometry", "prepared"), [*zip(GEOMETRIES, (True, False, True))])
+def test_filter_gradients_in_every_way(geometry, prepared, product, tile, device):
+    rows, filters, pixels, images, shares = tile
+    blocks = GradBlocks(rows, filters, pixels, images, shares, warps=4, stages=3)
+    task = tasks(GEOMETRIES[geometry], "correlate2d_filter_grad", product, device)
+    case = operands(task.geometry, task.name, task.dtype, device)
+    method = Share(prepared or product == "float16", product, blocks)
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+@EVERY_PASS
+def test_offsets_of_64_bits_where_tensors_are_that_large(name, device, monkeypatch):
+    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    case = operands(GEOMETRIES["strides_groups_flip"], name, torch.bfloat16, device)
+    result = getattr(cuda, name)(*case.tensors, *case.shapes)
+    assert relative_error(result, case.expected) <= MOST_ERROR["native"]
+
+
+def test_tensors_past_two_to_the_31_elements_are_wide():
+    assert is_wide(torch.empty((2**16, 2**15, 1, 1), device="meta"))
+    assert not is_wide(torch.empty((2**10, 2**15, 1, 1), device="meta"))
+
+
+@EVERY_PASS
+def test_no_result_takes_part_in_automatic_differentiation(name, device):
+    case = operands(GEOMETRIES["valid"], name, torch.float32, device)
+    tensors = (tensor.requires_grad_() for tensor in case.tensors)
+    assert not getattr(cuda, name)(*tensors, *case.shapes).requires_grad
+
+
+@EVERY_PASS
+@pytest.mark.parametrize("product", ["bf16x3", "ieee"])
+def test_sums_of_several_chains(name, product, device, monkeypatch):
+    monkeypatch.setitem(CHAINS, product, 32)
+    task = tasks(GEOMETRIES["strides_groups_flip"], name, product, device)
+    case = operands(task.geometry, name, task.dtype, device)
+    if name == "correlate2d_filter_grad":
+        method = Share(True, product, GradBlocks(16, 16, 16, 16, 1, warps=4, stages=3))
+    else:
+        method = Gather(True, "batch_last", product, (2, 2), True, 1, Blocks(16, 16, 16, 16, 4, 3, images_first=False))
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+# ------------------------------------------------------------------------------------ values out of the ordinary
+
+
+@EVERY_PASS
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_float16_products_reach_as_far_as_float32(name, factor, device):
+    task = tasks(GEOMETRIES["dilation"], name, "float16", device)
+    case = operands(task.geometry, name, torch.float32, device)
+    first, second = case.tensors
+    method = float16_method(name)
+    result = carry_out(task, method, first * factor, second) / factor
+    assert relative_error(result, case.expected) <= MOST_ERROR["float16"]
+
+
+def test_a_nan_and_an_infinity_stay_within_their_image(device):
+    task = tasks(GEOMETRIES["dilation"], "correlate2d", "float16", device)
+    case = operands(task.geometry, task.name, torch.float32, device)
+    images, filters = case.tensors
+    images[0, 0, 3, 4], images[1, 0, 3, 4] = float("nan"), float("inf")
+    result = carry_out(task, float16_method(task.name), images, filters).cpu()
+    assert result[0].isnan().any()
+    assert result[1].isinf().any()
+    assert relative_error(result[2:], case.expected[2:]) <= MOST_ERROR["float16"]
+
+
+def float16_method(name):
+    if name == "correlate2d_filter_grad":
+        return Share(True, "float16", GradBlocks(16, 16, 16, 16, 2, warps=4, stages=3))
+    patch = (1, 2)
+    return Gather(True, "batch_last", "float16", patch, True, 1, Blocks(16, 16, 16, 16, 4, 3, images_first=False))
+
+
+@EVERY_PASS
+def test_an_empty_batch_gives_an_empty_or_a_zero_result(name, device):
+    geometry = Geometry((0, 2, 5, 5), (3, 2, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False)
+    case = operands(geometry, name, torch.float32, device)
+    result = getattr(cuda, name)(*case.tensors, *case.shapes)
+    assert result.shape == case.expected.shape
+    assert not result.any()
+
+
+# -------------------------------------------------------------------------------------------------- what is refused
+
+IMAGES, FILTERS = (2, 4, 6, 6), (3, 4, 3, 3)
+MOVES = ((1, 1), NO_PADDING, (1, 1), 1, False)
+REFUSED = [
+    ({"filters": (3, 2, 3, 3)}, "input has 4 channels but filters expect 2"),
+    ({"filters": (3, 4, 7, 3)}, "filters span 7 rows but the padded input has only 6"),
+    ({"moves": ((0, 1), *MOVES[1:])}, "stride must be at least 1"),
+    ({"moves": (*MOVES[:3], 3, False)}, "num_groups=3 does not divide the 4 channels"),
+    ({"precision": "low"}, "precision must be one of ieee, high, medium, got 'low'"),
+    ({"memory_format": "nhwc"}, "memory_format must be one of bc01, channels_last, batch_last"),
+    ({"dtype": torch.float64}, r"images \(2x4x6x6\) must be float32, bfloat16, float16, got float64"),
+    ({"filter_dtype": torch.bfloat16}, "filters .* is bfloat16 on .*, but images .* is float32"),
+    ({"images": (4, 6, 6)}, "images must have four axes"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED)
+def test_what_does_not_fit_is_refused_with_a_sentence(change, message, device):
+    dtype = change.get("dtype", torch.float32)
+    images = torch.ones(change.get("images", IMAGES), dtype=dtype, device=device)
+    filters = torch.ones(change.get("filters", FILTERS), dtype=change.get("filter_dtype", dtype), device=device)
+    named = {name: change[name] for name in ("precision", "memory_format") if name in change}
+    with pytest.raises(ValueError, match=message):
+        cuda.correlate2d(images, filters, *change.get("moves", MOVES), **named)
+
+
+def test_a_gradient_of_another_shape_is_refused(device):
+    maps = torch.ones((2, 3, 5, 4), device=device)
+    with pytest.raises(ValueError, match="output_grad is 2x3x5x4 but this convolution's output is 2x3x4x4"):
+        cuda.correlate2d_input_grad(torch.ones(FILTERS, device=device), maps, 6, 6, *MOVES)

@@ -1,0 +1,75 @@
+"""Physical formats are told from strides."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet.kernels.cuda import FORMATS, empty, memory_format, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.copying import change_format, prepare  # noqa: E402
+
+SHAPES = [(5, 3, 4, 7), (1, 3, 4, 7), (5, 1, 4, 7), (5, 3, 1, 1), (0, 3, 4, 7), (70, 66, 2, 3)]
+EVERY_FORMAT = pytest.mark.parametrize("format", FORMATS)
+
+
+@EVERY_FORMAT
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_empty_tensor_is_in_the_format_asked_for(shape, format):
+    assert memory_format(empty(shape, format, torch.float32, "cpu")) == format
+
+
+def test_formats_are_those_of_torch():
+    images = torch.empty(5, 3, 4, 7)
+    assert memory_format(images) == "bc01"
+    assert memory_format(images.to(memory_format=torch.channels_last)) == "channels_last"
+
+
+def test_a_view_of_c01b_memory_is_batch_last():
+    assert memory_format(torch.empty(3, 4, 7, 5).permute(3, 0, 1, 2)) == "batch_last"
+
+
+def test_a_length_of_one_fits_where_its_stride_says_nothing():
+    one = torch.empty(3, 4, 7).as_strided((1, 3, 4, 7), (999, 28, 7, 1))
+    assert memory_format(one) == "bc01"
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.empty(5, 3, 4, 14)[..., ::2], torch.empty(1, 3, 4, 7).expand(5, 3, 4, 7), torch.empty(3, 4)]
+)
+def test_what_is_dense_in_no_format_has_none(tensor):
+    assert memory_format(tensor) is None
+
+
+@EVERY_FORMAT
+def test_nothing_is_copied_where_the_format_is_right(format):
+    tensor = empty((5, 3, 4, 7), format, torch.float32, "cpu")
+    assert to_format(tensor, format) is tensor
+    assert change_format(tensor, format) is tensor
+
+
+@EVERY_FORMAT
+@pytest.mark.parametrize("before", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_changed_format_keeps_every_element(shape, before, format, device):
+    tensor = to_format(torch.randn(shape, device=device), before)
+    changed = change_format(tensor, format)
+    assert changed.stride() == empty(shape, format, torch.float32, device).stride()
+    assert torch.equal(changed, tensor)
+
+
+@EVERY_FORMAT
+@pytest.mark.parametrize("shape", [(5, 3, 4, 7), (70, 2, 2, 3)])
+def test_a_prepared_source_is_split_and_its_batch_filled_up_with_zeros(shape, format, device):
+    source = to_format(torch.randn(shape, device=device), format)
+    planes = prepare(source, "bf16x3", None)
+    assert planes.dtype == torch.bfloat16
+    assert torch.allclose(planes.float().sum(0), source, rtol=1e-4)
+    batch, channels, rows, columns = shape
+    padded = -(-batch // 16) * 16
+    memory = planes.as_strided((2, channels, rows, columns, padded), (planes.stride(0), *planes.stride()[2:], 1))
+    assert not memory[..., batch:].any()
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match="must be one of bc01, channels_last, batch_last, got 'nchw'"):
+        empty((1, 2, 3, 4), "nchw", torch.float32, "cpu")

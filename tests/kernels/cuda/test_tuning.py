@@ -1,0 +1,131 @@
+"""Choices are measured once, kept on disk whole or not at all, and made anew where what is there cannot be read."""
+
+import json
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet.bench.cases import CONV  # noqa: E402
+from pytensor_convnet.kernels.cuda import tuning  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import SHARED_BYTES, candidates, products_of  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Cudnn, Task  # noqa: E402
+
+PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
+
+
+def task_of(case="cifar1", name="correlate2d", dtype=torch.float32, precision="medium", device="cuda"):
+    layer = CONV[case]
+    geometry = Geometry(layer.image_shape, layer.filter_shape, layer.stride, layer.padding, (1, 1), 1, False)
+    return Task(name, geometry, dtype, precision, ("batch_last", "batch_last"), torch.device(device))
+
+
+@pytest.fixture
+def measurements(monkeypatch, tmp_path):
+    """The tasks that were measured; a stand-in for measuring, and a cache of the test's own."""
+    counted = []
+
+    def best_method(task, operands):
+        counted.append(task)
+        return candidates(task, 3)[-1], 1e-3
+
+    monkeypatch.setattr(tuning, "best_method", best_method)
+    monkeypatch.setattr(tuning, "_key", repr)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setenv("PYTENSOR_CONVNET_TUNING_CACHE", str(tmp_path))
+    tuning.forget()
+    yield counted
+    tuning.forget()
+
+
+def test_a_task_is_measured_once(measurements):
+    chosen = [tuning.choose(task_of(), ()) for _ in range(3)]
+    assert len(measurements) == 1
+    assert len(set(chosen)) == 1
+
+
+def test_another_process_finds_the_choice_on_disk(measurements):
+    before = [tuning.choose(task_of(name=name), ()) for name in PASSES]
+    tuning.forget()
+    assert [tuning.choose(task_of(name=name), ()) for name in PASSES] == before
+    assert len(measurements) == len(PASSES)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"key": KEY, "method": {"kind": "Nothing"}}'])
+def test_a_file_that_cannot_be_read_is_made_anew(measurements, content, tmp_path):
+    task = task_of()
+    before = tuning.choose(task, ())
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(content.replace("KEY", json.dumps(repr(task))))
+    tuning.forget()
+    assert tuning.choose(task, ()) == before
+    assert len(measurements) == 2
+    assert json.loads(file.read_text())["key"] == repr(task)
+
+
+def test_choices_are_files_of_their_own_and_no_part_of_one_is_left(measurements, tmp_path):
+    tasks = [task_of(case, name) for case in ("cifar1", "alex1", "lenet1") for name in PASSES]
+    threads = [threading.Thread(target=tuning._store, args=(task, Cudnn("bc01"), 1.0)) for task in tasks * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.iterdir())) == len(tasks)
+    assert all(tuning._load(task) == Cudnn("bc01") for task in tasks)
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_it(measurements, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYTENSOR_CONVNET_TUNING_CACHE", str(tmp_path / "file" / "folder"))
+    assert tuning.choose(task_of(), ()) == tuning.choose(task_of(), ())
+    assert len(measurements) == 1
+
+
+def test_nothing_is_measured_where_that_is_switched_off(measurements, monkeypatch):
+    monkeypatch.setenv("PYTENSOR_CONVNET_AUTOTUNE", "0")
+    assert tuning.choose(task_of(), ()) == tuning.fixed_choice(task_of())
+    assert not measurements
+
+
+def test_nothing_is_measured_while_a_graph_is_captured(measurements, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert tuning.choose(task_of(), ()) == tuning.fixed_choice(task_of())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    tuning.choose(task_of(), ())
+    assert len(measurements) == 1
+
+
+def test_without_measurements_cudnn_takes_many_channels_in_its_own_formats_and_we_the_rest():
+    many = task_of("vgg3")
+    in_cudnn_format = Task(many.name, many.geometry, many.dtype, "medium", ("channels_last",) * 2, many.device)
+    assert tuning.fixed_choice(in_cudnn_format) == Cudnn("channels_last")
+    assert not isinstance(tuning.fixed_choice(many), Cudnn)
+    assert not isinstance(tuning.fixed_choice(task_of("alex1")), Cudnn)
+
+
+@pytest.mark.parametrize("case", CONV)
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("precision", ["medium", "high", "ieee"])
+def test_there_are_few_candidates_all_of_the_precision_asked_for(case, name, precision):
+    task = task_of(case, name, precision=precision)
+    found = candidates(task, tuning.CANDIDATES)
+    ours = [method for method in found if not isinstance(method, Cudnn)]
+    assert 1 <= len(ours) <= tuning.CANDIDATES
+    assert found[len(ours) :] == [Cudnn("channels_last"), Cudnn("bc01")]
+    assert {method.product for method in ours} <= set(products_of(task))
+    for method in found:
+        assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
+    assert SHARED_BYTES < 228 * 1024
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="measures on a GPU")
+def test_the_best_candidate_is_chosen_on_a_gpu(device):
+    task = task_of("odd")
+    images = torch.randn(task.geometry.images, device=device)
+    filters = torch.randn(task.geometry.filters, device=device)
+    seconds = tuning.measured(task, (images, filters))
+    assert min(seconds.values()) < 1e-3
+    assert any(isinstance(method, Cudnn) for method in seconds)

@@ -1,0 +1,193 @@
+"""The functions compute what those of torch.nn.functional do."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the front door is for programs of torch: pip install torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from pytensor_convnet.torch import avg_pool2d, conv2d, conv_max_pool2d, max_pool2d, placing  # noqa: E402
+from pytensor_convnet.torch import to_batch_last as batch_last  # noqa: E402
+
+needs_triton = pytest.mark.skipif(
+    not placing.HAS_TRITON, reason="the kernels are written in Triton: pip install triton"
+)
+"""Without it nothing but torch's own functions can be called."""
+
+
+def random(*shape, device):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(device)
+
+
+def agree(ours, theirs, tensors, tolerance=1e-5):
+    """Both give the same, and so do their gradients for all of ``tensors``."""
+    results = []
+    for function in (ours, theirs):
+        learning = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+        result = function(*learning)
+        outer = torch.cos(torch.arange(result.numel(), device=result.device)).reshape(result.shape)
+        results.append([result, *torch.autograd.grad(result, learning, outer.to(result.dtype))])
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+MAX_POOLS = [
+    {"kernel_size": 2},
+    {"kernel_size": (3, 2), "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": [2], "ceil_mode": True},
+]
+AVERAGES = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 3, "stride": (2, 1), "padding": (1, 0), "count_include_pad": False},
+    {"kernel_size": (3, 2), "divisor_override": 5},
+]
+CONVOLUTIONS = [
+    {},
+    {"stride": 2, "padding": (1, 0)},
+    {"padding": "same", "dilation": (1, 2)},
+    {"padding": "valid", "groups": 2},
+]
+
+
+@needs_triton
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (3, 7, 8)], ids=["batch", "image"])
+@pytest.mark.parametrize("settings", MAX_POOLS)
+def test_max_pool2d(device, kernels, settings, shape):
+    x = random(*shape, device=device)
+    agree(lambda x: max_pool2d(x, **settings), lambda x: F.max_pool2d(x, **settings), [x])
+
+
+@needs_triton
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (3, 7, 8)], ids=["batch", "image"])
+@pytest.mark.parametrize("settings", AVERAGES)
+def test_avg_pool2d(device, kernels, settings, shape):
+    x = random(*shape, device=device)
+    agree(lambda x: avg_pool2d(x, **settings), lambda x: F.avg_pool2d(x, **settings), [x])
+
+
+@needs_triton
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("settings", CONVOLUTIONS)
+def test_conv2d(device, kernels, settings, with_bias):
+    groups = settings.get("groups", 1)
+    tensors = [random(2, 4, 6, 7, device=device), random(6, 4 // groups, 3, 2, device=device)]
+    tensors += [random(6, device=device)] if with_bias else []
+    agree(lambda *t: conv2d(*t, **settings, precision="ieee"), lambda *t: F.conv2d(*t, **settings), tensors, 1e-4)
+
+
+@needs_triton
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", None])
+def test_conv_max_pool2d(device, kernels, activation):
+    tensors = random(2, 3, 8, 9, device=device), random(4, 3, 3, 3, device=device), random(4, device=device)
+
+    def theirs(x, w, b):
+        maps = F.conv2d(x, w, b, padding=1)
+        return F.max_pool2d(getattr(torch, activation)(maps) if activation else maps, 3, 2, 1)
+
+    def ours(x, w, b):
+        pool = {"pool_size": 3, "pool_stride": 2, "pool_padding": 1}
+        return conv_max_pool2d(x, w, b, padding=1, **pool, activation=activation, precision="ieee")
+
+    agree(ours, theirs, tensors, 1e-4)
+
+
+@needs_triton
+def test_results_are_in_the_format_of_the_images(device, kernels):
+    x = batch_last(random(4, 3, 8, 6, device=device)).requires_grad_()
+    pooled = conv_max_pool2d(x, random(4, 3, 3, 3, device=device), random(4, device=device), padding=1, pool_size=2)
+    assert pooled.stride(0) == avg_pool2d(pooled, 2).stride(0) == 1
+    assert torch.autograd.grad(pooled.sum(), x)[0].stride(0) == 1
+
+
+def test_max_pool_dilation_and_indices_are_torchs(device):
+    x = random(1, 2, 8, 8, device=device)
+    assert torch.equal(max_pool2d(x, 2, dilation=2), F.max_pool2d(x, 2, dilation=2))
+    for ours, theirs in zip(max_pool2d(x, 2, return_indices=True), F.max_pool2d(x, 2, return_indices=True)):
+        assert torch.equal(ours, theirs)
+
+
+def test_on_the_cpu_the_functions_are_torchs():
+    x, w, b = random(2, 3, 8, 8, device="cpu"), random(4, 3, 3, 3, device="cpu"), random(4, device="cpu")
+    assert torch.equal(conv2d(x, w, b, padding="same"), F.conv2d(x, w, b, padding="same"))
+    assert torch.equal(max_pool2d(x, 3, 2, 1), F.max_pool2d(x, 3, 2, 1))
+    assert torch.equal(avg_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 2, 1))
+    expected = torch.relu(F.max_pool2d(F.conv2d(x, w, b), 2))
+    assert torch.equal(conv_max_pool2d(x, w, b, pool_size=2, activation="relu"), expected)
+
+
+def test_a_gpu_without_triton(monkeypatch):
+    class OnGpu:
+        device, dtype = torch.device("cuda"), torch.float32
+
+    monkeypatch.setattr(placing, "HAS_TRITON", False)
+    with pytest.raises(ImportError, match=r"needs Triton: pip install 'pytensor-convnet\[cuda\]'"):
+        placing.is_for_kernels(OnGpu, [torch.float32])
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, w: conv2d(x, w, padding="full"), "padding must be 'valid', 'same'"),
+        (lambda x, w: conv2d(x, w, padding="same", stride=2), "needs a stride of 1"),
+        (lambda x, w: conv2d(x, w[:, :2]), "input has 3 channels but filters expect 2"),
+        (lambda x, w: conv2d(x, w, w[0, 0, 0]), "bias must have a number for each of the 4 filters"),
+        (lambda x, w: conv2d(x, w, precision="low"), "precision must be one of"),
+        (lambda x, w: conv2d(x[0, 0], w), "input must be"),
+        (lambda x, w: conv_max_pool2d(x, w, pool_size=2, activation="softmax"), "activation must be one of relu"),
+        (lambda x, w: max_pool2d(x, 9), "ws spans 9 rows but the padded input has only 8"),
+        (lambda x, w: max_pool2d(x, 2, stride=0), "stride must be at least 1"),
+        (lambda x, w: avg_pool2d(x, 2, padding=2), "pad 2 is not smaller"),
+        (lambda x, w: avg_pool2d(x, 2, divisor_override=0), "divisor_override must not be zero"),
+        (lambda x, w: avg_pool2d(x[0, 0], 2), "input must be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(device, kernels, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(random(2, 3, 8, 8, device=device), random(4, 3, 3, 3, device=device))
+
+
+def layer(x, w, b):
+    return avg_pool2d(conv_max_pool2d(x, w, b, padding=1, pool_size=2, activation="tanh"), 2).square()
+
+
+@needs_triton
+def test_under_torch_compile(device, kernels):
+    backend = "inductor" if device == "cuda" else "aot_eager"  # inductor wants a C++ compiler on a CPU
+    tensors = random(2, 3, 8, 8, device=device), random(4, 3, 3, 3, device=device), random(4, device=device)
+    agree(torch.compile(layer, backend=backend, fullgraph=True), layer, tensors)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
+def test_under_autocast():
+    x, w, b = random(8, 3, 8, 8, device="cuda"), random(4, 3, 3, 3, device="cuda"), random(4, device="cuda")
+    w.requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16):
+        ours, theirs = conv2d(x, w, b), F.conv2d(x, w, b)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+    assert torch.autograd.grad(ours.float().sum(), w)[0].dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
+def test_in_a_cuda_graph():
+    x, w, b = random(8, 3, 8, 8, device="cuda"), random(4, 3, 3, 3, device="cuda"), random(4, device="cuda")
+    w.requires_grad_()
+
+    def step():
+        result = layer(x, w, b)
+        return result, torch.autograd.grad(result.sum(), w)[0]
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    x.copy_(random(8, 3, 8, 9, device="cuda")[..., :8])
+    graph.replay()
+    for one, other in zip(captured, step(), strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,107 @@
+"""The operators keep torch's contract: schemas, results that look as they were said to, derivatives to second order."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the front door is for programs of torch: pip install torch")
+pytest.importorskip("triton", reason="its operators are written in Triton: pip install triton")
+
+from pytensor_convnet.kernels.cuda.formats import FORMATS, to_format  # noqa: E402
+from pytensor_convnet.torch import convolution_operators, pooling_operators  # noqa: E402, F401  (registers them)
+
+OPERATORS = torch.ops.pytensor_convnet
+WINDOWS = [3, 2], [2, 2], [1, 0]
+MOVES = [2, 1], [1, 0, 2, 1], [1, 2], 2, "ieee"
+
+
+def random(*shape, device, format="bc01", dtype=torch.float32):
+    array = np.random.default_rng(sum(shape)).permutation(int(np.prod(shape))).reshape(shape) / np.prod(shape) - 0.5
+    return to_format(torch.tensor(array, dtype=dtype, device=device), format)
+
+
+def arguments(name, device, format):
+    """What an operator is called with; the images are 2x4x7x6."""
+    images, filters = random(2, 4, 7, 6, device=device, format=format), random(6, 2, 3, 2, device=device)
+    if "correlate" in name:
+        maps = random(2, 6, 3, 7, device=device, format=format)
+        return {
+            "correlate2d": (images, filters, *MOVES),
+            "correlate2d_input_grad": (filters, maps, 7, 6, format, *MOVES),
+            "correlate2d_filter_grad": (images, maps, 3, 2, *MOVES),
+        }[name]
+    maps = random(2, 4, 4, 3, device=device, format=format)
+    _, winners = OPERATORS.max_pool2d(images, *WINDOWS, False)
+    return {
+        "max_pool2d": (images, *WINDOWS, False),
+        "max_pool2d_grad": (winners, maps, 7, 6, *WINDOWS),
+        "max_pool2d_gather": (images, winners, *WINDOWS),
+        "average_pool2d": (images, *WINDOWS, True, "average_exc_pad"),
+        "average_pool2d_grad": (maps, 7, 6, format, *WINDOWS, True, "average_exc_pad"),
+    }[name]
+
+
+NAMES = [
+    "max_pool2d", "max_pool2d_grad", "max_pool2d_gather", "average_pool2d", "average_pool2d_grad",
+    "correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(device, name, format):
+    given = arguments(name, device, format)
+    learning = tuple(
+        value.requires_grad_() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for value in given
+    )
+    torch.library.opcheck(getattr(OPERATORS, name).default, learning)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "pool" in name])
+def test_derivatives_of_pools(device, name):
+    given = [value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+             for value in arguments(name, device, "bc01")]  # fmt: skip
+    place = next(i for i, value in enumerate(given) if isinstance(value, torch.Tensor) and value.is_floating_point())
+
+    def function(tensor):
+        result = getattr(OPERATORS, name)(*given[:place], tensor, *given[place + 1 :])
+        return result[0] if name == "max_pool2d" else result
+
+    assert torch.autograd.gradcheck(function, given[place].requires_grad_(), fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, given[place], fast_mode=True)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "correlate" in name])
+def test_derivatives_of_correlations(device, name):
+    """Each operator is linear in either operand, so torch's derivatives in float64 are what ours must be."""
+    first, second, *rest = arguments(name, device, "bc01")
+
+    def derivatives(one, other, function):
+        one, other = one.detach().requires_grad_(), other.detach().requires_grad_()
+        result = function(one, other)
+        outer = torch.linspace(-1, 1, result.numel(), dtype=result.dtype, device=device).reshape(result.shape)
+        grads = torch.autograd.grad(result, (one, other), outer, create_graph=True)
+        return [*grads, *torch.autograd.grad(sum((grad**2).sum() for grad in grads), (one, other))]
+
+    def definition(one, other):
+        return correlations_of_torch(name, one, other)
+
+    actual = derivatives(first, second, lambda one, other: getattr(OPERATORS, name)(one, other, *rest))
+    for ours, theirs in zip(actual, derivatives(first.double(), second.double(), definition), strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def correlations_of_torch(name, one, other):
+    stride, (top, bottom, left, right), dilation, groups, _ = MOVES
+
+    def forward(images, filters):
+        padded = torch.nn.functional.pad(images, (left, right, top, bottom))
+        return torch.nn.functional.conv2d(padded, filters, None, stride, 0, dilation, groups)
+
+    if name == "correlate2d":
+        return forward(one, other)
+    if name == "correlate2d_input_grad":
+        images = torch.zeros(2, 4, 7, 6, dtype=one.dtype, device=one.device, requires_grad=True)
+        return torch.autograd.grad(forward(images, one), images, other, create_graph=True)[0]
+    filters = torch.zeros(6, 2, 3, 2, dtype=one.dtype, device=one.device, requires_grad=True)
+    return torch.autograd.grad(forward(one, filters), filters, other, create_graph=True)[0]
