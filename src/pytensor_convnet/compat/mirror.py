@@ -3,7 +3,7 @@
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
@@ -100,14 +100,12 @@ _MISSING: dict[str, Mapping[str, str]] = {}
 """What each mirror knows to be nowhere."""
 
 
-def _present(sources: tuple[str, ...]) -> list[ModuleType]:
-    modules = []
+def _present(sources: tuple[str, ...]) -> Iterator[ModuleType]:
     for source in sources:
         try:
-            modules.append(importlib.import_module(source))
+            yield importlib.import_module(source)
         except ModuleNotFoundError:
             continue
-    return modules
 
 
 def explanation(name: str, missing: Mapping[str, str] | None = None) -> str:
