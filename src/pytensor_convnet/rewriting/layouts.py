@@ -38,12 +38,15 @@ def cancel_shuffles(fgraph, node):
 @node_rewriter([CAReduce])
 def reduce_before_shuffle(fgraph, node):
     """``sum(f(shuffle(x)), axes)`` -> ``sum(f(x), the same axes of x)``, and other reductions, if nothing else needs
-    ``f(shuffle(x))``."""
+    ``f(shuffle(x))``.
+
+    All arguments of ``f`` must have been shuffled: of two that lie differently, either could be moved, for ever.
+    """
     [argument] = node.inputs
     shuffle = nearest_shuffle(argument)
     if shuffle is None or not _only_reductions_read(fgraph, argument):
         return None
-    moved = unshuffled(argument, inverse(shuffle))
+    moved = unshuffled(argument, inverse(shuffle), wholly=True)
     if moved is None:
         return None
     axes = range(len(shuffle)) if node.op.axis is None else node.op.axis
@@ -75,10 +78,10 @@ def _arguments(variable: Variable) -> list[Variable]:
     return [x for x in node.inputs if x.type.broadcastable == variable.type.broadcastable]
 
 
-def unshuffled(variable: Variable, order: Order) -> Variable | None:
+def unshuffled(variable: Variable, order: Order, *, wholly: bool = False) -> Variable | None:
     """``variable.dimshuffle(order)`` without a shuffle of anything that has its shape and was just shuffled.
 
-    ``None`` unless some such argument there is.
+    ``None`` unless some such argument there is; or ``wholly``, unless all arguments of its shape are such.
     """
     known: dict[Variable, Variable | None] = {}
 
@@ -91,7 +94,8 @@ def unshuffled(variable: Variable, order: Order) -> Variable | None:
         shuffle = permutation(x.owner)
         if shuffle is not None:
             return x.owner.inputs[0] if order == inverse(shuffle) else None
-        if all(moved(entry) is None for entry in _arguments(x)):
+        staying = [moved(entry) is None for entry in _arguments(x)]
+        if all(staying) or (wholly and any(staying)):
             return None
         inputs = [entry.dimshuffle(order) if moved(entry) is None else moved(entry) for entry in x.owner.inputs]
         return x.owner.op.make_node(*inputs).outputs[0]
