@@ -324,3 +324,11 @@ def test_more_than_2_to_the_31_numbers(format):
     last = images[2, 1, -2:, -200:].reshape(2, 100, 2).permute(1, 0, 2).reshape(100, 4)
     assert torch.equal(maxima[2, 1, -1, -100:], last.amax(1))
     assert torch.equal(winners[2, 1, -1, -100:].long(), last.int().argmax(1))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_kernels_run_where_their_tensors_are():
+    images = torch.randn(2, 3, 8, 8, device="cuda:1")
+    maxima, winners = max_pool2d(images, torch.uint8, *LARGE_WINDOWS, True)
+    assert torch.equal(maxima, torch.nn.functional.max_pool2d(images, 3, 2, 1))
+    assert max_pool2d_grad(winners, maxima, 8, 8, *LARGE_WINDOWS).device == images.device

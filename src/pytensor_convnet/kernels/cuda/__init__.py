@@ -11,10 +11,10 @@ from pytensor_convnet.kernels.cuda.correlation import (
     correlate2d_filter_grad,
     correlate2d_input_grad,
 )
-from pytensor_convnet.kernels.cuda.cross_map_norm import cross_map_norm, cross_map_norm_grad
 from pytensor_convnet.kernels.cuda.formats import FORMATS, empty, memory_format, to_format
 from pytensor_convnet.kernels.cuda.max_pooling import max_pool2d, max_pool2d_maxima
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
+from pytensor_convnet.kernels.cuda.normalisation import cross_map_norm, cross_map_norm_grad
 
 __all__ = [
     "FORMATS",

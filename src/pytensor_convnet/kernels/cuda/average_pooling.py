@@ -27,6 +27,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     grid,
     is_wide,
     is_written_out,
+    on_its_device,
     patch_for,
     strip_tile,
     tile_for,
@@ -223,6 +224,7 @@ def _average_pool_grad_of_many_taps(
     tl.store(images + at, total.to(images.dtype.element_ty), mask=both(strip < strips, cell < cells))
 
 
+@on_its_device
 def average_pool2d(
     images: torch.Tensor,
     window: Any,
@@ -262,6 +264,7 @@ def average_pool2d(
     return maps
 
 
+@on_its_device
 def average_pool2d_grad(
     maps: torch.Tensor,
     rows: int,

@@ -32,6 +32,12 @@ PRODUCT_RATES = {"native": 600e12, "float16": 600e12, "bf16x3": 200e12, "tf32": 
 SHARE_TF32_RATE = 300e12
 """The filter gradient's tf32 is faster."""
 
+FLOAT32_RATE = 60e12
+"""Of multiply-adds in float32, at most."""
+
+HOPELESS = 1.5
+"""What is bound to take so many times as long as our best estimate is not measured."""
+
 LAUNCH = 2.5e-6
 
 PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee": ("ieee",)}
@@ -50,13 +56,27 @@ def products_of(task: Task) -> tuple[str, ...]:
 
 
 def candidates(task: Task, limit: int) -> list[Method]:
-    """At most ``limit`` of our own methods, by estimate, and cuDNN in each of its layouts where there is a GPU."""
+    """At most ``limit`` of our own methods, by estimate, and cuDNN in each of its layouts.
+
+    cuDNN is left out where there is no GPU, and where it must do without tensor cores and would be far behind: it takes
+    seconds to find that out by its own measurements.
+    """
     gradient_of_filters = task.name == "correlate2d_filter_grad"
     estimate: Any = _share_time if gradient_of_filters else _gather_time
     methods: Iterable[Any] = _shares(task) if gradient_of_filters else _gathers(task)
     ordered = sorted({method: estimate(task, method) for method in methods}.items(), key=lambda pair: pair[1])
     chosen = _diverse(ordered, limit)
-    return chosen + ([Cudnn("channels_last"), Cudnn("bc01")] if task.device.type == "cuda" else [])
+    if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
+        return chosen
+    return [*chosen, Cudnn("channels_last"), Cudnn("bc01")]
+
+
+def _cudnn_time(task: Task) -> float:
+    """A bound of cuDNN's seconds in float32 without tf32; 0 where it may use tensor cores."""
+    if task.dtype != torch.float32 or task.precision == "medium":
+        return 0.0
+    minimal_filtering = max(task.geometry.stride) == 1 and max(task.geometry.filters[2:]) <= 5
+    return 2 * task.geometry.multiply_adds / (FLOAT32_RATE * (2.25 if minimal_filtering else 1))
 
 
 def _diverse(ordered: list[tuple[Any, float]], limit: int) -> list[Method]:

@@ -26,6 +26,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     grid,
     is_wide,
     is_written_out,
+    on_its_device,
     strip_tile,
     tile_for,
 )
@@ -138,6 +139,7 @@ def _max_pool_of_many_taps(
         tl.store(winners + at, winner.to(winners.dtype.element_ty), mask=inside)
 
 
+@on_its_device
 def max_pool2d(
     images: torch.Tensor,
     winners_dtype: torch.dtype,
@@ -191,6 +193,7 @@ def max_pool2d(
     return maxima, winners
 
 
+@on_its_device
 def max_pool2d_maxima(
     images: torch.Tensor,
     window: Any,

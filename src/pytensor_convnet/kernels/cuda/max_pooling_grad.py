@@ -27,6 +27,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     check_pooled,
     grid,
     is_wide,
+    on_its_device,
     patch_for,
     tile_for,
 )
@@ -156,6 +157,7 @@ def _max_pool_gather(
     tl.store(maps + at, value, mask=inside)
 
 
+@on_its_device
 def max_pool2d_grad(
     winners: torch.Tensor,
     maps: torch.Tensor,
@@ -201,6 +203,7 @@ def max_pool2d_grad(
     return images
 
 
+@on_its_device
 def max_pool2d_gather(
     images: torch.Tensor,
     winners: torch.Tensor,

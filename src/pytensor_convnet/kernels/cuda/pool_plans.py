@@ -14,9 +14,10 @@ batch_last     channels            batch
 The numbers of a pixel are read as vectors of up to 16 bytes, a *unit* each.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -28,6 +29,8 @@ from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Besides floats, max pooling takes integers and bool."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 VECTOR_BYTES = 16
 LARGEST_INT32 = 2**31 - 1
@@ -92,6 +95,19 @@ def _resolved(window: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Paddi
     if isinstance(sides, str):
         raise ValueError(f"padding must be ((top, bottom), (left, right)), got {padding!r}")
     return geometry.as_pair(window, "window", least=1), geometry.as_pair(stride, "stride", least=1), sides
+
+
+def on_its_device(function: Function) -> Function:
+    """Let a function run where its first argument, a tensor, is: Triton launches kernels on the current device."""
+
+    @functools.wraps(function)
+    def there(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        if tensor.device.type != "cuda":
+            return function(tensor, *arguments, **named)
+        with torch.cuda.device(tensor.device):
+            return function(tensor, *arguments, **named)
+
+    return cast(Function, there)
 
 
 def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ignore_border: bool) -> Windows:

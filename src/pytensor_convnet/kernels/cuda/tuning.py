@@ -62,9 +62,13 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Method:
     with _lock:
         method = _chosen.get(task) or _load(task)
         if method is None:
-            if torch.cuda.is_current_stream_capturing():
+            nothing = any(not operand.numel() for operand in operands)
+            if nothing or torch.cuda.is_current_stream_capturing():
                 return fixed_choice(task)
-            method, seconds = best_method(task, operands)
+            found = best_method(task, operands)
+            if found is None:  # and let the caller see why
+                return fixed_choice(task)
+            method, seconds = found
             _store(task, method, seconds)
         _chosen[task] = method
     return method
@@ -97,22 +101,27 @@ def forget() -> None:
 def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Method, float]:
     """Seconds of each candidate that works; the slow ones at first sight, those `CLOSE` to the best more exactly."""
     calls = {method: functools.partial(carry_out, task, method, *operands) for method in candidates(task, CANDIDATES)}
-    with ThreadPoolExecutor(min(len(calls), os.cpu_count() or 1)) as pool:
-        works = list(pool.map(functools.partial(_works, task.device), calls.values()))
+    # cuDNN's settings are global, so it is no part of what is compiled and tried side by side.
+    ours = [method for method in calls if not isinstance(method, Cudnn)]
+    works = functools.partial(_works, task.device)
+    with ThreadPoolExecutor(min(len(ours), os.cpu_count() or 1)) as pool:
+        working = dict(zip(ours, pool.map(works, [calls[method] for method in ours])))
     seconds: dict[Method, float] = {}
-    for method, works_here in zip(calls, works):
-        if works_here:
-            seconds[method] = _seconds(_captured(calls[method], 1), 2, 1)
-    best = min(seconds.values())
+    for method, call in calls.items():
+        if working[method] if method in working else works(call):
+            seconds[method] = _seconds(_captured(call, 1), 2, 1)
+    best = min(seconds.values(), default=GRAPH_SECONDS)
     calls_of_graph = max(1, min(MOST_CALLS, int(GRAPH_SECONDS / best)))
     for method in [method for method in seconds if seconds[method] <= CLOSE * best]:
         seconds[method] = _seconds(_captured(calls[method], calls_of_graph), 7, calls_of_graph)
     return seconds
 
 
-def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Method, float]:
-    """The fastest candidate, and its seconds."""
+def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Method, float] | None:
+    """The fastest candidate, and its seconds; None where none works (there may be no memory left)."""
     seconds = measured(task, operands)
+    if not seconds:
+        return None
     method = min(seconds, key=lambda candidate: seconds[candidate])
     return method, seconds[method]
 

@@ -25,7 +25,7 @@ import triton.language as tl
 
 from pytensor_convnet.geometry import as_count, format_shape
 from pytensor_convnet.kernels.cuda.formats import empty, strides, to_format
-from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, is_wide
+from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, is_wide, on_its_device
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors, working
 
 NUMBERS = 512
@@ -166,6 +166,7 @@ def _cross_map_norm_grad_of_strips(
         tl.store(result + place + (first + k) * step, value.to(result.dtype.element_ty), mask=mask)
 
 
+@on_its_device
 def cross_map_norm(
     images: torch.Tensor, size: int, scale: float, power: float, blocked: bool = False, memory_format: str | None = None
 ) -> torch.Tensor:
@@ -203,6 +204,7 @@ def cross_map_norm(
     return result
 
 
+@on_its_device
 def cross_map_norm_grad(
     images: torch.Tensor,
     maps: torch.Tensor,

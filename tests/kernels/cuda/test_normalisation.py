@@ -6,9 +6,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the CUDA kernels work on torch's tensors: pip install torch triton")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton: pip install triton")
 
-from pytensor_convnet.kernels.cuda import cross_map_norm as module  # noqa: E402
-from pytensor_convnet.kernels.cuda.cross_map_norm import cross_map_norm, cross_map_norm_grad  # noqa: E402
+from pytensor_convnet.kernels.cuda import normalisation as module  # noqa: E402
 from pytensor_convnet.kernels.cuda.formats import FORMATS, empty, memory_format, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.normalisation import cross_map_norm, cross_map_norm_grad  # noqa: E402
 
 SETTINGS = [
     (5, 0.3, 0.75, False),
