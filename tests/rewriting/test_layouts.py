@@ -90,6 +90,15 @@ def test_what_was_not_shuffled_is_looked_at_through_a_view():
     assert shuffles(function) == [(3, 0, 1, 2)]
 
 
+def test_a_reduction_of_two_that_lie_differently_moves_neither():
+    x, y = (pt.tensor(name, dtype="float64", shape=shape) for name, shape in (("x", (2, 3, 4, 5)), ("y", (3, 4, 5, 2))))
+    arrays = [random.standard_normal(v.type.shape) for v in (x, y)]
+    for product in (x.dimshuffle(1, 2, 3, 0) * y, x * y.dimshuffle(3, 0, 1, 2)):
+        function = compiled([x, y], product.sum())
+        assert len(shuffles(function)) == 1
+        np.testing.assert_allclose(function(*arrays), (arrays[0] * arrays[1].transpose(3, 0, 1, 2)).sum())
+
+
 STAYING = {
     "never-shuffled": lambda x: pt.tanh(x).dimshuffle(3, 0, 1, 2),
     "other-order": lambda x: pt.tanh(x.dimshuffle(1, 2, 3, 0)).dimshuffle(1, 2, 3, 0),
