@@ -8,6 +8,8 @@ from pytensor.compile.mode import optdb
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
 NAMES = [
+    "cancel_shuffles",
+    "reduce_before_shuffle",
     "fold_filter_flip",
     "fold_flip_of_filter_grad",
     "move_function_past_max_pool",
@@ -17,6 +19,8 @@ NAMES = [
     "drop_unread_winners",
 ]
 NUMBA_NAMES = [
+    "cancel_shuffles",
+    "reduce_before_shuffle",
     "fuse_bias_and_activation",
     "fuse_correlation_and_max_pool",
     "fuse_filter_grad_and_max_pool_grad",

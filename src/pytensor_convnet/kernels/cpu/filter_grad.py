@@ -62,7 +62,7 @@ _TASKS = 32
 """Pieces into which the work is cut. Fixed, so that the order of summation, and with it the result, does not
 depend on the number of threads."""
 
-_PARTIAL_BYTES = 1 << 23
+_PARTIAL_BYTES = 7 << 20
 """Memory for the sums of all slices, if there is more than one slice."""
 
 
