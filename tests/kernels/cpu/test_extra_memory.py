@@ -14,6 +14,7 @@ from tests.kernels.cpu.passes import PASSES
 ROOT = Path(__file__).parents[3]
 CASES = ("cb3", "cb5", "vgg3")
 BYTES_A_THREAD = 8 << 20
+HUGE_PAGE = 2 << 20  # measurements are exact to one
 
 PROGRAM = """
 import json
@@ -44,4 +45,4 @@ def measured(request):
 
 @pytest.mark.parametrize("name", PASSES)
 def test_a_pass_needs_a_few_megabytes_a_thread(measured, name):
-    assert measured[name] <= BYTES_A_THREAD * numba.get_num_threads()
+    assert measured[name] <= BYTES_A_THREAD * numba.get_num_threads() + HUGE_PAGE

@@ -56,7 +56,7 @@ _BAND_TILES = 12
 """Tiles in all rows of a band: so many meet a panel of filters while it is in second-level cache."""
 
 
-_FILTER_BYTES = 9 << 19
+_FILTER_BYTES = 1 << 22
 """Transformed filters, of which all threads share one copy."""
 
 _AHEAD_BYTES = 256 * 1024
