@@ -11,9 +11,6 @@ from numba.extending import overload
 from pytensor_convnet.kernels.cpu.emission import emitted
 from pytensor_convnet.kernels.cpu.llvm import item_bytes
 
-ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2}
-"""The number of each activation, as compiled code takes it."""
-
 TANH_NUMERATOR = (1.0, *(c / 34459425 for c in (4729725, 135135, 990, 1)))
 TANH_DENOMINATOR = (1.0, *(c / 34459425 for c in (16216200, 945945, 13860, 45)))
 """The ninth convergent over its argument, as polynomials of the argument's square, lowest power first."""
@@ -45,13 +42,19 @@ def _tanh(e, x):
     return (t + t) / (t * t + 1)
 
 
+_EMITTERS = {"identity": _identity, "relu": _relu, "tanh": _tanh}
+
+ACTIVATIONS = {name: number for number, name in enumerate(_EMITTERS)}
+"""The number of each activation, as compiled code takes it; tanh, the last, is for float32."""
+
+
 @emitted(arrays=1)
 def activate_run(e, vector, place, count, bias, activation):
     """Replace ``count`` numbers at the address ``place`` by the activation of their sum with the number at ``bias``."""
     item = item_bytes(vector)
     shift = e.splat(vector, e.load(vector.element, bias))
-    for function, number in ((_identity, 0), (_relu, 1), (_tanh, 2)):
-        with e.when(activation.equals(number)), e.range(0, count, vector.count) as first:
+    for name, function in _EMITTERS.items():
+        with e.when(activation.equals(ACTIVATIONS[name])), e.range(0, count, vector.count) as first:
             x = e.load_first(place + first * item, count - first, e.constant(vector, 0)) + shift
             e.store_first(place + first * item, count - first, function(e, x))
 
@@ -63,16 +66,12 @@ def check_activation(dtype, activation):
 
 @overload(check_activation)
 def _check_activation(dtype, activation):
-    if dtype.dtype == types.float32:
+    all_of_them = dtype.dtype == types.float32
+    count = len(ACTIVATIONS) if all_of_them else ACTIVATIONS["tanh"]
+    problem = "activation must be a number of ACTIVATIONS" + ("" if all_of_them else ", and tanh takes float32")
 
-        def check(dtype, activation):
-            if activation < 0 or activation > 2:
-                raise ValueError("activation must be a number of ACTIVATIONS")
-
-    else:
-
-        def check(dtype, activation):
-            if activation < 0 or activation > 1:
-                raise ValueError("activation must be a number of ACTIVATIONS, and tanh takes float32")
+    def check(dtype, activation):
+        if activation < 0 or activation >= count:
+            raise ValueError(problem)
 
     return check
