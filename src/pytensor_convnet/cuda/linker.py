@@ -1,0 +1,119 @@
+"""The linker of mode CUDA, and the function that it makes."""
+
+import copyreg
+from typing import Any
+
+import numpy as np
+from pytensor.compile import executor
+from pytensor.compile.executor import Function
+from pytensor.compile.maker import FunctionMaker
+from pytensor.graph.basic import Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.link.basic import Container, Linker
+from pytensor.link.pytorch.linker import PytorchLinker
+
+from pytensor_convnet.cuda.arrays import DeviceArray
+from pytensor_convnet.cuda.devices import find_device
+
+
+class CudaLinker(Linker):
+    """Links a graph to torch tensors on one device.
+
+    Parameters
+    ----------
+    precision : {'medium', 'high', 'ieee', 'bf16'}
+    device : str, optional
+        As torch has it; by default what `devices.device_name` says when a function is compiled.
+    compile, capture : bool
+
+    Attributes
+    ----------
+    shared : dict of int to Container
+        The containers of the inputs that are shared variables.
+    """
+
+    incompatible_rewrites = PytorchLinker.incompatible_rewrites
+
+    def __init__(
+        self, precision: str = "medium", device: str | None = None, compile: bool = True, capture: bool = True
+    ) -> None:
+        super().__init__()
+        self.precision, self.device = precision, device
+        self.compile, self.capture = compile, capture
+        self.fgraph: FunctionGraph | None = None
+        self.shared: dict[int, Container] = {}
+
+    def accept(self, fgraph: FunctionGraph, no_recycling: Any = None, profile: Any = None) -> "CudaLinker":
+        linker = self if self.fgraph is None else type(self)(self.precision, self.device, self.compile, self.capture)
+        linker.fgraph = fgraph
+        return linker
+
+    def make_thunk(self, input_storage: Any = None, output_storage: Any = None, storage_map: Any = None, **_: Any):
+        """The function's VM and the containers of its inputs and outputs."""
+        device = find_device(self.device)  # before torch is imported: it may be missing
+        from pytensor_convnet.cuda.execution import Execution
+        from pytensor_convnet.cuda.program import Program
+        from pytensor_convnet.cuda.residents import contain, move, watch_other_modes
+        from pytensor_convnet.lowering.cuda import Target
+
+        fgraph = self.fgraph
+        assert fgraph is not None
+        cells = [[None] for _ in fgraph.inputs] if input_storage is None else input_storage
+        program = Program(fgraph, dict(fgraph.update_mapping or {}), Target(device, self.precision))
+        watch_other_modes()
+        inputs = [Container(variable, cell) for variable, cell in zip(fgraph.inputs, cells)]
+        residents = {}
+        for place in program.on_device:
+            container = self.shared.get(place)
+            if container is not None:
+                residents[place] = move(fgraph.inputs[place], container, device)
+                inputs[place] = contain(residents[place])
+        outputs = [Container(variable, [getattr(variable, "data", None)], readonly=True) for variable in fgraph.outputs]
+        return Execution(program, cells, residents, self.compile, self.capture), inputs, outputs
+
+    def __repr__(self) -> str:
+        return f"CudaLinker(precision={self.precision!r}, device={self.device!r})"
+
+
+
+class CudaFunction(Function):
+    """A function of mode CUDA. Besides NumPy arrays it takes tensors of torch and what such functions returned."""
+
+    def _validate_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors: dict[int, Any] = {}
+        checked = list(args)
+        for place, value in enumerate(args[: len(self.input_storage)]):
+            tensor = value.tensor if isinstance(value, DeviceArray) else value
+            if hasattr(tensor, "untyped_storage"):
+                # PyTensor checks an array without elements of its own in its place.
+                tensors[place] = tensor
+                checked[place] = stand_in(tensor)
+        super()._validate_inputs(tuple(checked), kwargs)
+        for place, tensor in tensors.items():
+            self.input_storage[place].storage[0] = tensor
+
+
+copyreg.pickle(CudaFunction, executor._pickle_Function)
+
+
+def stand_in(tensor: Any) -> np.ndarray:
+    """An array of a tensor's shape and dtype that takes no memory."""
+    dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+    return np.broadcast_to(np.zeros((), dtype), tuple(tensor.shape))
+
+
+class CudaFunctionMaker(FunctionMaker):
+    """Makes functions of mode CUDA: tells the linker which inputs are shared variables."""
+
+    def __init__(self, *args: Any, function_class: type[Function] = CudaFunction, **kwargs: Any) -> None:
+        super().__init__(*args, function_class=function_class, **kwargs)
+
+    def create(self, input_storage: Any = None, storage_map: Any = None) -> Function:
+        storage = [getattr(x, "value", None) for x in self.inputs] if input_storage is None else input_storage
+        containers = [value.container if isinstance(value, Variable) else value for value in storage]
+        self.linker.shared = {
+            place: container
+            for place, (spec, container) in enumerate(zip(self.expanded_inputs, containers, strict=True))
+            if isinstance(container, Container) and (spec.shared or spec.implicit)
+        }
+        return super().create(containers, storage_map)

@@ -1,0 +1,289 @@
+"""Elementwise Ops, reductions, softmax.
+
+PyTensor's fusion is left out in this mode: single functions come here, and torch's compiler fuses them, with reductions
+and changes of layout besides.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytensor.scalar as ps
+import torch
+from pytensor.graph.basic import Apply
+from pytensor.scalar import math as psm
+from pytensor.tensor.elemwise import CAReduce, Elemwise
+from pytensor.tensor.math import All, Argmax, Max, Min, Prod, Sum
+from pytensor.tensor.math import Any as AnyTrue
+from pytensor.tensor.special import LogSoftmax, Softmax
+
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, lower, torch_dtype
+
+Function = Callable[..., Any]
+
+
+def _variadic(function: Function) -> Function:
+    """A function of two as one of any number."""
+
+    def folded(first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        for other in others:
+            first = function(first, other)
+        return first
+
+    return folded
+
+
+def _second(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.broadcast_tensors(first, second)[1]
+
+
+def _round_half_away(x: torch.Tensor) -> torch.Tensor:
+    return torch.sign(x) * torch.floor(torch.abs(x) + 0.5)
+
+
+def _log1mexp(x: torch.Tensor) -> torch.Tensor:
+    """log(1 - exp(x)) for x < 0, each half where it is exact (M. Mächler, "Accurately computing log(1-exp(-|a|))")."""
+    return torch.where(x < -math.log(2), torch.log1p(-torch.exp(x)), torch.log(-torch.expm1(x)))
+
+
+def _logical_or_bitwise(logical: Function, bitwise: Function) -> Function:
+    return lambda *x: _variadic(logical if x[0].dtype == torch.bool else bitwise)(*x)
+
+
+# On operands of the result's dtype.
+_ARITHMETIC: dict[type, Function] = {
+    ps.Add: _variadic(torch.add),
+    ps.Mul: _variadic(torch.mul),
+    ps.Sub: torch.sub,
+    ps.TrueDiv: torch.true_divide,
+    ps.IntDiv: torch.floor_divide,
+    ps.Mod: torch.remainder,
+    ps.Pow: torch.pow,
+    ps.Maximum: _variadic(torch.maximum),
+    ps.Minimum: _variadic(torch.minimum),
+    ps.Clip: torch.clamp,
+    ps.Second: _second,
+    ps.Identity: lambda x: x,
+    ps.Neg: torch.neg,
+    ps.Abs: torch.abs,
+    ps.Sign: torch.sign,
+    ps.Ceil: torch.ceil,
+    ps.Floor: torch.floor,
+    ps.Trunc: torch.trunc,
+    ps.RoundHalfToEven: torch.round,
+    ps.RoundHalfAwayFromZero: _round_half_away,
+    ps.Reciprocal: torch.reciprocal,
+    ps.Sqr: torch.square,
+    ps.Sqrt: torch.sqrt,
+    ps.Exp: torch.exp,
+    ps.Exp2: torch.exp2,
+    ps.Expm1: torch.expm1,
+    ps.Log: torch.log,
+    ps.Log2: torch.log2,
+    ps.Log10: torch.log10,
+    ps.Log1p: torch.log1p,
+    ps.Deg2Rad: torch.deg2rad,
+    ps.Rad2Deg: torch.rad2deg,
+    ps.Sin: torch.sin,
+    ps.Cos: torch.cos,
+    ps.Tan: torch.tan,
+    ps.ArcSin: torch.asin,
+    ps.ArcCos: torch.acos,
+    ps.ArcTan: torch.atan,
+    ps.ArcTan2: torch.atan2,
+    ps.Sinh: torch.sinh,
+    ps.Cosh: torch.cosh,
+    ps.Tanh: torch.tanh,
+    ps.ArcSinh: torch.asinh,
+    ps.ArcCosh: torch.acosh,
+    ps.ArcTanh: torch.atanh,
+    ps.AND: _logical_or_bitwise(torch.logical_and, torch.bitwise_and),
+    ps.OR: _logical_or_bitwise(torch.logical_or, torch.bitwise_or),
+    ps.XOR: _logical_or_bitwise(torch.logical_xor, torch.bitwise_xor),
+    ps.Invert: torch.bitwise_not,
+    psm.Sigmoid: torch.sigmoid,
+    psm.Softplus: torch.nn.functional.softplus,
+    psm.Log1mexp: _log1mexp,
+    psm.Erf: torch.erf,
+    psm.Erfc: torch.erfc,
+    psm.Erfcx: torch.special.erfcx,
+    psm.Erfinv: torch.erfinv,
+    psm.GammaLn: torch.lgamma,
+    psm.Psi: torch.digamma,
+}
+
+# On operands as they are.
+_OTHERS: dict[type, Function] = {
+    ps.LT: torch.lt,
+    ps.GT: torch.gt,
+    ps.LE: torch.le,
+    ps.GE: torch.ge,
+    ps.EQ: torch.eq,
+    ps.NEQ: torch.ne,
+    ps.IsNan: torch.isnan,
+    ps.IsInf: torch.isinf,
+    ps.Cast: lambda x: x,
+}
+
+
+def _scalar_function(op: Any, node: Apply, whole: Apply) -> Function:
+    """The function over tensors that applies a scalar Op to each of their elements.
+
+    Parameters
+    ----------
+    op : ScalarOp
+    node : Apply
+        Whose types are those of the operands and the results.
+    whole : Apply
+        The node to name where there is no such function.
+    """
+    if isinstance(op, ps.Composite):
+        return _composite(op, whole)
+    dtype = torch_dtype(node.outputs[0])
+    if isinstance(op, ps.Switch):
+
+        def switch(condition: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+            return torch.where(condition.to(torch.bool), yes.to(dtype), no.to(dtype))
+
+        return switch
+    if type(op) in _OTHERS:
+        function = _OTHERS[type(op)]
+        return lambda *operands: function(*operands).to(dtype)
+    found = _ARITHMETIC.get(type(op))
+    if found is None:
+        found = _torchs(op, node, whole)
+    arithmetic = found
+    return lambda *operands: arithmetic(*(operand.to(dtype) for operand in operands)).to(dtype)
+
+
+def _torchs(op: Any, node: Apply, whole: Apply) -> Function:
+    """PyTensor's own conversion of a scalar Op, where torch has the function."""
+    from pytensor.link.pytorch.dispatch import pytorch_funcify
+
+    try:
+        return pytorch_funcify(op, node=node)
+    except (NotImplementedError, AttributeError, ImportError) as error:
+        raise UnsupportedOp(whole, f"torch has no function for {op}") from error
+
+
+def _composite(op: Any, whole: Apply) -> Function:
+    """Several scalar Ops as one function of several results."""
+    nodes = op.fgraph.toposort()
+    steps = [(node, _scalar_function(node.op, node, whole)) for node in nodes]
+
+    def composite(*operands: torch.Tensor) -> Any:
+        values = dict(zip(op.fgraph.inputs, operands))
+
+        def value(variable: Any) -> torch.Tensor:
+            if variable in values:
+                return values[variable]
+            return torch.full((), variable.data.item(), dtype=torch_dtype(variable), device=operands[0].device)
+
+        for node, step in steps:
+            values[node.outputs[0]] = step(*(value(x) for x in node.inputs))
+        results = [value(output) for output in op.fgraph.outputs]
+        return results[0] if len(results) == 1 else results
+
+    return composite
+
+
+@lower.register(Elemwise)
+def _lower_elemwise(op: Any, node: Apply, target: Target) -> Lowering:
+    function = _scalar_function(op.scalar_op, node, node)
+
+    def elementwise(*values: Any) -> Any:
+        operands = [target.tensor(value) for value in values]
+        Elemwise._check_runtime_broadcast(node, operands)
+        return function(*operands)
+
+    return Lowering(elementwise)
+
+
+# ------------------------------------------------------------------------------------------- reductions
+
+
+def _axes(op: Any, x: torch.Tensor) -> list[int]:
+    return list(range(x.ndim)) if op.axis is None else [axis % x.ndim for axis in op.axis]
+
+
+@lower.register(Sum)
+def _lower_sum(op: Any, node: Apply, target: Target) -> Lowering:
+    dtype = torch_dtype(node.outputs[0])
+
+    def total(x: Any) -> torch.Tensor:
+        x = target.tensor(x)
+        axes = _axes(op, x)
+        return torch.sum(x, dim=axes, dtype=dtype) if axes else x.to(dtype)
+
+    return Lowering(total)
+
+
+@lower.register(Prod)
+def _lower_prod(op: Any, node: Apply, target: Target) -> Lowering:
+    dtype = torch_dtype(node.outputs[0])
+
+    def product(x: Any) -> torch.Tensor:
+        x = target.tensor(x, dtype)
+        for axis in sorted(_axes(op, x), reverse=True):
+            x = torch.prod(x, dim=axis, dtype=dtype)
+        return x
+
+    return Lowering(product)
+
+
+def _lower_reduction(op_type: type, function: Function) -> None:
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        dtype = torch_dtype(node.outputs[0])
+
+        def reduction(x: Any) -> torch.Tensor:
+            x = target.tensor(x)
+            axes = _axes(op, x)
+            return (function(x, dim=axes) if axes else x).to(dtype)
+
+        return Lowering(reduction)
+
+
+_lower_reduction(Max, torch.amax)
+_lower_reduction(Min, torch.amin)
+_lower_reduction(All, torch.all)
+_lower_reduction(AnyTrue, torch.any)
+
+
+@lower.register(CAReduce)
+def _lower_other_reduction(op: Any, node: Apply, target: Target) -> Lowering:
+    raise UnsupportedOp(node, f"no reduction by {op.scalar_op} is known")
+
+
+@lower.register(Argmax)
+def _lower_argmax(op: Any, node: Apply, target: Target) -> Lowering:
+    def argmax(x: Any, *_: Any) -> torch.Tensor:
+        x = target.tensor(x)
+        axes = _axes(op, x)
+        kept = [axis for axis in range(x.ndim) if axis not in axes]
+        merged = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+        return torch.argmax(merged, dim=-1)
+
+    return Lowering(argmax)
+
+
+def _lower_softmax(op_type: type, function: Function) -> None:
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        dtype = torch_dtype(node.outputs[0])
+
+        def softmax(x: Any) -> torch.Tensor:
+            x = target.tensor(x, dtype)
+            axes = _axes(op, x)
+            if len(axes) == 1:
+                return function(x, dim=axes[0])
+            last = list(range(-len(axes), 0))
+            moved = torch.movedim(x, axes, last)
+            flat = function(moved.reshape(*moved.shape[: -len(axes)], -1), dim=-1)
+            return torch.movedim(flat.reshape(moved.shape), last, axes)
+
+        return Lowering(softmax)
+
+
+_lower_softmax(Softmax, torch.softmax)
+_lower_softmax(LogSoftmax, torch.log_softmax)
