@@ -30,6 +30,8 @@ class Capture:
     inputs : list of tensor
         Of `Program.on_device`: the very tensors that every launch reads, and updates.
     host : HostValues
+    arguments : dict of int to number
+        By the place among ``inputs``, the arguments of no axes.
     compile : bool
         Whether torch's compiler fuses the program.
 
@@ -41,14 +43,22 @@ class Capture:
         Whether the compiler did.
     """
 
-    def __init__(self, program: Program, inputs: list[torch.Tensor], host: HostValues, compile: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        inputs: list[torch.Tensor],
+        host: HostValues,
+        arguments: dict[int, Any],
+        compile: bool,
+    ) -> None:
         self.inputs = inputs
         device = program.target.device
         self.feeds = [
             torch.full((), value, dtype=dtype, device=device)
             for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
         ]
-        self._fed = list(host.feeds)
+        self._numbers = [inputs[place] for place in arguments] + self.feeds
+        self._written = [*arguments.values(), *host.feeds]
         self._returned = [
             place for place in range(len(program.fgraph.outputs))
             if place not in program.updates and place not in program.host_outputs
@@ -78,12 +88,12 @@ class Capture:
         self.compiled = True
         return compiled
 
-    def launch(self, feeds: Sequence[Any]) -> None:
-        """Run the function once."""
-        for place, value in enumerate(feeds):
-            if value != self._fed[place]:
-                self.feeds[place].fill_(value)
-                self._fed[place] = value
+    def launch(self, numbers: Sequence[Any]) -> None:
+        """Run the function once, with these arguments of no axes and feeds; only those that changed are written."""
+        for place, value in enumerate(numbers):
+            if value != self._written[place]:
+                self._numbers[place].fill_(value)
+                self._written[place] = value
         results = self._launch()
         if results is not None:
             self._results = results

@@ -9,7 +9,6 @@ finished call gave them.
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ import torch
 
 from pytensor_convnet.cuda.arrays import DeviceArray
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
-from pytensor_convnet.cuda.hosting import HostValues, value_of
+from pytensor_convnet.cuda.hosting import MOST_REMEMBERED, HostValues, value_of
 from pytensor_convnet.cuda.program import Program
-from pytensor_convnet.cuda.residents import Resident, resident_of
+from pytensor_convnet.cuda.residents import Resident, last_change, resident_of
 
 MOST_CAPTURES = 16
 """How many combinations of shapes a function keeps captured; those not used for longest go first."""
@@ -63,7 +62,11 @@ class Execution:
         self.storage_map: dict[Any, list[Any]] = {}  # asked for when a function is copied; nothing is shared by it
         self.captures: OrderedDict[Any, Capture] = OrderedDict()
         self._seen: OrderedDict[Any, None] = OrderedDict()
-        self._explicit = [place for place in program.on_device if place not in residents]
+        explicit = [place for place in program.on_device if place not in residents]
+        self._numbers = [place for place in explicit if program.fgraph.inputs[place].type.ndim == 0]
+        self._arrays = {place for place in explicit if place not in self._numbers}
+        self._known: dict[tuple[int, ...], tuple[Capture, HostValues]] = {}
+        self._last_change = -1
         self._updated = {
             place: residents[place] for place in program.updates.values() if place in residents
         }
@@ -83,10 +86,11 @@ class Execution:
 
     def _run(self) -> list[Any]:
         integers = tuple(self._integer(place) for place in self.program.on_host)
-        tensors = [
-            self.residents[place].tensor() if place in self.residents else self._argument(place)
-            for place in self.program.on_device
-        ]
+        numbers = tuple(self.cells[place][0] for place in self._numbers)
+        if not self._arrays and self._last_change == last_change() and integers in self._known:
+            capture, host = self._known[integers]
+            return self._as_returned(self._launch(capture, {}, numbers, host), host)
+        tensors = self._tensors()
         host = self.program.host(integers, self._shapes(tensors))
         key = self._key(tensors, host)
         capture = self.captures.get(key)
@@ -94,11 +98,25 @@ class Execution:
             capture = self._captured(key, tensors, host)
         if capture is None:
             self._remember(key)
-            outputs = self._step_by_step(tensors, host)
-        else:
-            self.captures.move_to_end(key)
-            outputs = self._launch(capture, tensors, host)
+            return self._as_returned(self._step_by_step(tensors, host), host)
+        self.captures.move_to_end(key)
+        outputs = self._launch(capture, tensors, numbers, host)
+        self._know(integers, capture, host)
         return self._as_returned(outputs, host)
+
+    def _know(self, integers: tuple[int, ...], capture: Capture, host: HostValues) -> None:
+        """Launch the same, for the same integers, without looking at everything again until something changes."""
+        if self._last_change != last_change() or len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+            self._last_change = last_change()
+        self._known[integers] = capture, host
+
+    def _tensors(self) -> dict[int, torch.Tensor]:
+        """The values of all inputs on the device, by place."""
+        return {
+            place: self.residents[place].tensor() if place in self.residents else self._argument(place)
+            for place in self.program.on_device
+        }
 
     def _integer(self, place: int) -> int:
         cell = self.cells[place]
@@ -109,57 +127,56 @@ class Execution:
         value = self.cells[place][0]
         if isinstance(value, torch.Tensor):
             return value.to(self.device, non_blocking=True)
-        array = np.asarray(value)
         # A copy: the caller may change the array while the device still waits to read it.
-        return torch.tensor(np.ascontiguousarray(array) if array.ndim else array, device=self.device)
+        return torch.tensor(np.ascontiguousarray(value) if np.ndim(value) else value, device=self.device)
 
-    def _shapes(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
-        shapes: list[tuple[int, ...]] = [()] * len(self.cells)
-        for place, tensor in zip(self.program.on_device, tensors):
-            shapes[place] = tuple(tensor.shape)
-        return tuple(shapes)
+    def _shapes(self, tensors: dict[int, torch.Tensor]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(tensors[place].shape) if place in tensors else () for place in range(len(self.cells)))
 
-    def _key(self, tensors: Sequence[torch.Tensor], host: HostValues) -> Any:
+    def _key(self, tensors: dict[int, torch.Tensor], host: HostValues) -> Any:
         """What a captured graph holds as it is: numbers, which shared tensors, the shapes of arguments."""
-        shared = tuple(
-            id(tensor) if place in self.residents else tuple(tensor.shape)
-            for place, tensor in zip(self.program.on_device, tensors)
+        held = tuple(
+            id(tensor) if place in self.residents else tuple(tensor.shape) for place, tensor in tensors.items()
         )
-        return host.key, shared
+        return host.key, held
 
     def _remember(self, key: Any) -> None:
         self._seen[key] = None
         while len(self._seen) > 8 * MOST_CAPTURES:
             self._seen.popitem(last=False)
 
-    def _captured(self, key: Any, tensors: list[torch.Tensor], host: HostValues) -> Capture:
-        held = [
-            tensor if place in self.residents else tensor.clone()
-            for place, tensor in zip(self.program.on_device, tensors)
-        ]
-        capture = self.captures[key] = Capture(self.program, held, host, self.compile)
+    def _captured(self, key: Any, tensors: dict[int, torch.Tensor], host: HostValues) -> Capture:
+        held = {place: tensor if place in self.residents else tensor.clone() for place, tensor in tensors.items()}
+        order = list(held)
+        numbers = {order.index(place): self.cells[place][0] for place in self._numbers}
+        capture = Capture(self.program, list(held.values()), host, numbers, self.compile)
+        self.captures[key] = capture
         while len(self.captures) > MOST_CAPTURES:
             self.captures.popitem(last=False)
+            self._known.clear()
         return capture
 
-    def _launch(self, capture: Capture, tensors: list[torch.Tensor], host: HostValues) -> list[Any]:
-        for place, held, tensor in zip(self.program.on_device, capture.inputs, tensors):
-            if place not in self.residents:
-                held.copy_(tensor, non_blocking=True)
+    def _launch(
+        self, capture: Capture, tensors: dict[int, torch.Tensor], numbers: tuple[Any, ...], host: HostValues
+    ) -> list[Any]:
+        for place, held in zip(self.program.on_device, capture.inputs):
+            if place in self._arrays:
+                held.copy_(tensors[place], non_blocking=True)
         for resident in self._updated.values():
-            resident.written_on_device()
-        capture.launch(host.feeds)
+            if resident.host_current:
+                resident.written_on_device()
+        capture.launch((*numbers, *host.feeds))
         return capture.results()
 
-    def _step_by_step(self, tensors: list[torch.Tensor], host: HostValues) -> list[Any]:
+    def _step_by_step(self, tensors: dict[int, torch.Tensor], host: HostValues) -> list[Any]:
         program = self.program
         feeds = [
             torch.full((), value, dtype=dtype, device=self.device)
             for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
         ]
         with exact_or_not(program.target.precision):
-            outputs = program.run(tensors, feeds, host)
-        held = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+            outputs = program.run(list(tensors.values()), feeds, host)
+        held = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for place, tensor in enumerate(outputs):
             if tensor is not None and tensor.untyped_storage().data_ptr() in held:
                 outputs[place] = tensor.clone()
@@ -168,18 +185,17 @@ class Execution:
         self._write(tensors, outputs)
         return outputs
 
-    def _write(self, tensors: list[torch.Tensor], outputs: list[Any]) -> None:
+    def _write(self, tensors: dict[int, torch.Tensor], outputs: list[Any]) -> None:
         """New values into shared variables: into the tensors that they have, where they fit."""
-        of_place = dict(zip(self.program.on_device, tensors))
         same, new = [], []
         for output, place in self.program.updates.items():
             if place in self._updated:
-                fits = of_place[place].shape == outputs[output].shape
+                fits = tensors[place].shape == outputs[output].shape
                 (same if fits else new).append((place, outputs[output]))
         for place, _ in same:
             self._updated[place].written_on_device()
         if same:
-            torch._foreach_copy_([of_place[place] for place, _ in same], [value for _, value in same])
+            torch._foreach_copy_([tensors[place] for place, _ in same], [value for _, value in same])
         for place, value in new:
             self._updated[place].written_on_device(value.contiguous())
 

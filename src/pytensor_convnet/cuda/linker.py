@@ -79,18 +79,31 @@ class CudaLinker(Linker):
 class CudaFunction(Function):
     """A function of mode CUDA. Besides NumPy arrays it takes tensors of torch and what such functions returned."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        required = [container.required for container in self.input_storage]
+        count = sum(required)
+        # Where exactly the first inputs are arguments, as is usual, a call need not look at the shared variables.
+        self._arguments = self.input_storage[:count] if all(required[:count]) else None
+
     def _validate_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tensors: dict[int, Any] = {}
-        checked = list(args)
-        for place, value in enumerate(args[: len(self.input_storage)]):
-            tensor = value.tensor if isinstance(value, DeviceArray) else value
-            if hasattr(tensor, "untyped_storage"):
-                # PyTensor checks an array without elements of its own in its place.
-                tensors[place] = tensor
-                checked[place] = stand_in(tensor)
-        super()._validate_inputs(tuple(checked), kwargs)
-        for place, tensor in tensors.items():
-            self.input_storage[place].storage[0] = tensor
+        values = [value.tensor if isinstance(value, DeviceArray) else value for value in args]
+        if kwargs or self._arguments is None or len(values) != len(self._arguments):
+            super()._validate_inputs(tuple(map(_on_host, values)), {name: _on_host(x) for name, x in kwargs.items()})
+            return
+        for place, (container, value) in enumerate(zip(self._arguments, values)):
+            try:
+                checked = stand_in(value) if hasattr(value, "untyped_storage") else value
+                array = container.type.filter(checked, container.strict, container.allow_downcast)
+            except Exception as error:
+                where = f" of {self.name}" if self.name else ""
+                error.add_note(f"Invalid argument {container.name or place}{where}, at index {place}")
+                raise
+            container.storage[0] = array if checked is value else value
+
+
+def _on_host(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "untyped_storage") else value
 
 
 copyreg.pickle(CudaFunction, executor._pickle_Function)

@@ -213,7 +213,7 @@ class Program:
             if x in fed and not on_host:
                 arguments.append(fed[x])
             elif isinstance(x, Constant):
-                arguments.append(self._constant(x))
+                arguments.append(x.data if on_host else self._constant(x))
             else:
                 value = values[x]
                 if on_host and isinstance(value, torch.Tensor):
@@ -231,7 +231,7 @@ class Program:
 
     def _constant(self, constant: Constant) -> Any:
         """A constant where it is best: numbers and shapes on the host, data on the device, uploaded once."""
-        if is_small(constant) or not hasattr(constant.type, "dtype"):
+        if is_small(constant) or np.size(constant.data) == 1:
             return constant.data
         tensor = self._constants.get(constant)
         if tensor is None:

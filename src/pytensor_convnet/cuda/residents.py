@@ -15,6 +15,7 @@ import copy
 import copyreg
 import functools
 import hashlib
+import itertools
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,23 @@ from pytensor_convnet.cuda.arrays import DeviceError, to_host
 
 _residents: "WeakValueDictionary[int, Resident]" = WeakValueDictionary()
 """By the identity of the cell, which a resident keeps alive; the variable's container keeps the resident."""
+
+_changes = itertools.count()
+_last_change = next(_changes)
+
+
+def last_change() -> int:
+    """A number that is another one after any resident got another tensor, or a copy of one became current or stale.
+
+    But for what is written on the device: as long as it is the same, a function may launch what it launched before.
+    """
+    return _last_change
+
+
+def _changed() -> None:
+    global _last_change
+    _last_change = next(_changes)
+
 
 SPARE_BYTES = 64 << 20
 """How much memory a variable's former shapes may keep, so that functions captured for them can be used again."""
@@ -80,6 +98,7 @@ class Resident:
                 raise
             self.host_current = True
             self._uploaded = self._last_read = self.cell[0]
+            _changed()
         return self.cell[0]
 
     def written_on_device(self, tensor: torch.Tensor | None = None) -> None:
@@ -92,6 +111,7 @@ class Resident:
     def written_on_host(self) -> None:
         """The host copy has changed."""
         self.device_current, self.host_current = False, True
+        _changed()
 
     def _upload(self) -> None:
         value = self.cell[0]
@@ -106,6 +126,7 @@ class Resident:
         self._tensor.copy_(source)
         self.device_current, self._uploaded = True, value
         self._last_read = value
+        _changed()
 
     def _replace(self, tensor: torch.Tensor) -> None:
         """Take another tensor; the former is kept for when its shape comes back, if it is small."""
@@ -115,6 +136,7 @@ class Resident:
             while sum(spare.numel() * spare.element_size() for spare in self._spares.values()) > SPARE_BYTES:
                 del self._spares[next(iter(self._spares))]
         self._tensor = tensor
+        _changed()
 
 
 def to_tensor(value: Any, is_random: bool = False) -> torch.Tensor:

@@ -40,12 +40,12 @@ class Target:
     precision: str = "medium"
 
     def tensor(self, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """A value as a tensor on the device; a number becomes one that a compiler sees through."""
+        """A value as a tensor on the device; one number becomes a tensor that a compiler sees through."""
         if isinstance(value, torch.Tensor):
             return value if dtype is None else value.to(dtype)
         value = np.asarray(value)
-        if value.ndim == 0:
-            return torch.full((), value.item(), dtype=dtype or _DTYPES[str(value.dtype)], device=self.device)
+        if value.size == 1:
+            return torch.full(value.shape, value.item(), dtype=dtype or _DTYPES[str(value.dtype)], device=self.device)
         # A copy, since NumPy's memory may be read-only or change later.
         return torch.tensor(np.ascontiguousarray(value), dtype=dtype, device=self.device)
 

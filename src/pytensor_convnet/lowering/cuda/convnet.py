@@ -45,10 +45,15 @@ def has_kernels(target: Target) -> bool:
 
 
 def formatted(images: torch.Tensor) -> torch.Tensor:
-    """Images in the format that kernels are to compute in."""
-    if images.shape[0] < LEAST_BATCH:
+    """Images in the format that kernels are to compute in; a tensor is copied once, however many kernels read it."""
+    innermost = images.permute(1, 2, 3, 0)
+    if images.shape[0] < LEAST_BATCH or innermost.is_contiguous():
         return images
-    return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    copied = getattr(images, "_batch_last", None)
+    if copied is None:
+        copied = innermost.contiguous().permute(3, 0, 1, 2)
+        images._batch_last = copied  # type: ignore[attr-defined]
+    return copied
 
 
 def _format_of(batch: int) -> str:
