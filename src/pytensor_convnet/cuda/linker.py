@@ -9,15 +9,17 @@ from pytensor.compile.executor import Function
 from pytensor.compile.maker import FunctionMaker
 from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.link.basic import Container, Linker
+from pytensor.link.basic import Container
 from pytensor.link.pytorch.linker import PytorchLinker
 
 from pytensor_convnet.cuda.arrays import DeviceArray
 from pytensor_convnet.cuda.devices import find_device
 
 
-class CudaLinker(Linker):
+class CudaLinker(PytorchLinker):
     """Links a graph to torch tensors on one device.
+
+    A kind of PyTensor's PyTorch linker, so that what rewrites prepare for that is prepared for this.
 
     Parameters
     ----------
@@ -31,8 +33,6 @@ class CudaLinker(Linker):
     shared : dict of int to Container
         The containers of the inputs that are shared variables.
     """
-
-    incompatible_rewrites = PytorchLinker.incompatible_rewrites
 
     def __init__(
         self, precision: str = "medium", device: str | None = None, compile: bool = True, capture: bool = True

@@ -11,7 +11,6 @@ from typing import Any
 import pytensor.scalar as ps
 import torch
 from pytensor.graph.basic import Apply
-from pytensor.scalar import math as psm
 from pytensor.tensor.elemwise import CAReduce, Elemwise
 from pytensor.tensor.math import All, Argmax, Max, Min, Prod, Sum
 from pytensor.tensor.math import Any as AnyTrue
@@ -50,79 +49,79 @@ def _logical_or_bitwise(logical: Function, bitwise: Function) -> Function:
     return lambda *x: _variadic(logical if x[0].dtype == torch.bool else bitwise)(*x)
 
 
-# On operands of the result's dtype.
-_ARITHMETIC: dict[type, Function] = {
-    ps.Add: _variadic(torch.add),
-    ps.Mul: _variadic(torch.mul),
-    ps.Sub: torch.sub,
-    ps.TrueDiv: torch.true_divide,
-    ps.IntDiv: torch.floor_divide,
-    ps.Mod: torch.remainder,
-    ps.Pow: torch.pow,
-    ps.Maximum: _variadic(torch.maximum),
-    ps.Minimum: _variadic(torch.minimum),
-    ps.Clip: torch.clamp,
-    ps.Second: _second,
-    ps.Identity: lambda x: x,
-    ps.Neg: torch.neg,
-    ps.Abs: torch.abs,
-    ps.Sign: torch.sign,
-    ps.Ceil: torch.ceil,
-    ps.Floor: torch.floor,
-    ps.Trunc: torch.trunc,
-    ps.RoundHalfToEven: torch.round,
-    ps.RoundHalfAwayFromZero: _round_half_away,
-    ps.Reciprocal: torch.reciprocal,
-    ps.Sqr: torch.square,
-    ps.Sqrt: torch.sqrt,
-    ps.Exp: torch.exp,
-    ps.Exp2: torch.exp2,
-    ps.Expm1: torch.expm1,
-    ps.Log: torch.log,
-    ps.Log2: torch.log2,
-    ps.Log10: torch.log10,
-    ps.Log1p: torch.log1p,
-    ps.Deg2Rad: torch.deg2rad,
-    ps.Rad2Deg: torch.rad2deg,
-    ps.Sin: torch.sin,
-    ps.Cos: torch.cos,
-    ps.Tan: torch.tan,
-    ps.ArcSin: torch.asin,
-    ps.ArcCos: torch.acos,
-    ps.ArcTan: torch.atan,
-    ps.ArcTan2: torch.atan2,
-    ps.Sinh: torch.sinh,
-    ps.Cosh: torch.cosh,
-    ps.Tanh: torch.tanh,
-    ps.ArcSinh: torch.asinh,
-    ps.ArcCosh: torch.acosh,
-    ps.ArcTanh: torch.atanh,
-    ps.AND: _logical_or_bitwise(torch.logical_and, torch.bitwise_and),
-    ps.OR: _logical_or_bitwise(torch.logical_or, torch.bitwise_or),
-    ps.XOR: _logical_or_bitwise(torch.logical_xor, torch.bitwise_xor),
-    ps.Invert: torch.bitwise_not,
-    psm.Sigmoid: torch.sigmoid,
-    psm.Softplus: torch.nn.functional.softplus,
-    psm.Log1mexp: _log1mexp,
-    psm.Erf: torch.erf,
-    psm.Erfc: torch.erfc,
-    psm.Erfcx: torch.special.erfcx,
-    psm.Erfinv: torch.erfinv,
-    psm.GammaLn: torch.lgamma,
-    psm.Psi: torch.digamma,
+# On operands of the result's dtype; by name, since not every version of PyTensor has each.
+_ARITHMETIC: dict[str, Function] = {
+    "Add": _variadic(torch.add),
+    "Mul": _variadic(torch.mul),
+    "Sub": torch.sub,
+    "TrueDiv": torch.true_divide,
+    "IntDiv": torch.floor_divide,
+    "Mod": torch.remainder,
+    "Pow": torch.pow,
+    "Maximum": _variadic(torch.maximum),
+    "Minimum": _variadic(torch.minimum),
+    "Clip": torch.clamp,
+    "Second": _second,
+    "Identity": lambda x: x,
+    "Neg": torch.neg,
+    "Abs": torch.abs,
+    "Sign": torch.sign,
+    "Ceil": torch.ceil,
+    "Floor": torch.floor,
+    "Trunc": torch.trunc,
+    "RoundHalfToEven": torch.round,
+    "RoundHalfAwayFromZero": _round_half_away,
+    "Reciprocal": torch.reciprocal,
+    "Sqr": torch.square,
+    "Sqrt": torch.sqrt,
+    "Exp": torch.exp,
+    "Exp2": torch.exp2,
+    "Expm1": torch.expm1,
+    "Log": torch.log,
+    "Log2": torch.log2,
+    "Log10": torch.log10,
+    "Log1p": torch.log1p,
+    "Deg2Rad": torch.deg2rad,
+    "Rad2Deg": torch.rad2deg,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Tan": torch.tan,
+    "ArcSin": torch.asin,
+    "ArcCos": torch.acos,
+    "ArcTan": torch.atan,
+    "ArcTan2": torch.atan2,
+    "Sinh": torch.sinh,
+    "Cosh": torch.cosh,
+    "Tanh": torch.tanh,
+    "ArcSinh": torch.asinh,
+    "ArcCosh": torch.acosh,
+    "ArcTanh": torch.atanh,
+    "AND": _logical_or_bitwise(torch.logical_and, torch.bitwise_and),
+    "OR": _logical_or_bitwise(torch.logical_or, torch.bitwise_or),
+    "XOR": _logical_or_bitwise(torch.logical_xor, torch.bitwise_xor),
+    "Invert": torch.bitwise_not,
+    "Sigmoid": torch.sigmoid,
+    "Softplus": torch.nn.functional.softplus,
+    "Log1mexp": _log1mexp,
+    "Erf": torch.erf,
+    "Erfc": torch.erfc,
+    "Erfcx": torch.special.erfcx,
+    "Erfinv": torch.erfinv,
+    "GammaLn": torch.lgamma,
+    "Psi": torch.digamma,
 }
 
 # On operands as they are.
-_OTHERS: dict[type, Function] = {
-    ps.LT: torch.lt,
-    ps.GT: torch.gt,
-    ps.LE: torch.le,
-    ps.GE: torch.ge,
-    ps.EQ: torch.eq,
-    ps.NEQ: torch.ne,
-    ps.IsNan: torch.isnan,
-    ps.IsInf: torch.isinf,
-    ps.Cast: lambda x: x,
+_OTHERS: dict[str, Function] = {
+    "LT": torch.lt,
+    "GT": torch.gt,
+    "LE": torch.le,
+    "GE": torch.ge,
+    "EQ": torch.eq,
+    "NEQ": torch.ne,
+    "IsNan": torch.isnan,
+    "IsInf": torch.isinf,
+    "Cast": lambda x: x,
 }
 
 
@@ -146,10 +145,11 @@ def _scalar_function(op: Any, node: Apply, whole: Apply) -> Function:
             return torch.where(condition.to(torch.bool), yes.to(dtype), no.to(dtype))
 
         return switch
-    if type(op) in _OTHERS:
-        function = _OTHERS[type(op)]
+    name = type(op).__name__
+    if name in _OTHERS:
+        function = _OTHERS[name]
         return lambda *operands: function(*operands).to(dtype)
-    found = _ARITHMETIC.get(type(op))
+    found = _ARITHMETIC.get(name)
     if found is None:
         found = _torchs(op, node, whole)
     arithmetic = found
