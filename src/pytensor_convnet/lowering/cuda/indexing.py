@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from pytensor.graph.basic import Apply
+from pytensor.tensor import subtensor as pytensor_subtensor
 from pytensor.tensor.subtensor import (
     AdvancedIncSubtensor,
-    AdvancedIncSubtensor1,
     AdvancedSubtensor,
-    AdvancedSubtensor1,
     IncSubtensor,
     Subtensor,
     indices_from_subtensor,
@@ -188,7 +187,6 @@ def _masks(node: Apply, first: int) -> str:
 
 
 @lower.register(AdvancedSubtensor)
-@lower.register(AdvancedSubtensor1)
 def _lower_advanced_subtensor(op: Any, node: Apply, target: Target) -> Lowering:
     def subtensor(x: Any, *values: Any) -> torch.Tensor:
         x = target.tensor(x)
@@ -198,7 +196,6 @@ def _lower_advanced_subtensor(op: Any, node: Apply, target: Target) -> Lowering:
 
 
 @lower.register(AdvancedIncSubtensor)
-@lower.register(AdvancedIncSubtensor1)
 def _lower_advanced_inc_subtensor(op: Any, node: Apply, target: Target) -> Lowering:
     if getattr(op, "ignore_duplicates", False) and not op.set_instead_of_inc:
         raise UnsupportedOp(node, "additions that ignore repeated positions are not known to torch")
@@ -208,3 +205,10 @@ def _lower_advanced_inc_subtensor(op: Any, node: Apply, target: Target) -> Lower
         return put(x, y, entries_of(op, node, values, x.shape), not op.set_instead_of_inc, target)
 
     return Lowering(inc_subtensor, _bounds(op, 2), reads_device=_masks(node, 2))
+
+
+# PyTensor before 3.3 has Ops of their own for one vector of positions.
+for _name, _general in (("AdvancedSubtensor1", AdvancedSubtensor), ("AdvancedIncSubtensor1", AdvancedIncSubtensor)):
+    _op_type = getattr(pytensor_subtensor, _name, None)
+    if _op_type is not None:
+        lower.register(_op_type, lower.dispatch(_general))

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from pytensor.graph.basic import Apply
-from pytensor.tensor.blas import BatchedDot, Dot22, Dot22Scalar, Gemm, Gemv, Ger
+from pytensor.tensor.blas import BatchedDot, Dot22, Dot22Scalar, Gemm, Gemv
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.math import Dot
 
@@ -38,14 +38,6 @@ def _lower_gemm(op: Any, node: Apply, target: Target) -> Lowering:
         return target.tensor(keep, z.dtype) * z + target.tensor(scale, z.dtype) * torch.matmul(x, y)
 
     return Lowering(gemm)
-
-
-@lower.register(Ger)
-def _lower_ger(op: Any, node: Apply, target: Target) -> Lowering:
-    def ger(z: torch.Tensor, scale: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return z + target.tensor(scale, z.dtype) * torch.outer(x, y)
-
-    return Lowering(ger)
 
 
 @lower.register(Blockwise)
