@@ -1,8 +1,8 @@
 """A program compiled and captured: one launch for a whole function, new values of shared variables included.
 
 The steps are: torch's tracer runs the program once on fake tensors, torch's compiler (Inductor) fuses what lies between
-our kernels and cuBLAS's, and the result is captured in one CUDA graph, which reads its inputs, and writes the new values
-of shared variables, where they lie. Where the compiler fails, the program is captured as it is.
+our kernels and cuBLAS's, and the result is captured in one CUDA graph, which reads its inputs, and writes the new
+values of shared variables, where they lie. Where the compiler fails, the program is captured as it is.
 
 Nothing of this changes a shared variable: the runs before the capture compute on copies.
 """
@@ -80,8 +80,8 @@ class Capture:
             compiled(*scratch, *self.feeds)
         except Exception as error:  # whatever a compiler may raise; the program runs without it
             warnings.warn(
-                f"torch's compiler failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-                "the function is captured without it, which is slower",
+                f"torch's compiler failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); the function "
+                " is captured without it, which is slower",
                 stacklevel=2,
             )
             return step
@@ -113,11 +113,9 @@ def as_step(program: Program, host: HostValues, returned: list[int]) -> Step:
 
     def step(*tensors: torch.Tensor) -> list[torch.Tensor]:
         inputs, feeds = tensors[:count], tensors[count:]
-        outputs = program.run(inputs, feeds, host)
+        outputs: list[Any] = list(program.run(inputs, feeds, host))
         written = [
-            (inputs[place_of[place]], outputs[output])
-            for output, place in program.updates.items()
-            if place in place_of
+            (inputs[place_of[place]], outputs[output]) for output, place in program.updates.items() if place in place_of
         ]
         # A new value that is an old one, maybe of another variable, is copied before anything is written.
         held = {tensor.untyped_storage()._cdata for tensor in inputs}
@@ -136,11 +134,13 @@ def as_step(program: Program, host: HostValues, returned: list[int]) -> Step:
 def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     """The step traced on fake tensors and fused by torch's compiler."""
     from torch._inductor import compile as inductor_compile
+    from torch._inductor import config
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad():
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
-        return inductor_compile(graph, tensors)
+        with config.patch(combo_kernels=True):  # small kernels that need nothing of each other become one
+            return inductor_compile(graph, tensors)
 
 
 def _captured(

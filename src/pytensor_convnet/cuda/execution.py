@@ -1,7 +1,7 @@
 """One compiled function at run time: which tensors it reads, which captured graph it launches, what it returns.
 
-A call with shapes that were not seen before runs the program step by step; it tunes and compiles our kernels, and writes
-new values of shared variables only when all of them are computed. The second such call captures the program; from then
+A call with shapes that were not seen before runs the program step by step; it tunes and compiles our kernels, and
+writes new values of shared variables only when all of them are computed. The second such call captures the program; from then
 on a call is one launch. So whatever goes wrong (memory, an interrupt), shared variables have the values that the last
 finished call gave them.
 """
@@ -67,12 +67,8 @@ class Execution:
         self._arrays = {place for place in explicit if place not in self._numbers}
         self._known: dict[tuple[int, ...], tuple[Capture, HostValues]] = {}
         self._last_change = -1
-        self._updated = {
-            place: residents[place] for place in program.updates.values() if place in residents
-        }
-        self._host_updates = {
-            output: place for output, place in program.updates.items() if place in program.on_host
-        }
+        self._updated = {place: residents[place] for place in program.updates.values() if place in residents}
+        self._host_updates = {output: place for output, place in program.updates.items() if place in program.on_host}
 
     def __call__(self) -> list[Any]:
         with _lock, torch.no_grad():
@@ -88,12 +84,12 @@ class Execution:
         integers = tuple(self._integer(place) for place in self.program.on_host)
         numbers = tuple(self.cells[place][0] for place in self._numbers)
         if not self._arrays and self._last_change == last_change() and integers in self._known:
-            capture, host = self._known[integers]
-            return self._as_returned(self._launch(capture, {}, numbers, host), host)
+            known, host = self._known[integers]
+            return self._as_returned(self._launch(known, {}, numbers, host), host)
         tensors = self._tensors()
         host = self.program.host(integers, self._shapes(tensors))
         key = self._key(tensors, host)
-        capture = self.captures.get(key)
+        capture: Capture | None = self.captures.get(key)
         if capture is None and self.capture and key in self._seen:
             capture = self._captured(key, tensors, host)
         if capture is None:
@@ -187,7 +183,8 @@ class Execution:
 
     def _write(self, tensors: dict[int, torch.Tensor], outputs: list[Any]) -> None:
         """New values into shared variables: into the tensors that they have, where they fit."""
-        same, new = [], []
+        same: list[tuple[int, torch.Tensor]] = []
+        new: list[tuple[int, torch.Tensor]] = []
         for output, place in self.program.updates.items():
             if place in self._updated:
                 fits = tensors[place].shape == outputs[output].shape
@@ -202,9 +199,7 @@ class Execution:
     def _as_returned(self, outputs: list[Any], host: HostValues) -> list[Any]:
         """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
         program, graph = self.program, self.program.fgraph
-        values = {
-            place: np.asarray(value_of(graph.outputs[place], host.values)) for place in program.host_outputs
-        }
+        values = {place: np.asarray(value_of(graph.outputs[place], host.values)) for place in program.host_outputs}
         computed = None
         if self.device.type == "cuda" and any(
             outputs[place] is not None and place not in program.updates for place in range(len(outputs))

@@ -1,6 +1,6 @@
 """What of a graph is known on the host, and what shapes, and so captured graphs, depend on.
 
-A shape, a slice's bounds and the like must be numbers on the host while the rest of a function runs ahead on the device.
+A shape, a slice's bounds and the like must be numbers on the host while the rest of a function runs on the device.
 They are computed there, from the shapes of the inputs and from arguments that are integers, before the device is asked
 for anything. So every variable is of one kind:
 

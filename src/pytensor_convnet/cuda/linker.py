@@ -30,7 +30,7 @@ class CudaLinker(PytorchLinker):
 
     Attributes
     ----------
-    shared : dict of int to Container
+    shared : dict of int to list of Container
         The containers of the inputs that are shared variables.
     """
 
@@ -41,7 +41,7 @@ class CudaLinker(PytorchLinker):
         self.precision, self.device = precision, device
         self.compile, self.capture = compile, capture
         self.fgraph: FunctionGraph | None = None
-        self.shared: dict[int, Container] = {}
+        self.shared: dict[int, list[Container]] = {}
 
     def accept(self, fgraph: FunctionGraph, no_recycling: Any = None, profile: Any = None) -> "CudaLinker":
         linker = self if self.fgraph is None else type(self)(self.precision, self.device, self.compile, self.capture)
@@ -64,16 +64,15 @@ class CudaLinker(PytorchLinker):
         inputs = [Container(variable, cell) for variable, cell in zip(fgraph.inputs, cells)]
         residents = {}
         for place in program.on_device:
-            container = self.shared.get(place)
-            if container is not None:
+            for container in self.shared.get(place, ()):
                 residents[place] = move(fgraph.inputs[place], container, device)
+            if place in residents:
                 inputs[place] = contain(residents[place])
         outputs = [Container(variable, [getattr(variable, "data", None)], readonly=True) for variable in fgraph.outputs]
         return Execution(program, cells, residents, self.compile, self.capture), inputs, outputs
 
     def __repr__(self) -> str:
         return f"CudaLinker(precision={self.precision!r}, device={self.device!r})"
-
 
 
 class CudaFunction(Function):
@@ -125,8 +124,15 @@ class CudaFunctionMaker(FunctionMaker):
         storage = [getattr(x, "value", None) for x in self.inputs] if input_storage is None else input_storage
         containers = [value.container if isinstance(value, Variable) else value for value in storage]
         self.linker.shared = {
-            place: container
+            place: [container, *_of_the_same_cell(container, spec.value)]
             for place, (spec, container) in enumerate(zip(self.expanded_inputs, containers, strict=True))
             if isinstance(container, Container) and (spec.shared or spec.implicit)
         }
         return super().create(containers, storage_map)
+
+
+def _of_the_same_cell(container: Container, value: Any) -> list[Container]:
+    """The shared variable's own container, where a function that was pickled brings another for the same value."""
+    own = value.container if isinstance(value, Variable) else value
+    is_other = isinstance(own, Container) and own is not container and own.storage is container.storage
+    return [own] if is_other else []

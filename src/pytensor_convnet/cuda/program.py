@@ -4,7 +4,8 @@ A `Program` computes all outputs of a graph from tensors, once for each call of 
 it, or while a CUDA graph is captured. It changes nothing: new values of shared variables are outputs like all others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
+from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
 from pytensor_convnet.cuda.hosting import (
@@ -32,10 +34,10 @@ from pytensor_convnet.lowering.cuda.indexing import Window
 
 @dataclass(frozen=True)
 class _Step:
-    """One node: how it is computed, and which variables nobody reads after it."""
+    """One node, or several that are computed together: how, and which variables nobody reads after them."""
 
-    node: Apply
-    lowering: Lowering | None
+    nodes: tuple[Apply, ...]
+    lowerings: tuple[Lowering | None, ...]
     done: tuple[Variable, ...]
 
 
@@ -82,7 +84,12 @@ class Program:
         }
         self._fed, demanded = self._numbers_of_calls(updated)
         self.host = HostProgram(fgraph, kinds, self._windows, demanded, self._fed)
-        self._constants: dict[Variable, torch.Tensor] = {}
+        self._constants = {
+            x: torch.tensor(x.data, device=target.device)
+            for node, _ in self._computed()
+            for x in node.inputs
+            if isinstance(x, Constant) and not self._is_number(x)
+        }
 
     def _kind(self, variable: Variable) -> Kind:
         return Kind.CONSTANT if isinstance(variable, Constant) else self.kinds[variable]
@@ -90,14 +97,18 @@ class Program:
     def _lowered(self) -> list[_Step]:
         """The nodes that run on the device, and those that need what these make, with their functions."""
         nodes = [node for node in self.fgraph.toposort() if self.kinds[node.outputs[0]] >= Kind.LATE]
-        last: dict[Variable, Apply] = {x: node for node in nodes for x in node.inputs}
+        lowerings = {
+            node: None if self.kinds[node.outputs[0]] == Kind.LATE else lower(node.op, node, self.target)
+            for node in nodes
+        }
+        groups = _in_groups(nodes, {node for node, found in lowerings.items() if found is not None and found.deferred})
+        last = {x: group for group in groups for node in group for x in node.inputs}
         kept = set(self.fgraph.outputs)
         steps = []
-        for node in nodes:
-            late = self.kinds[node.outputs[0]] == Kind.LATE
-            lowering = None if late else lower(node.op, node, self.target)
-            done = tuple(x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept)
-            steps.append(_Step(node, lowering, done))
+        for group in groups:
+            read = dict.fromkeys(x for node in group for x in node.inputs)
+            done = tuple(x for x in read if last[x] is group and x not in kept)
+            steps.append(_Step(group, tuple(lowerings[node] for node in group), done))
         return steps
 
     def _window_places(self, node: Apply) -> dict[int, WindowSpec]:
@@ -115,27 +126,34 @@ class Program:
 
     def _reads(self) -> list[str]:
         found = []
-        for step in self._steps:
-            if step.lowering is None:
+        for node, lowering in self._computed():
+            if lowering is None:
                 continue
-            if step.lowering.reads_device:
-                found.append(f"{step.lowering.reads_device} ({step.node})")
-            for place in step.lowering.host:
-                x = step.node.inputs[place]
+            if lowering.reads_device:
+                found.append(f"{lowering.reads_device} ({node})")
+            for place in lowering.host:
+                x = node.inputs[place]
                 if self._kind(x) == Kind.DEVICE:
-                    found.append(f"{x.name or x}, on which a shape or a position depends ({step.node})")
+                    found.append(f"{_origin(x)}, on which a shape or a position depends ({node})")
         return found
+
+    def _is_on_host(self, lowering: Lowering, place: int, x: Variable) -> bool:
+        return place in lowering.host or (place in lowering.rather_host and self._kind(x) <= Kind.LATE)
+
+    def _computed(self) -> Iterator[tuple[Apply, Lowering | None]]:
+        for step in self._steps:
+            yield from zip(step.nodes, step.lowerings)
 
     def _numbers_of_calls(self, updated: set[int]) -> tuple[list[Variable], list[Variable]]:
         """Variables of kind CALL that are fed as data, and those that captured graphs hold as they are."""
         fed: dict[Variable, None] = {}
         demanded: dict[Variable, None] = {}
-        for step in self._steps:
-            windowed = self._window_places(step.node)
-            for place, x in enumerate(step.node.inputs):
+        for node, lowering in self._computed():
+            windowed = self._window_places(node)
+            for place, x in enumerate(node.inputs):
                 if self._kind(x) != Kind.CALL or place in windowed:
                     continue
-                read_on_host = step.lowering is None or place in step.lowering.host
+                read_on_host = lowering is None or self._is_on_host(lowering, place, x)
                 (demanded if read_on_host or x.type.ndim else fed)[x] = None
         for place in updated:
             output = self.fgraph.outputs[place]
@@ -172,27 +190,26 @@ class Program:
         starts = feeds[len(self._fed) :]
         windows = [Window(start, *lengths) for start, lengths in zip(starts, host.windows)]
         for step in self._steps:
-            if step.lowering is None:
-                self._late(step.node, values)
+            calls = [
+                (node, lowering, self._arguments(node, lowering, values, fed, windows))
+                for node, lowering in zip(step.nodes, step.lowerings)
+                if lowering is not None
+            ]
+            if not calls:
+                self._late(step.nodes[0], values)
+            elif len(calls) == 1:
+                [(node, lowering, arguments)] = calls
+                with _named(node, arguments):
+                    results = lowering.function(*arguments)
+                values.update(zip(node.outputs, results if isinstance(results, list | tuple) else [results]))
             else:
-                results = self._results(step, self._arguments(step, values, fed, windows))
-                values.update(zip(step.node.outputs, results))
+                values.update(_together(calls))
             for x in step.done:
                 values.pop(x, None)
         return [
             None if place in self.host_outputs else self._as_output(x, values, fed)
             for place, x in enumerate(self.fgraph.outputs)
         ]
-
-    def _results(self, step: _Step, arguments: list[Any]) -> Sequence[Any]:
-        assert step.lowering is not None
-        try:
-            results = step.lowering.function(*arguments)
-        except Exception as error:
-            shapes = ", ".join(str(tuple(x.shape)) if hasattr(x, "shape") else str(x) for x in arguments)
-            error.add_note(f"Apply node that caused the error: {step.node}\nShapes of its inputs: {shapes}")
-            raise
-        return results if isinstance(results, list | tuple) else [results]
 
     def _late(self, node: Apply, values: dict[Variable, Any]) -> None:
         [first, *_] = node.inputs or [None]
@@ -203,13 +220,17 @@ class Program:
             evaluate(node, values)
 
     def _arguments(
-        self, step: _Step, values: dict[Variable, Any], fed: dict[Variable, torch.Tensor], windows: list[Window]
+        self,
+        node: Apply,
+        lowering: Lowering,
+        values: dict[Variable, Any],
+        fed: dict[Variable, torch.Tensor],
+        windows: list[Window],
     ) -> list[Any]:
         """The values of a node's inputs, each where its function wants it."""
-        assert step.lowering is not None
-        node, arguments = step.node, []
+        arguments: list[Any] = []
         for place, x in enumerate(node.inputs):
-            on_host = place in step.lowering.host
+            on_host = self._is_on_host(lowering, place, x)
             if x in fed and not on_host:
                 arguments.append(fed[x])
             elif isinstance(x, Constant):
@@ -231,18 +252,61 @@ class Program:
 
     def _constant(self, constant: Constant) -> Any:
         """A constant where it is best: numbers and shapes on the host, data on the device, uploaded once."""
-        if is_small(constant) or np.size(constant.data) == 1:
-            return constant.data
-        tensor = self._constants.get(constant)
-        if tensor is None:
-            tensor = self._constants[constant] = torch.tensor(constant.data, device=self.target.device)
-        return tensor
+        return constant.data if self._is_number(constant) else self._constants[constant]
+
+    @staticmethod
+    def _is_number(constant: Constant) -> bool:
+        return is_small(constant) or np.size(constant.data) == 1 or not isinstance(constant.data, np.ndarray)
 
     def _as_output(self, variable: Variable, values: dict[Variable, Any], fed: dict[Variable, Any]) -> torch.Tensor:
         value = fed[variable] if variable in fed else value_of(variable, values)
         tensor = self.target.tensor(value)
         dtype = getattr(variable.type, "dtype", None)
         return tensor if dtype is None else tensor.to(getattr(torch, dtype))
+
+
+def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply, ...]]:
+    """Nodes in an order in which they can be computed, ``deferred`` ones together that do not need each other."""
+    needy: set[Apply] = set()  # what needs the result of a deferred node
+    for node in nodes:
+        if any(x.owner in deferred or x.owner in needy for x in node.inputs):
+            needy.add(node)
+    together = tuple(node for node in nodes if node in deferred and node not in needy)
+    if len(together) < 2:
+        return [(node,) for node in nodes]
+    before = [(node,) for node in nodes if node not in needy and node not in together]
+    return [*before, together, *((node,) for node in nodes if node in needy)]
+
+
+def _together(calls: Sequence[tuple[Apply, Lowering, list[Any]]]) -> dict[Variable, Any]:
+    """The results of nodes whose kernels run side by side."""
+    from pytensor_convnet.lowering.cuda.operators import call_together
+
+    kernel_calls = []
+    for node, lowering, arguments in calls:
+        assert lowering.deferred is not None
+        with _named(node, arguments):
+            kernel_calls.append(lowering.deferred(*arguments))
+    results = call_together(kernel_calls)
+    return {node.outputs[0]: result for (node, _, _), result in zip(calls, results)}
+
+
+@contextmanager
+def _named(node: Apply, arguments: Sequence[Any]) -> Iterator[None]:
+    """Errors bear the node in which they arose."""
+    try:
+        yield
+    except Exception as error:
+        shapes = ", ".join(str(tuple(x.shape)) if hasattr(x, "shape") else str(x) for x in arguments)
+        error.add_note(f"Apply node that caused the error: {node}\nShapes of its inputs: {shapes}")
+        raise
+
+
+def _origin(variable: Variable) -> Variable:
+    """What a number is converted from."""
+    while variable.owner is not None and isinstance(variable.owner.op, ScalarFromTensor | TensorFromScalar):
+        variable = variable.owner.inputs[0]
+    return variable
 
 
 def _settled_kinds(fgraph: FunctionGraph, updates: dict[int, int]) -> tuple[dict[Variable, Kind], set[Variable]]:
@@ -256,8 +320,7 @@ def _settled_kinds(fgraph: FunctionGraph, updates: dict[int, int]) -> tuple[dict
         moved = {
             fgraph.inputs[place]
             for output, place in updates.items()
-            if fgraph.inputs[place] in on_host
-            and kinds.get(fgraph.outputs[output], Kind.CONSTANT) > Kind.CALL
+            if fgraph.inputs[place] in on_host and kinds.get(fgraph.outputs[output], Kind.CONSTANT) > Kind.CALL
         }
         if not moved:
             return kinds, on_host

@@ -169,7 +169,7 @@ def _state_of(generator: np.random.Generator) -> list[int]:
     return [number - 2**64 if number >= 2**63 else number for number in (key, count)]
 
 
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
+def _plain(state: Any) -> dict[str, Any]:
     """A generator's state without arrays, whose printed form is its own."""
     return {
         name: _plain(value) if isinstance(value, dict) else np.asarray(value).tolist() for name, value in state.items()
@@ -185,7 +185,7 @@ class DeviceContainer(Container):
         return self.resident.host()
 
     def _write(self, value: Any) -> None:
-        Container.value.fset(self, value)  # type: ignore[attr-defined]
+        Container.value.fset(self, value)
         self.resident.written_on_host()
 
     value = property(_read, _write)
@@ -225,7 +225,7 @@ def move(variable: Variable, container: Container, device: torch.device) -> Resi
         )
     if type(container) is Container:
         container.__class__ = DeviceContainer
-        container.resident = resident  # type: ignore[attr-defined]
+        container.resident = resident
     return resident
 
 
@@ -255,7 +255,7 @@ def watch_other_modes() -> None:
         _brought_to_host(function)
         return executor._pickle_Function(function)
 
-    Function.__call__ = call_with_current_values  # type: ignore[method-assign]
+    Function.__call__ = call_with_current_values
     copyreg.pickle(Function, reduce_with_current_values)
 
 

@@ -5,6 +5,7 @@ variable ``TRITON_INTERPRET=1`` was set before Triton was imported.
 """
 
 from pytensor_convnet.kernels.cuda.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cuda.copying import change_format
 from pytensor_convnet.kernels.cuda.correlation import (
     PRECISIONS,
     correlate2d,
@@ -22,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "average_pool2d",
     "average_pool2d_grad",
+    "change_format",
     "correlate2d",
     "correlate2d_filter_grad",
     "correlate2d_input_grad",

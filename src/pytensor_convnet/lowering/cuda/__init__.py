@@ -8,8 +8,8 @@
     random          random numbers
     convnet         our Ops, by `operators` (the Triton kernels) or `plain` (torch's own operations)
 
-An Op that is not here is computed by PyTensor's own conversion to torch, if that has it. To add one, register a function
-with `lower`:
+An Op that is not here is computed by PyTensor's own conversion to torch, if that has it. To add one, register a
+function with `lower`:
 
 >>> from pytensor_convnet.lowering.cuda.base import Lowering, lower  # doctest: +SKIP
 >>> @lower.register(MyOp)  # doctest: +SKIP

@@ -34,10 +34,13 @@ class Target:
     device : torch.device
     precision : {'ieee', 'high', 'medium', 'bf16'}
         How float32 is multiplied; see `pytensor_convnet.cuda.cuda_mode`.
+    uploaded : dict
+        Arrays of the host that are on the device already, since nothing can be uploaded while a graph is captured.
     """
 
     device: torch.device
     precision: str = "medium"
+    uploaded: dict[Any, torch.Tensor] = field(default_factory=dict, compare=False)
 
     def tensor(self, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A value as a tensor on the device; one number becomes a tensor that a compiler sees through."""
@@ -46,8 +49,15 @@ class Target:
         value = np.asarray(value)
         if value.size == 1:
             return torch.full(value.shape, value.item(), dtype=dtype or _DTYPES[str(value.dtype)], device=self.device)
-        # A copy, since NumPy's memory may be read-only or change later.
-        return torch.tensor(np.ascontiguousarray(value), dtype=dtype, device=self.device)
+        array = np.ascontiguousarray(value)
+        key = array.tobytes(), array.shape, str(array.dtype), dtype
+        tensor = self.uploaded.get(key)
+        if tensor is None:
+            # A copy, since NumPy's memory may be read-only or change later.
+            tensor = torch.tensor(array, dtype=dtype, device=self.device)
+            if type(tensor) is torch.Tensor:  # and not one of a tracer's
+                self.uploaded[key] = tensor
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -60,13 +70,20 @@ class Lowering:
         From the values of a node's inputs to that of its output, or to a sequence of those of its outputs.
     host : set of int
         The inputs that must be known on the host.
+    rather_host : set of int
+        Those that are better known there, where they can be without reading the device.
     reads_device : str
         What of the data on the device the function reads on the host, if anything: it cannot be captured then.
+    deferred : callable, optional
+        From the values of the inputs to a `operators.KernelCall` that computes the same. Such calls are done together,
+        side by side, where none needs the result of another.
     """
 
     function: Callable[..., Any]
     host: frozenset[int] = field(default_factory=frozenset)
+    rather_host: frozenset[int] = field(default_factory=frozenset)
     reads_device: str = ""
+    deferred: Callable[..., Any] | None = None
 
 
 class UnsupportedOp(NotImplementedError):

@@ -38,6 +38,10 @@ from pytensor_convnet.ops.base import ConvnetOp, evaluate
 LEAST_BATCH = 16
 """The smallest batch that is kept batch-last."""
 
+LEAST_TILED = 4 << 20
+"""Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
+
+
 def has_kernels(target: Target) -> bool:
     """Whether Triton's kernels run there: on a GPU, or in Triton's interpreter."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
@@ -46,13 +50,20 @@ def has_kernels(target: Target) -> bool:
 
 def formatted(images: torch.Tensor) -> torch.Tensor:
     """Images in the format that kernels are to compute in; a tensor is copied once, however many kernels read it."""
-    innermost = images.permute(1, 2, 3, 0)
-    if images.shape[0] < LEAST_BATCH or innermost.is_contiguous():
+    if images.shape[0] < LEAST_BATCH or images.permute(1, 2, 3, 0).is_contiguous():
         return images
     copied = getattr(images, "_batch_last", None)
     if copied is None:
-        copied = innermost.contiguous().permute(3, 0, 1, 2)
-        images._batch_last = copied  # type: ignore[attr-defined]
+        copied = images._batch_last = _batch_last(images)
+    return copied
+
+
+def _batch_last(images: torch.Tensor) -> torch.Tensor:
+    """A batch-last copy: of many images in tiles, by a kernel; of few by torch, which fuses it with what is before."""
+    if images.numel() * images.element_size() < LEAST_TILED or images.device.type != "cuda":
+        return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    images = images.contiguous()
+    [copied] = _kernel("change_format", [images], ("batch_last",), [(images.shape, images.dtype, "batch_last")])
     return copied
 
 
@@ -90,74 +101,84 @@ def _lower_ours(op_type: type, on_gpu: Callable[[Any, Apply, Target], Callable[.
         return Lowering(make(op, node, target), _host_integers(op, node))
 
 
-def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any, **keywords: Any) -> Any:
-    from pytensor_convnet.lowering.cuda.operators import call
+def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any) -> Any:
+    from pytensor_convnet.lowering.cuda.operators import KernelCall, call
 
-    return call(name, tensors, arguments, keywords, results)
+    return call(KernelCall(name, tensors, arguments, results))
 
 
 # ------------------------------------------------------------------------------------------ correlation
 
 
 def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
-    """A pass of a correlation; all but the gradient of filters give images."""
+    """The kernel call of a pass of a correlation; all but the gradient of filters give images."""
     gives_filters = name == "correlate2d_filter_grad"
 
-    def on_gpu(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def deferred(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+        from pytensor_convnet.lowering.cuda.operators import KernelCall
+
         dtype = torch_dtype(node.outputs[0])
+        working = torch.bfloat16 if target.precision == "bf16" else dtype
+        precision = "medium" if target.precision == "bf16" else target.precision
         filters = {"correlate2d": 1, "correlate2d_input_grad": 0}.get(name)
 
-        def run(first: Any, second: Any, *lengths: Any) -> torch.Tensor:
-            tensors = [target.tensor(value) for value in (first, second)]
-            [shape] = _shapes(op, tensors, [int(length) for length in lengths])
-            taps = tuple(shape[2:]) if gives_filters else op.filter_taps(tensors + list(lengths))
-            moves = (op.stride, op.resolved_padding(*taps), op.dilation, op.groups, op.flip)
-            if dtype == torch.float64:
-                return getattr(plain, name)(*tensors, *integers(lengths), *moves)
-            working = torch.bfloat16 if target.precision == "bf16" else dtype
-            precision = "medium" if target.precision == "bf16" else target.precision
+        def deferred_call(first: Any, second: Any, *lengths: Any) -> KernelCall:
             tensors = [
-                tensor.to(working).contiguous() if position == filters else formatted(tensor.to(working))
-                for position, tensor in enumerate(tensors)
+                target.tensor(value, working).contiguous()
+                if position == filters
+                else formatted(target.tensor(value, working))
+                for position, value in enumerate((first, second))
             ]
+            shape, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
             format = "bc01" if gives_filters else _format_of(shape[0])
-            keywords = {} if gives_filters else {"memory_format": format}
-            [result] = _kernel(
-                name, tensors, (*integers(lengths), *moves), [(shape, working, format)], precision=precision, **keywords
-            )
-            return result.to(dtype) if gives_filters else result
+            keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
+            finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
+            arguments = (*integers(lengths), *moves)
+            return KernelCall(name, tensors, arguments, [(shape, working, format)], keywords, finish)
 
-        return run
+        return deferred_call
 
-    return on_gpu
-
-
-_lower_ours(Correlate2d, _correlation("correlate2d"))
-_lower_ours(Correlate2dInputGrad, _correlation("correlate2d_input_grad"))
-_lower_ours(Correlate2dFilterGrad, _correlation("correlate2d_filter_grad"))
+    return deferred
 
 
-def _locally_connected(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
-    """Correlations whose filters are not shared: one product for each tap, by torch."""
+def _shape_and_moves(op: Any, tensors: list[torch.Tensor], lengths: Sequence[Any], gives_filters: bool) -> Any:
+    """The shape of a pass's result, and how filters move, as the kernels want it."""
+    [shape] = _shapes(op, tensors, [int(length) for length in lengths])
+    taps = tuple(shape[-2:]) if gives_filters else op.filter_taps([*tensors, *lengths])
+    return shape, (op.stride, op.resolved_padding(*taps), op.dilation, op.groups, op.flip)
 
-    def on_gpu(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+
+def _lower_pass(op_type: type, name: str, on_gpu: Callable[..., Any] | None) -> None:
+    """Register a pass: by a kernel call where there is one, else by torch's operations, or on the host."""
+    gives_filters = "filter_grad" in name
+
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        host = _host_integers(op, node)
+        if not has_kernels(target):
+            return Lowering(on_the_host(op, node, target), host)
         dtype = torch_dtype(node.outputs[0])
+        if on_gpu is None or dtype == torch.float64:
 
-        def run(first: Any, second: Any, *lengths: Any) -> torch.Tensor:
-            tensors = [target.tensor(value, dtype) for value in (first, second)]
-            [shape] = _shapes(op, tensors, [int(length) for length in lengths])
-            taps = tuple(shape[-2:]) if "filter_grad" in name else op.filter_taps(tensors + list(lengths))
-            moves = (op.stride, op.resolved_padding(*taps), op.dilation, op.groups, op.flip)
-            return getattr(plain, name)(*tensors, *integers(lengths), *moves)
+            def plainly(first: Any, second: Any, *lengths: Any) -> torch.Tensor:
+                tensors = [target.tensor(value, dtype) for value in (first, second)]
+                _, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
+                return getattr(plain, name)(*tensors, *integers(lengths), *moves)
 
-        return run
+            return Lowering(plainly, host)
+        from pytensor_convnet.lowering.cuda.operators import call_together
 
-    return on_gpu
+        deferred = on_gpu(op, node, target)
+        function = lambda *values: call_together([deferred(*values)])  # noqa: E731
+        return Lowering(function, host, deferred=deferred if gives_filters else None)
 
 
-_lower_ours(LocallyConnected2d, _locally_connected("locally_connected2d"))
-_lower_ours(LocallyConnected2dInputGrad, _locally_connected("locally_connected2d_input_grad"))
-_lower_ours(LocallyConnected2dFilterGrad, _locally_connected("locally_connected2d_filter_grad"))
+_lower_pass(Correlate2d, "correlate2d", _correlation("correlate2d"))
+_lower_pass(Correlate2dInputGrad, "correlate2d_input_grad", _correlation("correlate2d_input_grad"))
+_lower_pass(Correlate2dFilterGrad, "correlate2d_filter_grad", _correlation("correlate2d_filter_grad"))
+_lower_pass(LocallyConnected2d, "locally_connected2d", None)
+_lower_pass(LocallyConnected2dInputGrad, "locally_connected2d_input_grad", None)
+_lower_pass(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad", None)
 
 
 # ---------------------------------------------------------------------------------------------- pooling

@@ -213,9 +213,22 @@ def _lower_sum(op: Any, node: Apply, target: Target) -> Lowering:
     def total(x: Any) -> torch.Tensor:
         x = target.tensor(x)
         axes = _axes(op, x)
+        if sorted(axes) == [0, 2, 3] and x.ndim == 4 and x.permute(1, 2, 3, 0).is_contiguous():
+            return _sum_of_each_channel(x, dtype)
         return torch.sum(x, dim=axes, dtype=dtype) if axes else x.to(dtype)
 
     return Lowering(total)
+
+
+def _sum_of_each_channel(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The sum over batch, rows and columns of batch-last images, in two steps along memory.
+
+    A compiler that is told only of the axes reads such memory in an order that is several times slower.
+    """
+    line = images.permute(1, 2, 3, 0).reshape(images.shape[1], -1)
+    length = line.shape[1]
+    parts = next((count for count in (128, 64, 32, 16, 8, 4, 2) if length % count == 0 and length // count >= 256), 1)
+    return line.reshape(line.shape[0], parts, length // parts).sum(dim=2, dtype=dtype).sum(dim=1)
 
 
 @lower.register(Prod)

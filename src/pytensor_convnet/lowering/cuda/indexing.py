@@ -1,7 +1,7 @@
 """Reading and writing parts of tensors.
 
-A slice whose start is known only at the call, as in ``data[i * B : (i + 1) * B]``, comes as a `Window`: its start lies on
-the device, so that one captured graph serves every minibatch, and its length is a number. All other bounds are numbers.
+A slice whose start is known only at the call, as in ``data[i * B : (i + 1) * B]``, comes as a `Window`: its start lies
+on the device, so that one captured graph serves every minibatch, and its length is a number. All other bounds are numbers.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pytensor.graph.basic import Apply
 from pytensor.tensor import subtensor as pytensor_subtensor
+from pytensor.tensor.basic import Alloc, ARange
 from pytensor.tensor.subtensor import (
     AdvancedIncSubtensor,
     AdvancedSubtensor,
@@ -97,7 +98,8 @@ def take(x: torch.Tensor, entries: Sequence[Entry], target: Target) -> torch.Ten
     lonely = [axis for axis, entry in enumerate(plain) if isinstance(entry, torch.Tensor) and entry.ndim == 0]
     if len(lonely) == sum(isinstance(entry, torch.Tensor) for entry in plain):
         for axis in lonely:  # one position on the device: no host needs to know it
-            position = plain[axis].to(torch.int64)
+            position: Any = plain[axis]
+            position = position.to(torch.int64)
             position = torch.where(position < 0, position + x.shape[axis], position)
             x = torch.index_select(x, axis, position.reshape(1))
         plain = tuple(0 if axis in lonely else entry for axis, entry in enumerate(plain))
@@ -200,11 +202,38 @@ def _lower_advanced_inc_subtensor(op: Any, node: Apply, target: Target) -> Lower
     if getattr(op, "ignore_duplicates", False) and not op.set_instead_of_inc:
         raise UnsupportedOp(node, "additions that ignore repeated positions are not known to torch")
 
+    one_in_each_row = _puts_one_in_each_row(node)
+
     def inc_subtensor(x: Any, y: Any, *values: Any) -> torch.Tensor:
         x = target.tensor(x)
+        if one_in_each_row and values[0].shape[0] == x.shape[0]:
+            return _one_in_each_row(x, target.tensor(y, x.dtype), target.tensor(values[1]))
         return put(x, y, entries_of(op, node, values, x.shape), not op.set_instead_of_inc, target)
 
     return Lowering(inc_subtensor, _bounds(op, 2), reads_device=_masks(node, 2))
+
+
+def _puts_one_in_each_row(node: Apply) -> bool:
+    """Whether a node puts numbers into a matrix of zeros at ``[arange(rows), columns]``: what a softmax's loss does."""
+    x, y, *indices = node.inputs
+    if x.type.ndim != 2 or y.type.ndim > 1 or [index.type.ndim for index in indices] != [1, 1]:
+        return False
+    if any(isinstance(entry, slice) for entry in node.op.idx_list) or indices[1].type.dtype == "bool":
+        return False
+    zeros, rows = x.owner, indices[0].owner
+    if zeros is None or rows is None or not isinstance(zeros.op, Alloc) or not isinstance(rows.op, ARange):
+        return False
+    start, _, step = rows.inputs
+    values = [getattr(constant, "data", None) for constant in (zeros.inputs[0], start, step)]
+    return all(value is not None and np.all(value == wanted) for value, wanted in zip(values, (0, 0, 1)))
+
+
+def _one_in_each_row(zeros: torch.Tensor, y: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Elementwise, and so fused with what reads it, where a scatter would be a kernel of its own."""
+    count = zeros.shape[1]
+    columns = torch.where(columns < 0, columns + count, columns)[:, None]
+    chosen = columns == torch.arange(count, device=zeros.device)
+    return torch.where(chosen, y.broadcast_to(zeros.shape[:1])[:, None], torch.zeros_like(y.reshape(-1)[:1])[:, None])
 
 
 # PyTensor before 3.3 has Ops of their own for one vector of positions.

@@ -17,10 +17,33 @@ from pytensor_convnet.lowering.cuda.base import Lowering, Target, lower, torch_d
 def _lower_product(op: Any, node: Apply, target: Target) -> Lowering:
     dtype = torch_dtype(node.outputs[0])
 
+    working = torch.bfloat16 if target.precision == "bf16" and dtype == torch.float32 else dtype
+
     def product(x: Any, y: Any) -> torch.Tensor:
-        return torch.matmul(target.tensor(x, dtype), target.tensor(y, dtype))
+        x, y = target.tensor(x, working), target.tensor(y, working)
+        parts = _parts(x, y) if target.device.type == "cuda" else 1
+        if parts == 1:
+            return torch.matmul(x, y).to(dtype)
+        rows, length = x.shape
+        products = torch.bmm(
+            x.reshape(rows, parts, length // parts).transpose(0, 1), y.reshape(parts, length // parts, y.shape[1])
+        )
+        return products.sum(dim=0, dtype=dtype)
 
     return Lowering(product)
+
+
+def _parts(x: torch.Tensor, y: torch.Tensor) -> int:
+    """Into how many parts the sums of a product are split.
+
+    The product of a minibatch with a softmax layer's few columns is computed by a handful of programs, each of which
+    goes through long sums alone. Parts make more of them.
+    """
+    if x.ndim != 2 or y.ndim != 2:
+        return 1
+    length, programs = x.shape[1], -(-x.shape[0] // 64) * -(-y.shape[1] // 64)
+    candidates = (16, 8, 4, 2)
+    return next((n for n in candidates if length % n == 0 and length // n >= 64 and programs * n <= 128), 1)
 
 
 @lower.register(Dot22Scalar)

@@ -144,4 +144,3 @@ def cross_map_sum(images: Tensor, size: int, blocked: bool, transposed: bool) ->
     members: Any = reference.neighbours(images.shape[1], size, blocked)
     matrix = torch.tensor(members.T.tolist() if transposed else members.tolist(), dtype=images.dtype)
     return torch.einsum("fg,bgyx->bfyx", matrix.to(images.device), images)
-

@@ -102,10 +102,10 @@ _DISTRIBUTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "halfnormal": lambda draw, start, scale: start + scale * draw.normal().abs(),
     "lognormal": lambda draw, mean, deviation: torch.exp(mean + deviation * draw.normal()),
     "exponential": lambda draw, scale: -scale * torch.log(draw.above_zero()),
-    "laplace": lambda draw, place, scale: place
-    + scale * torch.log(draw.above_zero(0)) * torch.where(draw.uniform(1) < 0.5, -1, 1),
-    "logistic": lambda draw, place, scale: place
-    + scale * (torch.log(draw.above_zero(0)) - torch.log(draw.above_zero(1))),
+    "laplace": lambda draw, place, scale: (
+        place + scale * (torch.log(draw.above_zero(0)) - torch.log(draw.above_zero(1)))
+    ),
+    "logistic": lambda draw, place, scale: place + scale * torch.logit(draw.uniform() * (1 - 2.0**-23) + 2.0**-24),
     "gumbel": lambda draw, place, scale: place - scale * torch.log(-torch.log(draw.above_zero() * (1 - 2.0**-24))),
     "cauchy": lambda draw, place, scale: place + scale * torch.tan(math.pi * (draw.uniform() - 0.5)),
     "bernoulli": lambda draw, p: draw.uniform() < p,

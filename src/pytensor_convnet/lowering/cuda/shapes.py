@@ -12,6 +12,7 @@ from pytensor.tensor.basic import (
     Alloc,
     AllocEmpty,
     ARange,
+    ExtractDiag,
     Eye,
     Join,
     MakeVector,
@@ -184,7 +185,7 @@ def _lower_check(op: Any, node: Apply, target: Target) -> Lowering:
 
 @lower.register(IfElse)
 def _lower_if_else(op: Any, node: Apply, target: Target) -> Lowering:
-    """Both branches are computed, as shapes are the same; the condition is not read on the host."""
+    """The branch that is chosen, where the host knows it; else both, of the same shape, and the device chooses."""
     count = op.n_outs
 
     def if_else(condition: Any, *branches: Any) -> Any:
@@ -196,4 +197,9 @@ def _lower_if_else(op: Any, node: Apply, target: Target) -> Lowering:
             raise UnsupportedOp(node, "its branches have different shapes and its condition is on the device")
         return [torch.where(condition.to(torch.bool), a, b) for a, b in pairs]
 
-    return Lowering(if_else)
+    return Lowering(if_else, rather_host=frozenset({0}))
+
+
+@lower.register(ExtractDiag)
+def _lower_diagonal(op: Any, node: Apply, target: Target) -> Lowering:
+    return Lowering(lambda x: torch.diagonal(target.tensor(x), op.offset, op.axis1, op.axis2).clone())
