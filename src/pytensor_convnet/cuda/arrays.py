@@ -54,8 +54,8 @@ def _explained(error: RuntimeError) -> str:
     first = str(error).strip().splitlines()[0]
     return (
         f"the GPU failed in work that was started earlier: {first}. An index out of bounds (a label beyond the "
-        "classes, say) is the usual cause. The memory of the GPU is lost with it: shared variables have the values that were "
-        "last read to the host. Start a new process; training goes on from its last checkpoint."
+        "classes, say) is the usual cause. The memory of the GPU is lost with it: shared variables have the values "
+        "that were last read to the host. Start a new process; training goes on from its last checkpoint."
     )
 
 

@@ -91,7 +91,10 @@ class Capture:
     def launch(self, numbers: Sequence[Any]) -> None:
         """Run the function once, with these arguments of no axes and feeds; only those that changed are written."""
         for place, value in enumerate(numbers):
-            if value != self._written[place]:
+            if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
+                self._numbers[place].copy_(value)
+                self._written[place] = None
+            elif value != self._written[place]:
                 self._numbers[place].fill_(value)
                 self._written[place] = value
         results = self._launch()

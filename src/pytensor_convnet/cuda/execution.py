@@ -1,8 +1,8 @@
 """One compiled function at run time: which tensors it reads, which captured graph it launches, what it returns.
 
 A call with shapes that were not seen before runs the program step by step; it tunes and compiles our kernels, and
-writes new values of shared variables only when all of them are computed. The second such call captures the program; from then
-on a call is one launch. So whatever goes wrong (memory, an interrupt), shared variables have the values that the last
+writes new values of shared variables only when all of them are computed. The second such call captures the
+program; from then on a call is one launch. So whatever goes wrong (memory, an interrupt), shared variables have the values that the last
 finished call gave them.
 """
 
@@ -82,7 +82,7 @@ class Execution:
 
     def _run(self) -> list[Any]:
         integers = tuple(self._integer(place) for place in self.program.on_host)
-        numbers = tuple(self.cells[place][0] for place in self._numbers)
+        numbers = tuple(self._number(place) for place in self._numbers)
         if not self._arrays and self._last_change == last_change() and integers in self._known:
             known, host = self._known[integers]
             return self._as_returned(self._launch(known, {}, numbers, host), host)
@@ -119,6 +119,10 @@ class Execution:
         resident = resident_of(cell)
         return int(cell[0] if resident is None else resident.host())
 
+    def _number(self, place: int) -> Any:
+        value = self.cells[place][0]
+        return value if isinstance(value, torch.Tensor) else value.item()
+
     def _argument(self, place: int) -> torch.Tensor:
         value = self.cells[place][0]
         if isinstance(value, torch.Tensor):
@@ -144,7 +148,7 @@ class Execution:
     def _captured(self, key: Any, tensors: dict[int, torch.Tensor], host: HostValues) -> Capture:
         held = {place: tensor if place in self.residents else tensor.clone() for place, tensor in tensors.items()}
         order = list(held)
-        numbers = {order.index(place): self.cells[place][0] for place in self._numbers}
+        numbers = {order.index(place): self._number(place) for place in self._numbers}
         capture = Capture(self.program, list(held.values()), host, numbers, self.compile)
         self.captures[key] = capture
         while len(self.captures) > MOST_CAPTURES:

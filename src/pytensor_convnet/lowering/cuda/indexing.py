@@ -1,7 +1,8 @@
 """Reading and writing parts of tensors.
 
 A slice whose start is known only at the call, as in ``data[i * B : (i + 1) * B]``, comes as a `Window`: its start lies
-on the device, so that one captured graph serves every minibatch, and its length is a number. All other bounds are numbers.
+on the device, so that one captured graph serves every minibatch, and its length is a number. All other bounds
+are numbers.
 """
 
 from collections.abc import Sequence
