@@ -2,8 +2,8 @@
 
 A call with shapes that were not seen before runs the program step by step; it tunes and compiles our kernels, and
 writes new values of shared variables only when all of them are computed. The second such call captures the
-program; from then on a call is one launch. So whatever goes wrong (memory, an interrupt), shared variables have the values that the last
-finished call gave them.
+program; from then on a call is one launch. So whatever goes wrong (memory, an interrupt), shared variables have the
+values that the last finished call gave them.
 """
 
 import threading
