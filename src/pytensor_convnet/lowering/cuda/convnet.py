@@ -4,6 +4,7 @@ Images and maps are batch-last inside: what comes in another format, at the data
 matrices, is copied once. Batches that do not fill the innermost axis keep the format they have.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -40,6 +41,10 @@ LEAST_BATCH = 16
 
 LEAST_TILED = 4 << 20
 """Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
+
+
+MOST_FUSED_TAPS = 25
+"""Torch's compiler fuses average pooling of windows up to this size."""
 
 
 def has_kernels(target: Target) -> bool:
@@ -226,9 +231,28 @@ def _gpu_max_pool_gather(op: Any, node: Apply, target: Target) -> Callable[..., 
     return run
 
 
+def _fused_average(op: Any, images: torch.Tensor, numbers: Sequence[Any]) -> list[Any] | None:
+    """How torch's average pooling is called, where its compiler makes that part of what is before and after it.
+
+    None where nothing is compiled, and where torch has other windows than these.
+    """
+    window, stride, ((top, bottom), (left, right)) = _windows(numbers)
+    traced = type(images) is not torch.Tensor
+    if not (traced and op.ignore_border and (top, left) == (bottom, right) and math.prod(window) <= MOST_FUSED_TAPS):
+        return None
+    if 2 * top > window[0] or 2 * left > window[1]:
+        return None
+    divisor = 1 if op.mode == "sum" else None
+    return [list(window), list(stride), [top, left], False, op.mode == "average_inc_pad", divisor]
+
+
 def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(images: Any, *numbers: Any) -> Any:
-        images = formatted(target.tensor(images))
+        images = target.tensor(images)
+        fused = _fused_average(op, images, numbers)
+        if fused is not None:
+            return formatted(torch.ops.aten.avg_pool2d(images, *fused))
+        images = formatted(images)
         [shape] = _shapes(op, [images], numbers)
         format = _format_of(shape[0])
         arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
@@ -239,8 +263,12 @@ def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any
 
 def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
-        maps, lengths = formatted(target.tensor(maps)), (int(rows), int(columns))
-        format = _format_of(maps.shape[0])
+        maps, lengths = target.tensor(maps), (int(rows), int(columns))
+        fused = _fused_average(op, maps, numbers)
+        if fused is not None:
+            images = maps.new_empty((*maps.shape[:2], *lengths))  # only its shape is read
+            return formatted(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
+        maps, format = formatted(maps), _format_of(maps.shape[0])
         results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
         return _kernel("average_pool2d_grad", [maps], (*lengths, *_windows(numbers), op.mode, format), results)
 
