@@ -251,7 +251,7 @@ def _shares(task: Task) -> Iterator[Share]:
                 shares = max(1, MULTIPROCESSORS * programs // tiles)
                 blocks = GradBlocks(row_tile, filter_tile, pixels, images, shares, warps, stages)
                 if stages * pixels * (row_tile + filter_tile) * element <= SHARED_BYTES:
-                    yield Share(prepared, product, blocks)
+                    yield Share(prepared, product, (1, 1), blocks)
 
 
 def _share_time(task: Task, method: Share) -> float:

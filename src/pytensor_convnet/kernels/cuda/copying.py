@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
@@ -26,7 +27,7 @@ def _copy(
     source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
     source_along, source_across, target_along, source_rest, target_rest, plane_stride,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     along = ((program % along_blocks) * ALONG + tl.arange(0, ALONG)).to(tl.int64)
@@ -38,6 +39,7 @@ def _copy(
     else:
         offset = (along * source_along)[:, None] + across[None, :]
     mask = (along < along_count)[:, None] & (across < across_count)[None, :]
+    await_predecessor(DEPENDENT)
     values = tl.load(source + rest * source_rest + offset, mask=mask, other=0.0)
     mask = (along < along_count)[:, None] & (across < across_padded)[None, :]
     target += rest * target_rest + ((along * target_along)[:, None] + across[None, :])
@@ -111,6 +113,7 @@ def _launch(source, before: str, target, after: str, padded_batch: int, product:
         source, target, magnitudes, counts[along], counts[across], across_padded, *blocks,
         from_steps[along], from_steps[across], to_steps[along], from_steps[rest], to_steps[rest], plane_stride,
         product, 0 if magnitudes is None else magnitudes.numel(), *tiles, before != after, num_warps=4,
+        **launch_options(source.device),
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of
@@ -64,21 +65,41 @@ class Blocks:
 
 
 @triton.jit
+def _next_place(y, x, c, x_first, x_count, y_step, x_step, channels, ROWS: tl.constexpr):
+    """The place and channel at which the next block of rows begins, where places follow each other by steps."""
+    c += ROWS
+    x = tl.where(c < channels, x, x + x_step)
+    c = tl.where(c < channels, c, 0)
+    inside = x < x_first + x_count * x_step
+    y = tl.where(inside, y, y + y_step)
+    x = tl.where(inside, x, x_first)
+    return y, x, c
+
+
+@triton.jit
 def _add_rows(
-    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
-    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-    row_count, column_count, plane_units,
-    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    POSITIONS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
+    source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, part,
+    source_rows, source_columns, source_channels, source_row_stride, source_column_stride, source_channel_stride,
+    source_plane_units, row_count, column_count, plane_units,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, REGULAR: tl.constexpr,
+    UNIT: tl.constexpr, WIDE: tl.constexpr, POSITIONS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
 ):  # fmt: skip
     """Add the products of a block of rows, ``first`` and on, to a partial sum."""
     first = tl.multiple_of(first, ALIGNED)
     if WHOLE_CHANNELS:
         # All rows of the block have the same taps; only channels differ.
-        y = tl.load(gather + row_count + first)
-        x = tl.load(gather + 2 * row_count + first)
-        channel = tl.load(gather + 3 * row_count + first) + k
-        offset = tl.load(gather + first) + k * source_channel_stride
+        if REGULAR:
+            channel = c + k
+            if WIDE:
+                offset = y.to(tl.int64) * source_row_stride + x.to(tl.int64) * source_column_stride
+                offset += channel.to(tl.int64) * source_channel_stride
+            else:
+                offset = y * source_row_stride + x * source_column_stride + channel * source_channel_stride
+        else:
+            y = tl.load(gather + row_count + first)
+            x = tl.load(gather + 2 * row_count + first)
+            channel = tl.load(gather + 3 * row_count + first) + k
+            offset = tl.load(gather + first) + k * source_channel_stride
         valid = (source_row + y >= 0) & (source_row + y < source_rows)
         valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
         if POSITIONS == 1:
@@ -131,20 +152,20 @@ def _add_rows(
                        "classes_across", "step_rows", "step_columns", "position_rows", "position_columns",
                        "target_rows", "target_columns", "target_channel_stride", "target_row_stride",
                        "target_column_stride", "target_group_stride", "output_blocks", "position_blocks",
-                       "batch_blocks", "class_count"]
+                       "batch_blocks", "class_count", "padded_channels", "y_step", "x_step"]
 )  # fmt: skip
 def _gather_correlate(
-    source, packed, gather, ranges, target, scales,
+    source, packed, gather, ranges, origins, target, scales,
     batch_units, target_batch_units, source_rows, source_columns,
     source_batch_stride, source_row_stride, source_column_stride, source_channel_stride, source_group_stride,
     source_channels, source_plane_units, row_units, column_units, plane_units, outputs,
     target_channels, residues_down, residues_across, patch_rows, patch_columns, classes_across,
     step_rows, step_columns, position_rows, position_columns, target_rows, target_columns,
     target_batch_stride, target_channel_stride, target_row_stride, target_column_stride, target_group_stride,
-    output_blocks, position_blocks, batch_blocks, class_count,
-    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
-    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr, CHAIN: tl.constexpr,
+    output_blocks, position_blocks, batch_blocks, class_count, padded_channels, y_step, x_step,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, REGULAR: tl.constexpr,
+    UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
+    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr, CHAIN: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     output_block = program % output_blocks
@@ -197,6 +218,20 @@ def _gather_correlate(
 
     start = start // ALIGNED * ALIGNED  # rows before those of the class have no effect
 
+    # Where and in which channel the first block of rows begins; they come in the order (y, x, channel).
+    y = 0
+    x = 0
+    c = 0
+    x_first = 0
+    x_count = 1
+    if REGULAR:
+        x_first = tl.load(origins + entry * 4 + 2)
+        x_count = tl.load(origins + entry * 4 + 3)
+        above = (start - tl.load(origins + entry * 4)) // (padded_channels * tl.maximum(x_count, 1))
+        y = tl.load(origins + entry * 4 + 1) + above * y_step
+        x = x_first
+        c = start * 0
+
     k = tl.arange(0, ROWS)
     m = output_block * OUTPUTS + tl.arange(0, OUTPUTS)
     column_count = column_units * 16
@@ -217,26 +252,31 @@ def _gather_correlate(
     else:
         total = tl.zeros((OUTPUTS, PIXELS), tl.float32)
 
+    await_predecessor(DEPENDENT)
     # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
     if CHAIN:
         for chain in range(start, stop, CHAIN):
             part = tl.zeros_like(total)
             for first in range(chain, tl.minimum(chain + CHAIN, stop), ROWS):
                 part = _add_rows(
-                    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
-                    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-                    row_count, column_count, plane_units,
-                    PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+                    source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, part,
+                    source_rows, source_columns, source_channels, source_row_stride, source_column_stride,
+                    source_channel_stride, source_plane_units, row_count, column_count, plane_units,
+                    PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
                 )  # fmt: skip
+                if REGULAR:
+                    y, x, c = _next_place(y, x, c, x_first, x_count, y_step, x_step, padded_channels, ROWS)
             total += part
     else:
         for first in range(start, stop, ROWS):
             total = _add_rows(
-                source, filters, gather, k, place, present, source_row, source_column, first, stop, total,
-                source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-                row_count, column_count, plane_units,
-                PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+                source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, total,
+                source_rows, source_columns, source_channels, source_row_stride, source_column_stride,
+                source_channel_stride, source_plane_units, row_count, column_count, plane_units,
+                PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
             )  # fmt: skip
+            if REGULAR:
+                y, x, c = _next_place(y, x, c, x_first, x_count, y_step, x_step, padded_channels, ROWS)
 
     if PRODUCT == "float16":
         total = total * tl.load(scales) * tl.load(scales + 1)
@@ -314,10 +354,11 @@ def gather_correlate(
     programs = output_blocks * position_blocks * batch_blocks * plan.class_count * plan.groups
     if programs == 0:
         return
+    whole_channels = plan.padded_channels % blocks.rows == 0
     sb, sc, sh, sw = source.stride()
     tb, tc, th, tw = target.stride()
     _gather_correlate[(programs,)](
-        source, packed.matrix, tables.gather, tables.ranges, target, packed.scales,
+        source, packed.matrix, tables.gather, tables.ranges, tables.origins, target, packed.scales,
         padded_batch // unit, plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
         sb, sh // unit, sw // unit, sc // unit, plan.source_channels * sc // unit,
         plan.source_channels, source_planes.stride(0) // 16,
@@ -327,9 +368,10 @@ def gather_correlate(
         plan.rows.step, plan.columns.step, plan.rows.positions, plan.columns.positions,
         plan.rows.target_length, plan.columns.target_length,
         tb, tc // target_unit, th // target_unit, tw // target_unit, plan.target_channels * tc // target_unit,
-        output_blocks, position_blocks, batch_blocks, plan.class_count,
-        product, plan.leaves_source, plan.padded_channels % blocks.rows == 0, unit,
-        target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
+        output_blocks, position_blocks, batch_blocks, plan.class_count, plan.padded_channels, plan.rows.place_step,
+        plan.columns.place_step, product, plan.leaves_source, whole_channels, whole_channels and plan.is_regular,
+        unit, target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
         chain_of(product, max(plan.class_rows())),
         num_warps=blocks.warps, num_stages=blocks.stages,
+        **launch_options(source.device),
     )  # fmt: skip

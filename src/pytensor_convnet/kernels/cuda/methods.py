@@ -53,10 +53,14 @@ class Gather:
 
 @dataclass(frozen=True)
 class Share:
-    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``."""
+    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``.
+
+    ``patch`` are the rows and columns of the patches in which the maps are taken.
+    """
 
     prepared: bool
     product: str
+    patch: tuple[int, int]
     blocks: GradBlocks
 
 
@@ -142,7 +146,7 @@ def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor
 def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     geometry, product = task.geometry, method.product
     filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    plan = gathering(geometry, False)
+    plan = gathering(geometry, False, method.patch)
     wide = is_wide(images, maps)
     magnitudes = largest_magnitudes(images, maps) if product == "float16" else None
     units = unit_of(images), unit_of(maps)

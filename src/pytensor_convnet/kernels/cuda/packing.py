@@ -12,10 +12,12 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
-from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, round_to_tf32, scale_exponent, split
 
-TILE = 64
+TILE = 32
+"""Rows and columns that a program packs: few, as there are few filters and many multiprocessors."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _pack(
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     row_blocks = tl.cdiv(row_count, TILE)
     group = (tl.program_id(0) // row_blocks).to(tl.int64)
@@ -62,6 +64,7 @@ def _pack(
     meet = meet & (i < rows_taps) & (j < columns_taps) & (c >= 0)[:, None] & (m < outputs)[None, :]
     place = c.to(tl.int64)[:, None] * source_stride + (m % target_channels).to(tl.int64)[None, :] * target_stride
     place += i * row_stride + j * column_stride + group * group_stride + filters_start
+    await_predecessor(DEPENDENT)
     w = tl.load(filters + place, mask=meet, other=0.0)
     if PRODUCT == "tf32":
         target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
@@ -75,9 +78,8 @@ def _pack(
         if tl.program_id(0) + tl.program_id(1) == 0:
             tl.store(scales, power_of_two(-source_exponent))
             tl.store(scales + 1, power_of_two(-filter_exponent))
-    if PRODUCT == "tf32":  # tensor cores would cut off what they do not use
-        rounded = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-        w = tl.where(tl.abs(w) < float("inf"), rounded, w)
+    if PRODUCT == "tf32":
+        w = round_to_tf32(w)
     if PRODUCT == "bf16x3":
         high, low = split(w)
         tl.store(target, high, mask=present)
@@ -120,5 +122,6 @@ def pack(
         plan.rows.dilation, plan.columns.dilation, plan.rows.taps, plan.columns.taps,
         plan.rows.residue_factor, plan.columns.residue_factor, packed.stride(0),
         product, 0 if partials is None else partials.shape[1], TILE, num_warps=4,
+        **launch_options(device),
     )  # fmt: skip
     return Packed(packed, scales, column_count)
