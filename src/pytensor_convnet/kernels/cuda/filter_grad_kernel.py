@@ -9,8 +9,8 @@ Columns are filters or, where the maps' pixels are taken in patches, filters of 
 read most of the source together, at the price of products that belong to no tap.
 
 With the batch innermost both operands are read in coalesced runs of images, and already lie as tensor cores want them:
-the summed axis is innermost in both. Shares, and what the pixels of a patch give for the same tap, are added up by a second
-kernel in a fixed order, so results are the same in every run.
+the summed axis is innermost in both. Shares, and what the pixels of a patch give for the same tap, are added up by a
+second kernel in a fixed order, so results are the same in every run.
 
 Floors: images and maps moved once; two floating-point operations a multiply-add, at the product's rate. Measured on an
 H100 (`docs/cuda-kernels.md`): 40 to 75% of the floor on large layers.
@@ -190,7 +190,8 @@ def _filter_grad(
             part = tl.zeros_like(total)
             for step in range(chain, tl.minimum(chain + CHAIN // PIXELS, last_step)):
                 part = _add_pixels(
-                    source, maps, used, offset, y, x, column_offset, column_exists, down, across, pixel, batch, step, part,
+                    source, maps, used, offset, y, x, column_offset, column_exists, down, across, pixel, batch, step,
+                    part,
                     source_rows, source_columns, source_batch_stride, source_row_stride, source_column_stride,
                     map_batch_stride, map_row_stride, map_column_stride, source_plane_units, map_plane_units,
                     step_rows, step_columns, patch_rows, patch_columns, map_rows, map_columns, position_rows,
