@@ -14,7 +14,7 @@ from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, is_wide  # noqa: E402
-from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
@@ -174,6 +174,8 @@ def test_filter_gradients_in_every_way(geometry, prepared, product, patch, tile,
     rows, filters, pixels, images, shares = tile
     blocks = GradBlocks(rows, filters, pixels, images, shares, warps=4, stages=3)
     task = tasks(GEOMETRIES[geometry], "correlate2d_filter_grad", product, device)
+    if not gathering(task.geometry, False, patch).is_regular:
+        pytest.skip("dilated filters leave gaps between what such a patch reads")
     case = operands(task.geometry, task.name, task.dtype, device)
     method = Share(prepared or product == "float16", product, patch, blocks)
     assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]

@@ -28,7 +28,7 @@ from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, la
 from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
 
-SUM_ELEMENTS, SUM_TERMS = 32, 64
+SUM_ELEMENTS, MOST_TERMS = 32, 64
 """The tile of the kernel that adds up."""
 
 
@@ -218,34 +218,36 @@ def _filter_grad(
 
 
 @triton.jit(
-    do_not_specialize=["shares", "residues", "groups", "used_rows", "column_count", "filter_count", "elements",
-                       "filter_stride"]
+    do_not_specialize=["shares", "share_stride", "group_stride", "row_stride", "filter_count", "elements", "groups",
+                       "residues", "residues_across", "down_stride", "across_stride", "filter_stride"]
 )  # fmt: skip
 def _add_up(
-    partial, rows_of, destinations, filters, shares, residues, groups, used_rows, column_count, filter_count, elements,
-    filter_stride, ELEMENTS: tl.constexpr, TERMS: tl.constexpr, DEPENDENT: tl.constexpr,
+    partial, rows, destinations, filters, shares, share_stride, group_stride, row_stride, filter_count, elements,
+    groups, residues, residues_across, down_stride, across_stride, filter_stride,
+    ELEMENTS: tl.constexpr, TERMS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """For each filter m and element e of it: the sum of ``partial[share, rows_of[residue, e], (residue, m)]``."""
+    """Add up, for each filter m and element e of it, ``partial[share, rows[e] + residue's rows, (residue, m)]``."""
     index = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
-    group = index // (elements * filter_count)
-    element = index // filter_count % elements
     m = index % filter_count
+    element = index // filter_count % elements
+    group = index // (filter_count * elements)
     inside = group < groups
+    row = tl.load(rows + element)
+    destination = tl.load(destinations + element) + (group * filter_count + m).to(tl.int64) * filter_stride
     term = tl.arange(0, TERMS)
     residue = term % residues
-    # Terms of a block come in whole rounds of residues, so a row of the tile has the same one in every block.
-    per_block = TERMS // residues
     share = term // residues
-    row = tl.load(rows_of + residue[:, None] * elements + element[None, :])
-    place = ((share[:, None] * groups + group[None, :]).to(tl.int64) * used_rows + row) * column_count
-    place += residue[:, None] * filter_count + m[None, :]
-    destination = tl.load(destinations + element) + (group * filter_count + m).to(tl.int64) * filter_stride
+    shares_of_block = TERMS // residues
+    place = (residue // residues_across) * down_stride + (residue % residues_across) * across_stride
+    place += residue * filter_count
+    place = (place + share.to(tl.int64) * share_stride)[:, None]
+    place += (group.to(tl.int64) * group_stride + row * row_stride + m)[None, :]
     total = tl.zeros((TERMS, ELEMENTS), tl.float32)
     await_predecessor(DEPENDENT)
-    for first in range(0, shares, per_block):
-        present = (share < per_block) & (first + share < shares)
-        step = tl.full((), groups, tl.int64) * used_rows * column_count * first
-        total += tl.load(partial + step + place, mask=present[:, None] & inside[None, :], other=0.0)
+    for first in range(0, shares, shares_of_block):
+        present = (share < shares_of_block) & (first + share < shares)
+        total += tl.load(partial + place, mask=present[:, None] & inside[None, :], other=0.0)
+        partial += shares_of_block.to(tl.int64) * share_stride
     tl.store(filters + destination, tl.sum(total, axis=0).to(filters.dtype.element_ty), mask=inside)
 
 
@@ -253,28 +255,26 @@ def _add_up(
 def _elements(
     plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each element of a filter, (row, column, channel): its row of the matrix for each residue; where it lies."""
+    """Of each element of a filter, in the order (row, column, channel): its row of the matrix, and where it lies."""
     taps = plan.rows.taps, plan.columns.taps
     i, j, c = np.meshgrid(*map(np.arange, (*taps, plan.source_channels)), indexing="ij")
+    down, across = _rows_of_places(plan)
+    rows = i * _places(plan.rows, plan.rows.dilation) * down + j * _places(plan.columns, plan.columns.dilation) * across
+    if flip:
+        i, j = taps[0] - 1 - i, taps[1] - 1 - j
     channel_stride, row_stride, column_stride = strides
-    turned = (taps[0] - 1 - i, taps[1] - 1 - j) if flip else (i, j)
-    destinations = c * channel_stride + turned[0] * row_stride + turned[1] * column_stride
-    rows_of = [
-        (_index(plan.rows, i, down) * len(plan.columns.classes[0].places) + _index(plan.columns, j, across))
-        * plan.padded_channels
-        + c
-        for down in range(plan.rows.patch)
-        for across in range(plan.columns.patch)
-    ]
-    return (
-        torch.from_numpy(np.stack(rows_of).astype(np.int32).reshape(len(rows_of), -1)).to(device),
-        torch.from_numpy(destinations.ravel()).to(device),
-    )
+    destinations = c * channel_stride + i * row_stride + j * column_stride
+    return torch.from_numpy((rows + c).ravel()).to(device), torch.from_numpy(destinations.ravel()).to(device)
 
 
-def _index(axis: Axis, taps: np.ndarray, residue: int) -> np.ndarray:
-    """Which of the places of a forward pass a pixel of a patch reads by each tap."""
-    return np.searchsorted(axis.classes[0].places, taps * axis.dilation - axis.residue_factor * residue - axis.before)
+def _rows_of_places(plan: Gathering) -> tuple[int, int]:
+    """How many rows of the matrix lie between a place and the next one, down and across."""
+    return len(plan.columns.classes[0].places) * plan.padded_channels, plan.padded_channels
+
+
+def _places(axis: Axis, distance: int) -> int:
+    """A distance in the source, counted in places."""
+    return distance // axis.place_step
 
 
 def filter_grad(
@@ -289,12 +289,13 @@ def filter_grad(
     image_planes, map_planes : tensor, (planes, batch, channels, rows, columns)
         Two planes for bf16x3 where ``prepared``, else one.
     plan : Gathering
-        That of the forward pass, patches joined.
+        That of the forward pass, patches joined, and regular.
     magnitudes : tensor or None
         Of `largest_magnitudes` of images and maps, for float16 alone.
     units : (int, int)
         Divide the strides of batch-last images and maps, whose batch may be read up to a multiple of the smaller.
     """
+    assert plan.is_regular
     images, maps = image_planes[0], map_planes[0]
     unit, map_unit = units
     batch_unit = min(units)
@@ -326,9 +327,14 @@ def filter_grad(
         chain_of(product, steps_per_share * blocks.pixels), num_warps=blocks.warps, num_stages=blocks.stages,
         **options,
     )  # fmt: skip
-    rows_of, destinations = _elements(plan, flip, filters.stride()[1:], filters.device)
+    rows, destinations = _elements(plan, flip, filters.stride()[1:], filters.device)
+    down, across = _rows_of_places(plan)
+    terms = min(MOST_TERMS, triton.next_power_of_2(shares * plan.residues))
+    terms = max(terms, triton.next_power_of_2(plan.residues))
     _add_up[(triton.cdiv(filters.numel(), SUM_ELEMENTS),)](
-        partial, rows_of, destinations, filters, shares, plan.residues, plan.groups, used_rows, column_count,
-        filter_count, rows_of.shape[1], filters.stride(0),
-        SUM_ELEMENTS, max(SUM_TERMS, triton.next_power_of_2(plan.residues)), num_warps=4, **options,
+        partial, rows, destinations, filters, shares, plan.groups * used_rows * column_count, used_rows * column_count,
+        column_count, filter_count, rows.numel(), plan.groups, plan.residues, plan.columns.patch,
+        _places(plan.rows, -plan.rows.residue_factor) * down * column_count,
+        _places(plan.columns, -plan.columns.residue_factor) * across * column_count, filters.stride(0),
+        SUM_ELEMENTS, terms, num_warps=4, **options,
     )  # fmt: skip

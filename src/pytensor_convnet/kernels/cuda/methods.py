@@ -55,7 +55,8 @@ class Gather:
 class Share:
     """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``.
 
-    ``patch`` are the rows and columns of the patches in which the maps are taken.
+    ``patch`` are the rows and columns of the patches in which the maps are taken. What they read must have no gaps but
+    those of a `Gathering.is_regular`.
     """
 
     prepared: bool
