@@ -38,7 +38,8 @@ FLOAT32_RATE = 60e12
 HOPELESS = 1.5
 """What is bound to take so many times as long as our best estimate is not measured."""
 
-LAUNCH = 2.5e-6
+LAUNCH = 2e-6
+"""Seconds that a kernel takes, however little it does."""
 
 PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee": ("ieee",)}
 """What may stand for float32 in each precision."""
@@ -46,8 +47,17 @@ PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee"
 LEAST_IMAGES = 16
 """Smaller batches are not worth the preparation that brings images into runs."""
 
-STAGES = 5
-"""Of the pipeline of a gathering: its loads wait for looked-up offsets, so three are in flight."""
+STAGES, LOOKUP_STAGES = (4, 8), (3, 5)
+"""Of the pipeline of a gathering. Loads that wait for looked-up offsets take two stages each."""
+
+IN_FLIGHT = 0.8e-6
+"""Seconds from the issue of a load to its arrival, where many are in flight."""
+
+START = 1.5e-6
+"""Seconds in which a program finds out what to load, waits for the first of it, and stores its results."""
+
+REGISTERS, THREADS = 65536, 2048
+"""Of a multiprocessor."""
 
 
 def products_of(task: Task) -> tuple[str, ...]:
@@ -129,7 +139,7 @@ def _gathers(task: Task) -> Iterator[Gather]:
             plan = gathering(task.geometry, gradient, patch, joined)
             least = min(128, max(16, triton.next_power_of_2(plan.outputs)))
             tiles = itertools.product(
-                sorted({least, max(16, least // 2)}), *_TILES.get(product, ((128, 256), (32, 64)))
+                sorted({least, max(16, least // 2)}), *_TILES.get(product, ((64, 128, 256), (32, 64)))
             )
             for outputs, pixels, rows in tiles:
                 chained = chain_of(product, max(plan.class_rows())) > 0
@@ -139,10 +149,12 @@ def _gathers(task: Task) -> Iterator[Gather]:
                     continue
                 images = min(pixels, _images(batch, prepared))
                 images_first = outputs <= 32 and product != "tf32"
-                blocks = Blocks(outputs, pixels, images, rows, warps, STAGES, images_first)
                 multiple = rows if plan.source_channels % rows == 0 else 1
-                if _gather_bytes(blocks, _element_bytes(product)) <= SHARED_BYTES:
-                    yield Gather(prepared, "batch_last", product, patch, joined, multiple, blocks)
+                for stages in STAGES if multiple == rows and plan.is_regular else LOOKUP_STAGES:
+                    blocks = Blocks(outputs, pixels, images, rows, warps, stages, images_first)
+                    method = Gather(prepared, "batch_last", product, patch, joined, multiple, blocks)
+                    if _shared_bytes(plan, method) <= SHARED_BYTES:
+                        yield method
 
 
 _TILES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"tf32": ((64, 128), (16, 32)), "ieee": ((128,), (32,))}
@@ -177,24 +189,45 @@ def _element_bytes(product: str) -> int:
     return 2 if product in ("native", "float16") else 4
 
 
-def _gather_bytes(blocks: Blocks, element: int) -> int:
-    return (blocks.stages + 1) // 2 * blocks.rows * (blocks.outputs + blocks.pixels) * element
+def _step_bytes(method: Gather) -> int:
+    """Of the tiles of one step."""
+    blocks = method.blocks
+    return blocks.rows * (blocks.outputs + blocks.pixels) * _element_bytes(method.product)
+
+
+def _shared_bytes(plan: Gathering, method: Gather) -> int:
+    """Of the tiles that are in flight."""
+    looked_up = method.channel_multiple != method.blocks.rows or not plan.is_regular
+    return (method.blocks.stages - 1) // (2 if looked_up else 1) * _step_bytes(method)
+
+
+def _residents(programs: int, shared: int, blocks: Blocks | GradBlocks, outputs: int) -> int:
+    """How many programs a multiprocessor runs at once, of the pass's or of as many as it has room for."""
+    threads = 32 * blocks.warps
+    registers = threads * (outputs // threads + 64)
+    room = min(SHARED_BYTES // shared, REGISTERS // registers, THREADS // threads)
+    return max(1, min(ceil(programs / MULTIPROCESSORS), room))
 
 
 def _gather_time(task: Task, method: Gather) -> float:
     """A lower bound of the seconds that a method takes, about."""
     gradient = task.name == "correlate2d_input_grad"
     plan = gathering(task.geometry, gradient, method.patch, method.joined, method.channel_multiple)
-    blocks, element = method.blocks, _element_bytes(method.product)
+    blocks = method.blocks
     positions = ceil(plan.rows.positions * plan.columns.positions * blocks.images / blocks.pixels)
     programs = ceil(plan.outputs / blocks.outputs) * positions * ceil(plan.batch / blocks.images) * plan.groups
-    depth = sum(ceil(rows / blocks.rows) * blocks.rows for rows in plan.class_rows()) + blocks.rows * plan.class_count
-    cache = programs * depth * (blocks.outputs + blocks.pixels) * element
-    flops = 2 * programs * depth * blocks.outputs * blocks.pixels
-    busy = programs * plan.class_count / MULTIPROCESSORS
-    idle = ceil(busy) / max(busy, 1e-9)
-    times = cache / CACHE_RATE * min(idle, 4.0), flops / PRODUCT_RATES[method.product] * min(idle, 4.0)
-    return _overlapped(*times, _moved(task) / MEMORY_RATE) + _preparation(task, plan, method)
+    steps = sum(ceil(rows / blocks.rows) for rows in plan.class_rows()) + plan.class_count
+    cache = programs * steps * _step_bytes(method)
+    flops = 2 * programs * steps * blocks.rows * blocks.outputs * blocks.pixels
+    programs *= plan.class_count
+    shared = _shared_bytes(plan, method)
+    residents = _residents(programs, shared, blocks, blocks.outputs * blocks.pixels)
+    rate = min(CACHE_RATE, MULTIPROCESSORS * residents * shared / IN_FLIGHT)
+    busy = programs / MULTIPROCESSORS
+    idle = min(ceil(busy) / max(busy, 1e-9), 4.0)
+    times = cache / rate * idle, flops / PRODUCT_RATES[method.product] * idle
+    seconds = _overlapped(*times, _moved(task) / MEMORY_RATE) + START * ceil(busy / residents)
+    return seconds + _preparation(task, method)
 
 
 def _overlapped(*seconds: float) -> float:
@@ -207,12 +240,12 @@ def _moved(task: Task) -> int:
     return task.dtype.itemsize * (_size(task.geometry.images) + _size(task.geometry.maps))
 
 
-def _preparation(task: Task, plan: Gathering, method: Gather) -> float:
+def _preparation(task: Task, method: Gather) -> float:
     source = _size(task.geometry.maps if task.name == "correlate2d_input_grad" else task.geometry.images)
     element, prepared = task.dtype.itemsize, _element_bytes(method.product)
     seconds = 2 * LAUNCH
     if method.prepared:
-        seconds += LAUNCH + source * (element + prepared) / MEMORY_RATE
+        seconds += source * (element + prepared) / MEMORY_RATE
     if method.product == "float16":
         seconds += LAUNCH + source * element / MEMORY_RATE
     return seconds

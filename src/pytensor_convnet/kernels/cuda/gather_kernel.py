@@ -8,8 +8,9 @@ and images (p, b)::
 
 With the batch innermost in memory a block is one position and a run of images: each row of the gathered tile is one
 coalesced run, an image's border is one test for the whole row, and rows of filters that fall on padding above or below
-are skipped for good. Elsewhere a block is several positions of one image or of a few. Which row lies where is looked
-up, not divided out, so one compiled kernel serves every filter size, stride, padding and dilation.
+are skipped for good. Elsewhere a block is several positions of one image or of a few. Which row lies where is counted
+from block to block or, where that follows no steps, looked up. One compiled kernel serves every filter size, stride,
+padding and dilation.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
 an H100 (`docs/cuda-kernels.md`): 20 to 55% of the floor where channels are few, held back by what is read of the
@@ -65,14 +66,15 @@ class Blocks:
 
 
 @triton.jit
-def _next_place(y, x, c, x_first, x_count, y_step, x_step, channels, ROWS: tl.constexpr):
-    """The place and channel at which the next block of rows begins, where places follow each other by steps."""
-    c += ROWS
-    x = tl.where(c < channels, x, x + x_step)
-    c = tl.where(c < channels, c, 0)
-    inside = x < x_first + x_count * x_step
-    y = tl.where(inside, y, y + y_step)
-    x = tl.where(inside, x, x_first)
+def _next_place(y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, channels):
+    """Place and channel of rows of the matrix, a block of rows further on, where places follow each other by steps."""
+    c += c_advance
+    carry = c >= channels
+    c = tl.where(carry, c - channels, c)
+    x += x_advance + tl.where(carry, x_step, 0)
+    carry = x >= x_end
+    x = tl.where(carry, x - x_span, x)
+    y += y_advance + tl.where(carry, y_step, 0)
     return y, x, c
 
 
@@ -86,42 +88,46 @@ def _add_rows(
 ):  # fmt: skip
     """Add the products of a block of rows, ``first`` and on, to a partial sum."""
     first = tl.multiple_of(first, ALIGNED)
-    if WHOLE_CHANNELS:
-        # All rows of the block have the same taps; only channels differ.
-        if REGULAR:
-            channel = c + k
-            if WIDE:
-                offset = y.to(tl.int64) * source_row_stride + x.to(tl.int64) * source_column_stride
-                offset += channel.to(tl.int64) * source_channel_stride
-            else:
-                offset = y * source_row_stride + x * source_column_stride + channel * source_channel_stride
+    if REGULAR:
+        if WHOLE_CHANNELS:
+            c += k
+        if WIDE:
+            offset = y.to(tl.int64) * source_row_stride + x.to(tl.int64) * source_column_stride
+            offset += c.to(tl.int64) * source_channel_stride
         else:
-            y = tl.load(gather + row_count + first)
-            x = tl.load(gather + 2 * row_count + first)
-            channel = tl.load(gather + 3 * row_count + first) + k
-            offset = tl.load(gather + first) + k * source_channel_stride
-        valid = (source_row + y >= 0) & (source_row + y < source_rows)
-        valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-        if POSITIONS == 1:
-            mask = (channel < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
-        else:
-            mask = (channel < source_channels)[:, None] & (valid & present)[None, :]
+            offset = y * source_row_stride + x * source_column_stride + c * source_channel_stride
+    elif WHOLE_CHANNELS:
+        y = tl.load(gather + row_count + first)
+        x = tl.load(gather + 2 * row_count + first)
+        c = tl.load(gather + 3 * row_count + first) + k
+        offset = tl.load(gather + first) + k * source_channel_stride
     else:
         offset = tl.load(gather + first + k)
         if LEAVES_SOURCE:
             y = tl.load(gather + row_count + first + k)
             x = tl.load(gather + 2 * row_count + first + k)
+    if WHOLE_CHANNELS:
+        # All rows of the block have the same taps; only channels differ.
+        valid = (source_row + y >= 0) & (source_row + y < source_rows)
+        valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
+        if POSITIONS == 1:
+            mask = (c < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
+        else:
+            mask = (c < source_channels)[:, None] & (valid & present)[None, :]
+    else:
+        used = first + k < stop
+        if REGULAR:
+            used = used & (c < source_channels)
+        mask = used[:, None] & present[None, :]
+        if LEAVES_SOURCE:
             if POSITIONS == 1:
                 valid = (source_row + y >= 0) & (source_row + y < source_rows)
                 valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-                mask = valid[:, None] & present[None, :]
+                mask = mask & valid[:, None]
             else:
                 down = y[:, None] + source_row[None, :]
                 across = x[:, None] + source_column[None, :]
-                mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-                mask = mask & present[None, :]
-        else:
-            mask = (first + k < stop)[:, None] & present[None, :]
+                mask = mask & (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
     place_of_tile = source + ((offset * UNIT)[:, None] + place[None, :])
     values = tl.load(place_of_tile, mask=mask, other=0.0)
     if PRODUCT == "tf32":
@@ -218,21 +224,28 @@ def _gather_correlate(
 
     start = start // ALIGNED * ALIGNED  # rows before those of the class have no effect
 
-    # Where and in which channel the first block of rows begins; they come in the order (y, x, channel).
+    k = tl.arange(0, ROWS)
+
+    # Places and channels of the first block of rows, which come in the order (y, x, channel), and how to go on.
     y = 0
     x = 0
     c = 0
-    x_first = 0
-    x_count = 1
     if REGULAR:
         x_first = tl.load(origins + entry * 4 + 2)
-        x_count = tl.load(origins + entry * 4 + 3)
-        above = (start - tl.load(origins + entry * 4)) // (padded_channels * tl.maximum(x_count, 1))
-        y = tl.load(origins + entry * 4 + 1) + above * y_step
-        x = x_first
-        c = start * 0
+        x_count = tl.maximum(tl.load(origins + entry * 4 + 3), 1)
+        x_span = x_count * x_step
+        x_end = x_first + x_span
+        c = start - tl.load(origins + entry * 4)
+        if not WHOLE_CHANNELS:
+            c = c + k
+        tap = c // padded_channels
+        c = c % padded_channels
+        y = tl.load(origins + entry * 4 + 1) + tap // x_count * y_step
+        x = x_first + tap % x_count * x_step
+        c_advance = ROWS % padded_channels
+        x_advance = (ROWS // padded_channels) % x_count * x_step
+        y_advance = (ROWS // padded_channels) // x_count * y_step
 
-    k = tl.arange(0, ROWS)
     m = output_block * OUTPUTS + tl.arange(0, OUTPUTS)
     column_count = column_units * 16
     if PRODUCT == "tf32":
@@ -265,7 +278,9 @@ def _gather_correlate(
                     PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
                 )  # fmt: skip
                 if REGULAR:
-                    y, x, c = _next_place(y, x, c, x_first, x_count, y_step, x_step, padded_channels, ROWS)
+                    y, x, c = _next_place(
+                        y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, padded_channels
+                    )
             total += part
     else:
         for first in range(start, stop, ROWS):
@@ -276,7 +291,9 @@ def _gather_correlate(
                 PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
             )  # fmt: skip
             if REGULAR:
-                y, x, c = _next_place(y, x, c, x_first, x_count, y_step, x_step, padded_channels, ROWS)
+                y, x, c = _next_place(
+                    y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, padded_channels
+                )
 
     if PRODUCT == "float16":
         total = total * tl.load(scales) * tl.load(scales + 1)
@@ -369,7 +386,7 @@ def gather_correlate(
         plan.rows.target_length, plan.columns.target_length,
         tb, tc // target_unit, th // target_unit, tw // target_unit, plan.target_channels * tc // target_unit,
         output_blocks, position_blocks, batch_blocks, plan.class_count, plan.padded_channels, plan.rows.place_step,
-        plan.columns.place_step, product, plan.leaves_source, whole_channels, whole_channels and plan.is_regular,
+        plan.columns.place_step, product, plan.leaves_source, whole_channels, plan.is_regular,
         unit, target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
         chain_of(product, max(plan.class_rows())),
         num_warps=blocks.warps, num_stages=blocks.stages,
