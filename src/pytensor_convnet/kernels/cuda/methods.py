@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import change_format, prepare
+from pytensor_convnet.kernels.cuda.copying import change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
@@ -53,10 +53,15 @@ class Gather:
 
 @dataclass(frozen=True)
 class Share:
-    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``."""
+    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``.
+
+    ``patch`` are the rows and columns of the patches in which the maps are taken. What they read must have no gaps but
+    those of a `Gathering.is_regular`.
+    """
 
     prepared: bool
     product: str
+    patch: tuple[int, int]
     blocks: GradBlocks
 
 
@@ -129,12 +134,10 @@ def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor
     wide = is_wide(source, target)
     magnitudes = largest_magnitudes(source, _dense(filters)) if method.product == "float16" else None
     unit = UNIT if method.prepared else unit_of(source)
-    planes = source[None]
-    if method.prepared:
-        planes = prepare(source, method.product, None if magnitudes is None else magnitudes[0])
+    planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
     found = _tables(plan, planes[0], unit, wide)
     columns = max(UNIT, method.blocks.outputs)
-    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns)
+    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns, copy)
     gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
     return change_format(target, task.formats[-1])
 
@@ -142,7 +145,7 @@ def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor
 def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     geometry, product = task.geometry, method.product
     filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    plan = gathering(geometry, False)
+    plan = gathering(geometry, False, method.patch)
     wide = is_wide(images, maps)
     magnitudes = largest_magnitudes(images, maps) if product == "float16" else None
     units = unit_of(images), unit_of(maps)
