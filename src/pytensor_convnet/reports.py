@@ -99,6 +99,7 @@ def profile_table(profile: Profile) -> Table:
     table = Table(
         title=f"{profile.steps} steps of {profile.microseconds:,.0f} us; GPU busy: {busy}",
         caption=f"copied in a step: {profile.bytes_to_device:,.0f} bytes to the GPU, {profile.bytes_to_host:,.0f} back",
+        min_width=72,
     )
     table.add_column("operator" if profile.busy is None else "kernel", overflow="fold")
     for title in ("us a step", "calls", "share"):
