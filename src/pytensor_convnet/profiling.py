@@ -196,7 +196,7 @@ def busy_time(events: Iterable[Mapping[str, Any]]) -> float:
     Examples
     --------
     >>> busy_time([{"ts": 0, "dur": 3}, {"ts": 1, "dur": 4}, {"ts": 7, "dur": 1}])
-    6
+    6.0
     """
     busy, until = 0.0, float("-inf")
     for event in sorted(events, key=lambda event: event["ts"]):
