@@ -35,9 +35,9 @@ def test_an_image_weighs_the_same_in_the_smaller_last_minibatch(dataset):
         """How one step moves the biases of a network that would answer with its hidden units."""
         lenet = make_lenet(dataset)
         lenet.set_values(lenet.get_values() | {"softmax_weights": np.eye(500, 3, dtype="float32")})
-        learner = Learner(lenet, SharedImages(images, np.zeros(len(images))), batch_size, QUICK)
-        learner.begin(0.1, 0)
-        learner.step(number)
+        learner = Learner(lenet, SharedImages([(images, np.zeros(len(images)))]), batch_size, QUICK)
+        learner.set_steps(0.1, 0)
+        learner.step(number * batch_size, min((number + 1) * batch_size, len(images)))
         return lenet.get_values()["softmax_biases"]
 
     alone = step_of(dataset.train_images[[5, 6, 7]], 0, batch_size=4)
@@ -53,19 +53,19 @@ def test_an_image_weighs_the_same_in_the_smaller_last_minibatch(dataset):
 def test_a_step_of_rate_zero_changes_nothing_but_the_sum_of_losses(dataset):
     lenet = make_lenet(dataset)
     before = lenet.get_values()
-    learner = Learner(lenet, SharedImages(dataset.train_images, dataset.train_labels), 8, QUICK)
-    first = float(learner.step(0))
+    learner = Learner(lenet, SharedImages([(dataset.train_images, dataset.train_labels)]), 8, QUICK)
+    first = float(learner.step(0, 8))
     assert first == pytest.approx(8 * np.log(3), rel=1e-5)
-    assert float(learner.step(0)) == 2 * first
-    learner.begin(0, 0)
-    assert float(learner.step(0)) == first
+    assert float(learner.step(0, 8)) == 2 * first
+    learner.begin()
+    assert float(learner.step(0, 8)) == first
     assert same_values(lenet.get_values(), before)
 
 
 def test_scores_are_means_over_all_images_however_they_are_batched(dataset):
     lenet = make_lenet(dataset)
     lenet.set_values(lenet.get_values() | {"softmax_weights": np.eye(500, 3, dtype="float32")})
-    judge = Judge(lenet, SharedImages(dataset.train_images, dataset.train_labels), 7, QUICK)
+    judge = Judge(lenet, SharedImages([(dataset.train_images, dataset.train_labels)]), 7, QUICK)
     score = judge.score()
     assert judge.score() == score
     at_once = evaluate(lenet, dataset.train_images, dataset.train_labels, batch_size=40, mode=QUICK)

@@ -12,15 +12,18 @@ from tests.bars import QUICK
 
 @pytest.fixture(params=[SharedImages, StreamedImages])
 def data(request):
-    """Images that are full of their position, labelled with it."""
-    positions = np.arange(40)
-    images = np.broadcast_to(positions[:, None, None, None], (40, 1, 2, 2)).astype("float32")
-    return request.param(images, positions)
+    """Images that are full of a number, labelled with it: one part from 0, another from 100."""
+
+    def part(positions):
+        images = np.broadcast_to(positions[:, None, None, None], (len(positions), 1, 2, 2))
+        return images.astype("float32"), positions
+
+    return request.param([part(np.arange(40)), part(np.arange(100, 103))])
 
 
 def labels_of(data, batch_size, numbers=None):
     """The labels of each minibatch, once its images are known to be theirs."""
-    inputs, images, labels = data.symbolic_minibatch(batch_size)
+    inputs, images, labels = data.symbolic_minibatch()
     function = pytensor.function(inputs, [images, labels], mode=QUICK)
     found = []
     for minibatch in data.minibatches(batch_size, numbers):
@@ -49,13 +52,15 @@ def test_another_order_of_the_same_images_leaves_the_first(data):
     assert labels_of(data, 40) == [list(range(40))]
 
 
-def test_images_can_be_replaced(data):
-    data.replace(np.full((3, 1, 2, 2), 7, "float32"), np.full(3, 7))
-    assert labels_of(data, 2) == [[7, 7], [7]]
+def test_an_order_may_be_of_another_part(data):
+    data.set_order(np.array([2, 0, 1]), part=1)
+    assert labels_of(data, 2) == [[102, 100], [101]]
+    data.set_order(np.array([7]))
+    assert labels_of(data, 2) == [[7]]
 
 
 def test_a_stream_that_is_left_ends_its_thread():
-    data = StreamedImages(np.zeros((40, 1, 2, 2), "float32"), np.arange(40))
+    data = StreamedImages([(np.zeros((40, 1, 2, 2), "float32"), np.arange(40))])
     minibatches = data.minibatches(4)
     next(minibatches)
     assert "prefetching" in [thread.name for thread in threading.enumerate()]

@@ -1,11 +1,10 @@
 """Where images lie."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from pytensor_convnet import placement
+from pytensor_convnet.cuda import cuda_mode
 from pytensor_convnet.minibatches import SharedImages, StreamedImages
 from pytensor_convnet.placement import gpu_of, placed_images
 from tests.bars import QUICK
@@ -14,7 +13,7 @@ IMAGES = np.zeros((4, 1, 8, 8), "float32")
 
 
 def placed(stream=None):
-    return type(placed_images(IMAGES, np.zeros(4), QUICK, stream))
+    return type(placed_images([(IMAGES, np.zeros(4))], QUICK, stream))
 
 
 def test_on_a_cpu_images_are_streamed_on_demand_only():
@@ -44,10 +43,13 @@ def test_the_gpu_is_the_one_that_the_environment_names(monkeypatch, environment,
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    linker = type("CudaLinker", (), {"__module__": "pytensor_convnet.cuda.linker"})()
-    monkeypatch.setattr(placement, "get_mode", lambda mode: SimpleNamespace(linker=linker))
     assert gpu_of("CUDA") == gpu
 
 
 def test_other_modes_run_on_no_gpu():
     assert gpu_of(QUICK) is None
+    assert gpu_of(cuda_mode(device="cpu")) is None
+
+
+def test_a_mode_may_name_its_gpu_itself():
+    assert gpu_of(cuda_mode(device="cuda:1")) == "cuda:1"

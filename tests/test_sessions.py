@@ -50,7 +50,7 @@ class Unread:
 
 @pytest.fixture
 def session(dataset):
-    data = SharedImages(dataset.train_images, dataset.train_labels)
+    data = SharedImages([(dataset.train_images, dataset.train_labels)])
     settings = Settings(8, 0.02, 0.9, 0, 0, 0)
     return Session(make_lenet(dataset), data, np.arange(40), np.arange(0), settings, QUICK)
 
@@ -58,7 +58,7 @@ def session(dataset):
 def test_numbers_on_a_device_are_read_when_a_report_is_due_and_in_the_end(session, monkeypatch):
     monkeypatch.setattr(sessions, "REPORT_SECONDS", 1000)
     read = []
-    session.learner.step = lambda number: Unread(number + 1.0, read)
+    session.learner.step = lambda start, stop: Unread(stop / 8, read)
     session.next_report = math.inf
     reports = list(session.learn(1, 2))
     assert read == [5.0]
@@ -67,7 +67,7 @@ def test_numbers_on_a_device_are_read_when_a_report_is_due_and_in_the_end(sessio
 
 
 def test_a_loss_on_a_device_that_explodes_is_noticed_at_the_next_report(session):
-    session.learner.step = lambda number: Unread(math.nan, [])
+    session.learner.step = lambda start, stop: Unread(math.nan, [])
     session.next_report = math.inf
     with pytest.raises(Diverged, match="became nan in epoch 1, by minibatch 5 of 5"):
         list(session.learn(1, 1))
@@ -78,7 +78,7 @@ def test_an_error_that_comes_with_the_number_is_a_failure_of_the_step(session):
         def __float__(self):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    session.learner.step = lambda number: Broken()
+    session.learner.step = lambda start, stop: Broken()
     with pytest.raises(StepFailed, match="epoch 1, minibatch 1 of 5 failed: RuntimeError: CUDA error"):
         list(session.learn(1, 1))
 

@@ -19,7 +19,7 @@ def state():
     rng = np.random.default_rng(0)
     shapes = Lenet.parameter_shapes((1, 16, 16), 2)
     drawn = [{name: rng.random(shape, "float32") for name, shape in shapes.items()} for _ in range(3)]
-    words = rng.integers(2**63, size=(2, 6), dtype="uint64")
+    words = rng.integers(2**63, size=(2, 14), dtype="uint64")
     return TrainingState({"seed": 0, "momentum": 0.9, "data": "pets"}, EPOCHS, 1, *drawn, words)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from pytensor_convnet import datasets, pictures, training
 from pytensor_convnet.array_files import CorruptCheckpoint
 from pytensor_convnet.bench.session import InvalidBenchmark
+from pytensor_convnet.cuda import DeviceUnavailable
 
 EXPECTED_ERRORS = (
     datasets.CorruptData,
@@ -18,6 +19,7 @@ EXPECTED_ERRORS = (
     pictures.UnreadablePicture,
     training.InvalidSetting,
     InvalidBenchmark,
+    DeviceUnavailable,
     training.Diverged,
     training.StepFailed,
     ImportError,

@@ -140,7 +140,7 @@ class Learner:
         self.learning_rate = pytensor.shared(np.zeros((), np.float32), name="learning_rate")
         self.momentum = pytensor.shared(np.zeros((), np.float32), name="momentum")
         self.total = pytensor.shared(np.zeros(()), name="total loss")
-        inputs, images, labels = data.symbolic_minibatch(batch_size)
+        inputs, images, labels = data.symbolic_minibatch()
         loss = negative_log_likelihood(model.log_probabilities(images), labels).sum()
         gradients = pytensor.grad(loss / np.float32(batch_size), list(model.parameters.values()))
         updates = momentum_updates(
@@ -153,10 +153,13 @@ class Learner:
         total = self.total + loss.astype("float64")
         self.step = pytensor.function(inputs, total, updates=updates | {self.total: total}, mode=mode)
 
-    def begin(self, learning_rate: float, momentum: float) -> None:
-        """Set how steps are made, and begin a new sum of losses."""
+    def set_steps(self, learning_rate: float, momentum: float) -> None:
+        """Let steps be made like this."""
         self.learning_rate.set_value(np.asarray(learning_rate, np.float32))
         self.momentum.set_value(np.asarray(momentum, np.float32))
+
+    def begin(self) -> None:
+        """Begin a new sum of losses."""
         self.total.set_value(np.zeros(()))
 
 
@@ -182,7 +185,7 @@ class Judge:
         self.data = data
         self.batch_size = batch_size
         self.sums = pytensor.shared(np.zeros(2), name="judged", shape=(2,))
-        inputs, images, labels = data.symbolic_minibatch(batch_size)
+        inputs, images, labels = data.symbolic_minibatch()
         log_probabilities = model.log_probabilities(images)
         loss = negative_log_likelihood(log_probabilities, labels).sum()
         right = pt.eq(pt.argmax(log_probabilities, axis=1), labels).sum()
@@ -218,4 +221,4 @@ def evaluate(
     -------
     Score
     """
-    return Judge(model, SharedImages(images, labels), batch_size, mode).score()
+    return Judge(model, SharedImages([(images, labels)]), batch_size, mode).score()

@@ -1,24 +1,25 @@
 """Where images lie while a network learns from them: whole on the device that computes, or streamed from the host."""
 
-import os
+from collections.abc import Sequence
 
-import numpy as np
 from pytensor.compile.mode import get_mode
 
+from pytensor_convnet.cuda.devices import device_name
+from pytensor_convnet.cuda.linker import CudaLinker
 from pytensor_convnet.learning import ModeName
-from pytensor_convnet.minibatches import LabelledImages, SharedImages, StreamedImages
+from pytensor_convnet.minibatches import LabelledImages, Part, SharedImages, StreamedImages
 
 LARGEST_SHARE = 0.5
 """The share of a GPU's memory that images may take; the rest is for parameters and for what a network computes."""
 
 
-def placed_images(images: np.ndarray, labels: np.ndarray, mode: ModeName, stream: bool | None = None) -> LabelledImages:
+def placed_images(parts: Sequence[Part], mode: ModeName, stream: bool | None = None) -> LabelledImages:
     """Labelled images, for functions that are compiled in ``mode``.
 
     Parameters
     ----------
-    images : float32 array, (number, channels, rows, columns)
-    labels : integer array, (number,)
+    parts : sequence of (array, array)
+        Images, float32 (number, channels, rows, columns), and their labels.
     mode : str, Mode or None
     stream : bool, optional
         Whether minibatches are streamed from the host. By default they are if the mode is "CUDA" and the images would
@@ -30,13 +31,16 @@ def placed_images(images: np.ndarray, labels: np.ndarray, mode: ModeName, stream
 
     Examples
     --------
-    >>> type(placed_images(np.zeros((5, 1, 2, 2), "float32"), np.zeros(5), "FAST_COMPILE")).__name__
+    >>> import numpy as np
+    >>> part = np.zeros((5, 1, 2, 2), "float32"), np.zeros(5, "int32")
+    >>> type(placed_images([part], "FAST_COMPILE")).__name__
     'SharedImages'
     """
     gpu = gpu_of(mode)
     if stream is None:
-        stream = gpu is not None and images.nbytes > LARGEST_SHARE * memory_of(gpu)
-    return StreamedImages(images, labels, gpu) if stream else SharedImages(images, labels)
+        size = sum(images.nbytes for images, _ in parts)
+        stream = gpu is not None and size > LARGEST_SHARE * memory_of(gpu)
+    return StreamedImages(parts, gpu) if stream else SharedImages(parts)
 
 
 def gpu_of(mode: ModeName) -> str | None:
@@ -47,16 +51,22 @@ def gpu_of(mode: ModeName) -> str | None:
     >>> gpu_of("FAST_COMPILE") is None
     True
     """
-    if not runs_on_torch(mode):
+    linker = get_mode(mode).linker
+    if not isinstance(linker, CudaLinker):
         return None
-    rank = os.environ.get("LOCAL_RANK")
-    device = os.environ.get("PYTENSOR_CONVNET_DEVICE") or ("cuda" if rank is None else f"cuda:{rank}")
-    return device if device.startswith("cuda") else None
+    name = linker.device or device_name()
+    return name if name.startswith("cuda") else None
 
 
-def runs_on_torch(mode: ModeName) -> bool:
-    """Whether ``mode`` is "CUDA", or a variant of it."""
-    return type(get_mode(mode).linker).__module__.startswith("pytensor_convnet.cuda")
+def is_cuda(mode: ModeName) -> bool:
+    """Whether ``mode`` is "CUDA", or that with settings of one's own.
+
+    Examples
+    --------
+    >>> is_cuda("CUDA"), is_cuda("FAST_COMPILE")
+    (True, False)
+    """
+    return isinstance(get_mode(mode).linker, CudaLinker)
 
 
 def memory_of(gpu: str) -> int:

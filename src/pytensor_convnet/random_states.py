@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 from pytensor.tensor.random.type import RandomGeneratorType
 
-WORDS = 6
-"""uint64 words of a PCG64 state: its state and increment, high word first, and the half of a draw that is kept."""
+KINDS: dict[str, type[np.random.BitGenerator]] = {"PCG64": np.random.PCG64, "Philox": np.random.Philox}
+"""Those that `numpy.random.default_rng` makes, and those that count, which devices draw from."""
+
+WORDS = 14
+"""uint64 words of a state: the kind, by its place in `KINDS`; whether half of a draw is kept, and that half; of PCG64
+state and increment, high words first; of Philox counter, key, buffer, and how much of the buffer is used. Then zeros."""
 
 _LOW = 2**64 - 1
 
@@ -41,7 +45,7 @@ def state_words(generator: np.random.Generator) -> np.ndarray:
     Parameters
     ----------
     generator : numpy.random.Generator
-        Of the kind PCG64, as `numpy.random.default_rng` makes it.
+        Of one of `KINDS`.
 
     Returns
     -------
@@ -60,11 +64,17 @@ def state_words(generator: np.random.Generator) -> np.ndarray:
     True
     """
     state: Any = generator.bit_generator.state
-    if state["bit_generator"] != "PCG64":
-        raise ValueError(f"generator must be of the kind PCG64, got {state['bit_generator']}")
-    long = (state["state"]["state"], state["state"]["inc"])
-    words = [word for number in long for word in (number >> 64, number & _LOW)]
-    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
+    kind = state["bit_generator"]
+    if kind not in KINDS:
+        raise ValueError(f"generator must be of one of the kinds {', '.join(KINDS)}, got {kind}")
+    if kind == "PCG64":
+        long = (state["state"]["state"], state["state"]["inc"])
+        inner = [word for number in long for word in (number >> 64, number & _LOW)]
+    else:
+        inner = [*state["state"]["counter"], *state["state"]["key"], *state["buffer"], state["buffer_pos"]]
+    words = np.zeros(WORDS, np.uint64)
+    words[: 3 + len(inner)] = [list(KINDS).index(kind), state["has_uint32"], state["uinteger"], *inner]
+    return words
 
 
 def generator_of(words: np.ndarray) -> np.random.Generator:
@@ -73,19 +83,29 @@ def generator_of(words: np.ndarray) -> np.random.Generator:
     Parameters
     ----------
     words : uint64 array, (`WORDS`,)
-        Any numbers; a generator takes them as they are.
+        Any numbers make some generator.
 
     Returns
     -------
     numpy.random.Generator
     """
-    state_high, state_low, increment_high, increment_low, has_half, half = (int(word) for word in words)
-    bits = np.random.PCG64()
-    bits.state = {
-        "bit_generator": "PCG64",
+    kind, has_half, half, *inner = (int(word) for word in words)
+    name = list(KINDS)[kind % len(KINDS)]
+    bits: Any = KINDS[name]()
+    if name == "PCG64":
         # An increment is odd, by the definition of the generator.
-        "state": {"state": state_high << 64 | state_low, "inc": increment_high << 64 | increment_low | 1},
-        "has_uint32": has_half & 1,
-        "uinteger": half & (2**32 - 1),
-    }
+        inner_state = {"state": inner[0] << 64 | inner[1], "inc": inner[2] << 64 | inner[3] | 1}
+        bits.state = {"bit_generator": name, "state": inner_state} | _half(has_half, half)
+        return np.random.Generator(bits)
+    counter, key, buffer = np.split(np.array(inner[:10], np.uint64), [4, 6])
+    bits.state = {
+        "bit_generator": name,
+        "state": {"counter": counter, "key": key},
+        "buffer": buffer,
+        "buffer_pos": min(inner[10], len(buffer)),
+    } | _half(has_half, half)
     return np.random.Generator(bits)
+
+
+def _half(has_half: int, half: int) -> dict[str, int]:
+    return {"has_uint32": has_half & 1, "uinteger": half & (2**32 - 1)}

@@ -17,6 +17,7 @@ from pytensor_convnet.history import BatchReport, EpochReport, Score
 from pytensor_convnet.learning import Judge, Learner, ModeName
 from pytensor_convnet.minibatches import LabelledImages, epoch_order
 from pytensor_convnet.models import Classifier
+from pytensor_convnet.placement import is_cuda
 from pytensor_convnet.profiling import StepProfiler
 from pytensor_convnet.random_states import WORDS, generator_of, random_variables, state_words
 from pytensor_convnet.settings import Settings
@@ -81,22 +82,27 @@ class Session:
         self.judged = data.with_order(to_judge if len(to_judge) else to_learn)
         self.learner = Learner(model, self.learnt, settings.batch_size, mode)
         self.judge = Judge(model, self.judged, settings.batch_size, mode)
+        # What mode CUDA calls a second time with the same shapes, it captures.
+        calls = 2 if is_cuda(mode) else 1
         with failures_told(lambda: "the first step"):
-            self._call_once(self.learner.step, self.learnt)
-            self._call_once(self.judge.add, self.judged)
+            self._warm_up(self.learner.step, self.learnt, calls)
+            self._warm_up(self.judge.add, self.judged, calls)
+        self.learner.set_steps(settings.learning_rate, settings.momentum)
         self.next_order: tuple[int, np.ndarray] | None = None
         self.next_report = -math.inf
         self.compile_seconds = time.perf_counter() - started
 
-    def _call_once(self, function: Any, data: LabelledImages) -> None:
+    def _warm_up(self, function: Any, data: LabelledImages, calls: int) -> None:
         """Call a function with a minibatch of each size: what is compiled at the first call is compiled now.
 
         Steps of learning have rate 0 and momentum 0 yet, and change nothing.
         """
         last = data.number_of_batches(self.settings.batch_size) - 1
-        # Both are made before the first is used, for a capture bears no other thread's work beside it.
-        for minibatch in list(data.minibatches(self.settings.batch_size, sorted({0, last}))):
-            np.asarray(function(*minibatch))
+        for number in {0, last}:
+            with closing(data.minibatches(self.settings.batch_size, [number])) as minibatches:  # type: ignore[type-var]
+                for minibatch in minibatches:
+                    for _ in range(calls):
+                        np.asarray(function(*minibatch))
 
     def learn(self, epoch: int, epochs: int, profiler: StepProfiler | None = None) -> Iterator[BatchReport | None]:
         """Learn from each minibatch, in the order of this epoch.
@@ -121,7 +127,7 @@ class Session:
         batches, batch = self.learnt.number_of_batches(self.settings.batch_size), 0
         with failures_told(lambda: f"epoch {epoch}, minibatch {batch} of {batches}"):
             self.learnt.set_order(self._order(epoch))
-            self.learner.begin(self.settings.learning_rate, self.settings.momentum)
+            self.learner.begin()
             minibatches = self.learnt.minibatches(self.settings.batch_size)
             if profiler is not None:
                 minibatches = profiler.watch(minibatches)
@@ -161,10 +167,10 @@ class Session:
         seconds = now - started
         return BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
 
-    def score(self, positions: np.ndarray, what: str) -> Score:
-        """Judge the network by the images at ``positions``; ``what`` names that in a `StepFailed`."""
+    def score(self, positions: np.ndarray, what: str, part: int = 0) -> Score:
+        """Judge the network by the images at ``positions`` of a part; ``what`` names that in a `StepFailed`."""
         with failures_told(lambda: what):
-            self.judged.set_order(positions)
+            self.judged.set_order(positions, part)
             return self.judge.score()
 
     def state(

@@ -14,7 +14,7 @@ from pytensor_convnet.datasets import Dataset
 from pytensor_convnet.history import History
 from pytensor_convnet.learning import BATCH_SIZE
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
-from pytensor_convnet.placement import gpu_of, runs_on_torch
+from pytensor_convnet.placement import gpu_of, is_cuda
 from pytensor_convnet.profiling import StepProfiler
 
 MODEL_NAMES = ", ".join(MODELS).replace("_", "-")
@@ -150,7 +150,7 @@ def _profiler(file: Path | None, mode: str | None) -> StepProfiler | None:
     """What writes the trace, if one is wanted and can be had."""
     if file is None:
         return None
-    if not runs_on_torch(mode):
+    if not is_cuda(mode):
         raise training.InvalidSetting(
             "profile needs mode CUDA, whose steps torch can record; for other modes PyTensor has a profile of its own: "
             "set the environment variable PYTENSOR_FLAGS to profile=True"

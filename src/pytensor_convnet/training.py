@@ -133,7 +133,9 @@ def train(
     images = moved_copies(dataset.train_images, shift)
     copies = len(images) // len(dataset.train_images)
     to_learn_from = np.concatenate([to_learn + copy * len(dataset.train_images) for copy in range(copies)])
-    data = placed_images(images, np.tile(dataset.train_labels, copies), mode, stream)
+    data = placed_images(
+        [(images, np.tile(dataset.train_labels, copies)), (dataset.test_images, dataset.test_labels)], mode, stream
+    )
     session = Session(model, data, to_learn_from, to_validate, settings, mode)
     history = History(compile_seconds=session.compile_seconds)
     best = _BestParameters(model)
@@ -158,8 +160,7 @@ def train(
         history.train = session.score(to_learn, "scoring the images learnt from")
         if len(to_validate):
             history.validation = session.score(to_validate, "scoring the images held out")
-        session.judged.replace(dataset.test_images, dataset.test_labels)
-        history.test = session.score(np.arange(len(dataset.test_images)), "scoring the images for testing")
+        history.test = session.score(np.arange(len(dataset.test_images)), "scoring the images for testing", part=1)
     return history
 
 

@@ -9,7 +9,7 @@ does. Beside them it has
     training/best_epoch             whose parameters the network has
     training/parameters/NAME        each parameter after the last epoch
     training/velocities/NAME        and its velocity
-    training/random_states          (generators, 6): the states of the generators that random Ops draw from
+    training/random_states          (generators, 14): the states of the generators that random Ops draw from
 
 The order of images is no part of it: it follows from the seed and the epoch.
 """
