@@ -1,6 +1,8 @@
 """A small data set that is learnt in a moment, and what tests of training share."""
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 
 from pytensor_convnet.datasets import Dataset
@@ -28,3 +30,16 @@ def make_lenet(dataset, seed=0):
 
 def same_values(first, second):
     return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+class Dropout(Lenet):
+    """LeNet that forgets half of its images' pixels, while it learns and while it is judged."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.rng = pytensor.shared(np.random.default_rng(5))
+
+    def logits(self, images):
+        draws = pt.random.uniform(0, 1, size=images.shape, rng=self.rng).owner
+        self.rng.default_update, drawn = draws.outputs
+        return super().logits(images * (drawn < 0.5).astype("float32"))

@@ -5,8 +5,6 @@ import threading
 from dataclasses import replace
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 import pytest
 
 from pytensor_convnet import sessions, training
@@ -15,7 +13,7 @@ from pytensor_convnet.history import Score
 from pytensor_convnet.learning import Learner, evaluate
 from pytensor_convnet.models import Lenet
 from pytensor_convnet.training import Diverged, InvalidSetting, StepFailed, train
-from tests.bars import QUICK, SETTINGS, made_up_dataset, make_lenet, same_values
+from tests.bars import QUICK, SETTINGS, Dropout, made_up_dataset, make_lenet, same_values
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +98,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
     lenet = make_lenet(dataset)
     seen = []
     accuracies = iter([0.5, 0.75, 0.75, 0, 0, 0])
-    monkeypatch.setattr(sessions.Session, "score", lambda *_: Score(1.0, next(accuracies)))
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(1.0, next(accuracies)))
     history = train(lenet, dataset, on_epoch=lambda _: seen.append(lenet.get_values()), **SETTINGS)
     assert history.best_epoch == 2
     assert same_values(lenet.get_values(), seen[1])
@@ -109,7 +107,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
 
 def test_of_epochs_as_accurate_the_one_of_least_loss_is_kept(dataset, monkeypatch):
     losses = iter([0.5, 0.3, 0.4, 0, 0, 0])
-    monkeypatch.setattr(sessions.Session, "score", lambda *_: Score(next(losses), 0.9))
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(next(losses), 0.9))
     assert train(make_lenet(dataset), dataset, **SETTINGS).best_epoch == 2
 
 
@@ -190,18 +188,6 @@ def test_it_learns_from_moved_copies(dataset):
     assert history.test.accuracy > 0.9
 
 
-class Dropout(Lenet):
-    """LeNet that forgets half of its images' pixels, while it learns and while it is judged."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.rng = pytensor.shared(np.random.default_rng(5))
-
-    def logits(self, images):
-        self.rng.default_update, kept = pt.random.binomial(1, 0.5, size=images.shape, rng=self.rng).owner.outputs
-        return super().logits(images * kept.astype("float32"))
-
-
 @pytest.mark.parametrize("network", [Lenet, Dropout])
 @pytest.mark.parametrize("fraction", [0.1, 0])
 def test_a_training_that_is_resumed_is_the_same_as_one_that_never_stopped(dataset, network, fraction):
@@ -226,7 +212,7 @@ def test_a_training_that_is_resumed_is_the_same_as_one_that_never_stopped(datase
 
 def test_a_best_epoch_before_the_resumption_is_kept(dataset, monkeypatch):
     accuracies = iter([0.9, 0, 0, 0, 0.5, 0, 0, 0])
-    monkeypatch.setattr(sessions.Session, "score", lambda *_: Score(1.0, next(accuracies)))
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(1.0, next(accuracies)))
     states = []
     train(make_lenet(dataset), dataset, on_state=states.append, **SETTINGS | {"epochs": 1})
     lenet = make_lenet(dataset)

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pytensor_convnet.uploading import Uploader
-
-torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
