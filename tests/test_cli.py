@@ -158,12 +158,14 @@ def test_wrong_usage_is_status_2(arguments):
         (["--checkpoint", "no/such/folder/net.npz"], "there is no folder"),
         (["--resume", "no/such/training.npz"], "training.npz: No such file"),
         (["--profile", "trace.json"], "profile needs mode CUDA"),
+        (["--mode", "CUDA"], "mode CUDA needs|device cuda:99 does not exist"),
         (["--data", "mnist", "--data-folder", "no/such/folder"], "the data set mnist was not found"),
     ],
 )
-def test_what_cannot_work_is_one_message(arguments, message):
+def test_what_cannot_work_is_one_message(arguments, message, monkeypatch):
     import re
 
+    monkeypatch.setenv("PYTENSOR_CONVNET_DEVICE", "cuda:99")
     assert re.search(message, failure("train", *arguments))
 
 

@@ -180,4 +180,4 @@ def _probabilities(network: Classifier, images: np.ndarray, mode: str | None) ->
 
     symbolic_images = pt.tensor("images", shape=(None, *network.image_shape), dtype="float32")
     function = pytensor.function([symbolic_images], network.probabilities(symbolic_images), mode=mode)
-    return function(images)
+    return np.asarray(function(images))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pytensor.compile.mode import get_mode
 
-from pytensor_convnet.cuda.devices import device_name
+from pytensor_convnet.cuda.devices import device_name, find_device
 from pytensor_convnet.cuda.linker import CudaLinker
 from pytensor_convnet.learning import ModeName
 from pytensor_convnet.minibatches import LabelledImages, Part, SharedImages, StreamedImages
@@ -70,7 +70,8 @@ def is_cuda(mode: ModeName) -> bool:
 
 
 def memory_of(gpu: str) -> int:
-    """All memory of a GPU, in bytes."""
+    """All memory of a GPU, in bytes; a `DeviceUnavailable` if there is none of that name."""
+    device = find_device(gpu)
     import torch
 
-    return torch.cuda.get_device_properties(gpu).total_memory
+    return torch.cuda.get_device_properties(device).total_memory

@@ -11,7 +11,8 @@ KINDS: dict[str, type[np.random.BitGenerator]] = {"PCG64": np.random.PCG64, "Phi
 
 WORDS = 14
 """uint64 words of a state: the kind, by its place in `KINDS`; whether half of a draw is kept, and that half; of PCG64
-state and increment, high words first; of Philox counter, key, buffer, and how much of the buffer is used. Then zeros."""
+state and increment, high words first, of Philox counter, key, buffer, and how much of the buffer is used; then zeros.
+"""
 
 _LOW = 2**64 - 1
 
