@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 
 from pytensor_convnet import __version__, checkpoints, datasets, pictures, reports, training
-from pytensor_convnet.bench.peers import peers_of
+from pytensor_convnet.bench.peers import GPU_PEERS, peers_of
 from pytensor_convnet.bench.session import InvalidBenchmark, run_benchmark
-from pytensor_convnet.bench.suite import SUITES
+from pytensor_convnet.bench.suite import GPU_SUITES, SUITES
 from pytensor_convnet.history import History
 from pytensor_convnet.learning import BATCH_SIZE
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
@@ -193,7 +193,7 @@ def bench(
     suite: Annotated[str, typer.Argument(metavar="|".join(SUITES), callback=_one_of(SUITES), help="What to measure.")],
     device: Annotated[
         str,
-        typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu, or cuda (no networks) for a GPU."),
+        typer.Option(callback=_one_of(("cpu", "cuda")), help="Where: cpu, or cuda for a GPU."),
     ] = "cpu",
     cases: Annotated[
         str | None, typer.Option(metavar="A,B", help="Which cases of the suite.", show_default="all")
@@ -202,7 +202,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="What to measure beside this package: torch, jax and, in networks, pytensor-ml.",
+            help="What to measure beside this package: torch, jax and, in networks on a CPU, pytensor-ml.",
             show_default="all that are installed",
         ),
     ] = None,
@@ -228,8 +228,8 @@ def bench(
     Everyone gets the same data and takes turns within one run; medians are told.
     Ctrl-C ends measuring after the operation at hand and shows what is known by then.
     """
-    chosen = _listed(cases, SUITES[suite], "--cases")
-    wanted = _listed(peers, peers_of(suite), "--peers")
+    chosen = _listed(cases, (GPU_SUITES if device == "cuda" else SUITES)[suite], "--cases")
+    wanted = _listed(peers, GPU_PEERS if device == "cuda" else peers_of(suite), "--peers")
     if device == "cuda":
         _bench_on_a_gpu(suite, chosen, wanted, json, plot)
         return
@@ -240,9 +240,7 @@ def bench(
 
 
 def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path | None, plot: Path | None) -> None:
-    """Measure what is measured on GPUs; what is not is refused."""
-    if suite == "net":
-        raise typer.BadParameter("on a GPU conv and pool are measured, net is not", param_hint="--device")
+    """Measure on a GPU, if there is one."""
     if plot is not None:
         raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
@@ -253,11 +251,12 @@ def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path |
 
     if not torch.cuda.is_available():
         raise typer.BadParameter("cuda needs an NVIDIA GPU, and a torch that was built for it", param_hint="--device")
-    from pytensor_convnet.bench.cuda import pool_session, session
+    from pytensor_convnet.bench.cuda import net_session, pool_session, session
 
     with _errors_in_one_message():
         _check_folder(json)
-        (pool_session if suite == "pool" else session).run_benchmark(Console(), cases, peers, json)
+        sessions = {"conv": session, "pool": pool_session, "net": net_session}
+        sessions[suite].run_benchmark(Console(), cases, peers, json)
 
 
 def _names(listed: str | None) -> list[str]:
