@@ -60,6 +60,16 @@ class Unable(TorchEager):
         raise NotImplementedError("no kernel\nfor this")
 
 
+class Divergent(TorchEager):
+    """An implementation whose loss is no number."""
+
+    name = "divergent"
+    layouts = ("bc01",)
+
+    def steps(self, training, layout):
+        return Steps(lambda number: np.float32("nan"), training.wait)
+
+
 class Forgetful(TorchEager):
     """An implementation that does not learn from its second minibatch."""
 
@@ -109,9 +119,11 @@ def test_peers_have_less_precision_where_it_is_asked_for(monkeypatch, kind):
 
 def test_who_cannot_is_reported_and_the_others_are_measured(monkeypatch):
     said = []
-    found = measured(Unable(), TorchEager(), monkeypatch=monkeypatch, said=said)
+    found = measured(Unable(), Divergent(), TorchEager(), monkeypatch=monkeypatch, said=said)
     assert {record.implementation for record in found} == {"torch eager"}
-    assert said == ["not measured: cuda_convnet_b6, medium: unable bc01: NotImplementedError: no kernel"]
+    unable, divergent = said
+    assert unable == "not measured: cuda_convnet_b6, medium: unable bc01: NotImplementedError: no kernel"
+    assert divergent.startswith("not measured: cuda_convnet_b6, medium: divergent bc01: ArithmeticError: the losses of")
 
 
 def test_who_computes_something_else_differs(monkeypatch):
@@ -198,4 +210,3 @@ def test_an_interrupt_shows_what_is_known(monkeypatch):
 
 def test_medium_is_the_mode_of_that_name():
     assert Ours().mode("medium") == "CUDA"
-    assert np.dtype(training().dtype) == np.float32

@@ -145,6 +145,8 @@ def _begun(implementation: Implementation, training: Training, layout: str) -> t
         losses = [float(steps.step(COMPARED_STEPS[0]))]
         first_seconds = time.perf_counter() - start
         losses += [float(steps.step(number)) for number in COMPARED_STEPS[1:]]
+    if not np.isfinite(losses).all():
+        raise ArithmeticError(f"the losses of its first steps are {losses}")
     return steps, np.array(losses), first_seconds
 
 
