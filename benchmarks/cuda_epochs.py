@@ -5,8 +5,8 @@
 
 The images are random and lie on the GPU. Told are the seconds of compilation, which is apart; those from its end to the
 end of the last epoch, the judging of a minibatch of images held out after each epoch and the command line's progress
-included; and, of one more epoch that torch's profiler records, the share of time in which the GPU did anything and what
-was copied between host and GPU.
+included; and, of an epoch of a second training that torch's profiler records, the share of time in which the GPU did
+anything and what was copied between host and GPU.
 """
 
 import argparse
@@ -93,7 +93,7 @@ class Result:
     seconds_learning : float
         Of these, those that steps of training took by the training's own account.
     use : DeviceUse or None
-        Of one more epoch; None without a GPU.
+        Of an epoch of another training; None without a GPU.
     """
 
     batch_size: int
@@ -120,48 +120,45 @@ class Result:
 
 
 class Clock:
-    """The callbacks of a training: takes times, and records the last epoch, which is the one too many.
+    """Callbacks of a training that take times."""
 
-    Parameters
-    ----------
-    display : TrainingDisplay
-    epochs : int
-        How many are timed.
-    """
-
-    def __init__(self, display: TrainingDisplay, epochs: int) -> None:
-        self.display, self.epochs = display, epochs
-        self.compile_seconds = self.seconds = self.seconds_learning = 0.0
-        self.profiler: Any = None
-        self.use: DeviceUse | None = None
+    compile_seconds = seconds = seconds_learning = 0.0
 
     def on_compiled(self, seconds: float) -> None:
-        """Note that time runs from now on."""
-        self.display.on_compiled(seconds)
+        """Let time run from now on."""
         self.compile_seconds, self.started = seconds, time.perf_counter()
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Take the time, if it is not the epoch that is recorded."""
-        self.display.on_epoch(report)
-        if self.profiler is not None:
-            self.profiler.__exit__(None, None, None)
+        """Take the time."""
+        self.seconds = time.perf_counter() - self.started
+        self.seconds_learning += report.seconds
+
+
+class Recorder:
+    """Callbacks of a training that record what the GPU does in its second epoch.
+
+    They are made before the training is: what was captured before the profiler's first start may stay hidden from it.
+    """
+
+    use: DeviceUse | None = None
+
+    def __init__(self) -> None:
+        from torch.profiler import ProfilerActivity, profile
+
+        self.profiler = profile(activities=[ProfilerActivity.CUDA])
+        with profile(activities=[ProfilerActivity.CUDA]):
+            pass
+
+    def on_compiled(self, seconds: float) -> None:
+        """Nothing to do yet."""
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Start after the first epoch, stop after the second."""
+        if report.epoch == 1:
+            self.profiler.start()
+        else:
+            self.profiler.stop()
             self.use = DeviceUse.of(trace_of(self.profiler))
-        elif report.epoch <= self.epochs:
-            self.seconds_learning += report.seconds
-            self.seconds = time.perf_counter() - self.started
-            if report.epoch == self.epochs:
-                self.profiler = started_profiler()
-
-
-def started_profiler() -> Any:
-    """A profiler that records what the GPU does; None without a GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    from torch.profiler import ProfilerActivity, profile
-
-    return profile(activities=[ProfilerActivity.CUDA]).__enter__()
 
 
 def trace_of(profiler: Any) -> list[Mapping[str, Any]]:
@@ -181,27 +178,49 @@ def random_dataset(images: int, held_out: int) -> Dataset:
     return Dataset("random", pixels, labels, pixels[:held_out], labels[:held_out], names)
 
 
-def measure(console: Console, images: int, epochs: int, batch_size: int, mode: Any, mode_name: str) -> Result:
-    """Train a network, and tell how it went."""
+def train(console: Console, images: int, epochs: int, batch_size: int, mode: Any, callbacks: Clock | Recorder) -> None:
+    """Train a network as the command line does."""
     dataset = random_dataset(images, held_out=batch_size)
     normalisation = Normalisation.of(dataset.train_images)
     network = CudaConvnet(np.random.default_rng(0), IMAGE_SHAPE, CLASSES, normalisation)
-    with TrainingDisplay(console, epochs + 1) as display:
-        clock = Clock(display, epochs)
+    with TrainingDisplay(console, epochs) as display:
+
+        def on_epoch(report: EpochReport) -> None:
+            display.on_epoch(report)
+            callbacks.on_epoch(report)
+
+        def on_compiled(seconds: float) -> None:
+            display.on_compiled(seconds)
+            callbacks.on_compiled(seconds)
+
         training.train(
             network,
             dataset,
-            epochs=epochs + 1,
+            epochs=epochs,
             batch_size=batch_size,
             learning_rate=LEARNING_RATE,
             mode=mode,
             validation_fraction=batch_size / len(dataset.train_images),
-            on_compiled=clock.on_compiled,
+            on_compiled=on_compiled,
             on_batch=display.on_batch,
-            on_epoch=clock.on_epoch,
+            on_epoch=on_epoch,
         )
+
+
+def measure(console: Console, images: int, epochs: int, batch_size: int, mode: Any, mode_name: str) -> Result:
+    """Train a network, and tell how it went; then, on a GPU, train another for the profiler."""
+    import torch
+
+    clock = Clock()
+    train(console, images, epochs, batch_size, mode, clock)
     times = clock.compile_seconds, clock.seconds, clock.seconds_learning
-    return Result(batch_size, images, epochs, mode_name, *times, clock.use)
+    result = Result(batch_size, images, epochs, mode_name, *times, use=None)
+    console.print(str(result), highlight=False, markup=False, soft_wrap=True)
+    if not torch.cuda.is_available():
+        return result
+    recorder = Recorder()
+    train(console, images, 2, batch_size, mode, recorder)
+    return dataclasses.replace(result, use=recorder.use)
 
 
 def main() -> None:
@@ -221,8 +240,7 @@ def main() -> None:
         measure(console, arguments.images, arguments.epochs, batch_size, mode, name)
         for batch_size in arguments.batch_sizes
     ]
-    for result in results:
-        print(result)
+    print(*results, sep="\n")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n")
 
