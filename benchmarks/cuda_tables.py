@@ -76,13 +76,13 @@ def _mean(rows, in_best_format: bool) -> str:
 
 
 def net_table_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
-    """A row for each network: microseconds a step of each implementation in its better layout, and seconds to the
-    first."""
+    """A row for each network: microseconds a step of each implementation in its better layout, and seconds to be
+    ready."""
     rows = net_table.rows_of(records, precision)
-    firsts = net_table.rows_of(records, precision, "first_step")
+    firsts = net_table.rows_of(records, precision, "first_steps")
     names = net_table.implementations_of(rows)
     heads = ["ours" if name == net_table.OURS else name for name in names]
-    yield f"**{precision}**: microseconds a step, and in brackets seconds to the end of the first"
+    yield f"**{precision}**: microseconds a step, and in brackets seconds to the end of the first ten"
     yield ""
     yield f"| case | {' | '.join(heads)} | best peer / ours |"
     yield "|---|" + "---|" * (len(names) + 1)

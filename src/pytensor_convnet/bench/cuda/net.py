@@ -108,6 +108,6 @@ class Ours(Implementation):
         """The mode of PyTensor that computes so."""
         if precision == "medium":
             return "CUDA"
-        from pytensor_convnet.cuda import cuda_mode  # type: ignore[import-not-found]
+        from pytensor_convnet.cuda import cuda_mode
 
         return cuda_mode(precision=precision)

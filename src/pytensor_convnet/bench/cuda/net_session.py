@@ -108,7 +108,7 @@ def run_benchmark(
 def measured(
     training: Training, implementations: Sequence[Implementation], on_begin: Report, on_failure: Report
 ) -> Iterator[Record]:
-    """The records of one case in one precision: for each implementation in each layout a step, and the first step.
+    """The records of one case in one precision: for each implementation in each layout a step, and the first steps.
 
     An implementation that cannot do it is reported and left out.
     """
@@ -134,20 +134,22 @@ def measured(
     _free_memory(training)
     for key in seconds:
         yield _record(training, key, "step", seconds[key], errors[key])
-        yield _record(training, key, "first_step", first_seconds[key], None)
+        yield _record(training, key, "first_steps", first_seconds[key], None)
 
 
 def _begun(implementation: Implementation, training: Training, layout: str) -> tuple[Steps, np.ndarray, float]:
-    """A training, the losses of its first steps, and the seconds until the first loss was known."""
+    """A training, the losses of its first steps, and the seconds until these were known.
+
+    By then all is compiled; some compile, or capture, at the second step or the third.
+    """
     start = time.perf_counter()
     steps = implementation.steps(training, layout)
     with steps.settings():
-        losses = [float(steps.step(COMPARED_STEPS[0]))]
-        first_seconds = time.perf_counter() - start
-        losses += [float(steps.step(number)) for number in COMPARED_STEPS[1:]]
+        losses = np.array([float(steps.step(number)) for number in COMPARED_STEPS])
+    seconds = time.perf_counter() - start
     if not np.isfinite(losses).all():
         raise ArithmeticError(f"the losses of its first steps are {losses}")
-    return steps, np.array(losses), first_seconds
+    return steps, losses, seconds
 
 
 def step_seconds(trainings: Mapping[Key, Steps], minibatches: int, turn_seconds: float, turns: int) -> dict[Key, float]:

@@ -61,11 +61,11 @@ def steps_table(records: Sequence[Record], precision: str) -> Table:
 
 
 def first_steps_table(records: Sequence[Record]) -> Table:
-    """A row for each case in each precision: the seconds until the first step was done, compilation included."""
+    """A row for each case in each precision: the seconds until the first ten steps were done, compilation included."""
     precisions = list(dict.fromkeys(record.precision for record in records))
-    by_precision = {precision: rows_of(records, precision, "first_step") for precision in precisions}
+    by_precision = {precision: rows_of(records, precision, "first_steps") for precision in precisions}
     names = implementations_of({p + case: row for p, rows in by_precision.items() for case, row in rows.items()})
-    table = _table("net: seconds to the end of the first step", names)
+    table = _table("net: seconds to the end of the first ten steps", names)
     for precision, rows in by_precision.items():
         for case, row in rows.items():
             cells = [f"{row[name].seconds:.1f}" if name in row else "-" for name in names]
