@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from pytensor_convnet import __version__, checkpoints, pictures, reports
-from pytensor_convnet.bench.peers import peers_of
+from pytensor_convnet.bench.peers import GPU_PEERS, peers_of
 from pytensor_convnet.bench.session import run_benchmark
-from pytensor_convnet.bench.suite import SUITES
+from pytensor_convnet.bench.suite import GPU_SUITES, SUITES
 from pytensor_convnet.command_line import ModeOption, check_folder, errors_in_one_message, one_of
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.settings import check_mode
@@ -85,7 +85,7 @@ def bench(
     suite: Annotated[str, typer.Argument(metavar="|".join(SUITES), callback=one_of(SUITES), help="What to measure.")],
     device: Annotated[
         str,
-        typer.Option(callback=one_of(("cpu", "cuda")), help="Where: cpu, or cuda (no networks) for a GPU."),
+        typer.Option(callback=one_of(("cpu", "cuda")), help="Where: cpu, or cuda for a GPU."),
     ] = "cpu",
     cases: Annotated[
         str | None, typer.Option(metavar="A,B", help="Which cases of the suite.", show_default="all")
@@ -94,7 +94,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="What to measure beside this package: torch, jax and, in networks, pytensor-ml.",
+            help="What to measure beside this package: torch, jax and, in networks on a CPU, pytensor-ml.",
             show_default="all that are installed",
         ),
     ] = None,
@@ -120,8 +120,8 @@ def bench(
     Everyone gets the same data and takes turns within one run; medians are told.
     Ctrl-C ends measuring after the operation at hand and shows what is known by then.
     """
-    chosen = _listed(cases, SUITES[suite], "--cases")
-    wanted = _listed(peers, peers_of(suite), "--peers")
+    chosen = _listed(cases, (GPU_SUITES if device == "cuda" else SUITES)[suite], "--cases")
+    wanted = _listed(peers, GPU_PEERS if device == "cuda" else peers_of(suite), "--peers")
     if device == "cuda":
         _bench_on_a_gpu(suite, chosen, wanted, json, plot)
         return
@@ -132,9 +132,7 @@ def bench(
 
 
 def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path | None, plot: Path | None) -> None:
-    """Measure what is measured on GPUs; what is not is refused."""
-    if suite == "net":
-        raise typer.BadParameter("on a GPU conv and pool are measured, net is not", param_hint="--device")
+    """Measure on a GPU, if there is one."""
     if plot is not None:
         raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
@@ -145,11 +143,12 @@ def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path |
 
     if not torch.cuda.is_available():
         raise typer.BadParameter("cuda needs an NVIDIA GPU, and a torch that was built for it", param_hint="--device")
-    from pytensor_convnet.bench.cuda import pool_session, session
+    from pytensor_convnet.bench.cuda import net_session, pool_session, session
 
     with errors_in_one_message():
         check_folder(json)
-        (pool_session if suite == "pool" else session).run_benchmark(Console(), cases, peers, json)
+        sessions = {"conv": session, "pool": pool_session, "net": net_session}
+        sessions[suite].run_benchmark(Console(), cases, peers, json)
 
 
 def _names(listed: str | None) -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 from pytensor_convnet import conv2d, max_pool_2d, pool_2d
 from pytensor_convnet.cuda import cuda_mode
 from pytensor_convnet.cuda_convnet import CrossMapNorm, FilterActs, StochasticMaxPool
-from pytensor_convnet.learning import SharedImages, training_function
+from pytensor_convnet.learning import Learner
+from pytensor_convnet.minibatches import SharedImages
 from pytensor_convnet.models import CudaConvnet, Lenet
 
 RNG = np.random.default_rng(0)
@@ -107,6 +108,15 @@ def test_stochastic_pooling_runs(mode):
     assert rng
 
 
+def losses_of(model, images, labels, mode, steps):
+    """Sums of losses over steps from minibatches of 16 images."""
+    data = SharedImages([(images, labels)])
+    learner = Learner(model, data, 16, mode)
+    learner.set_steps(0.02, 0.9)
+    minibatches = list(data.minibatches(16))
+    return [float(learner.step(*minibatches[i % len(minibatches)])) for i in range(steps)]
+
+
 @pytest.mark.parametrize(("network", "shape"), [(Lenet, (1, 20, 20)), (CudaConvnet, (3, 12, 12))])
 def test_networks_learn_as_on_the_cpu(mode, network, shape):
     images = RNG.random(size=(56, *shape)).astype("float32")
@@ -114,8 +124,7 @@ def test_networks_learn_as_on_the_cpu(mode, network, shape):
     losses, parameters = [], []
     for each in (mode, "FAST_COMPILE"):
         model = network(np.random.default_rng(0), shape, 10)
-        step = training_function(model, SharedImages(images, labels), 16, each)
-        losses.append([float(step(i % 4, 0.02, 0.9)) for i in range(10)])
+        losses.append(losses_of(model, images, labels, each, 10))
         parameters.append(model.get_values())
     np.testing.assert_allclose(*losses, rtol=1e-5)
     for name, value in parameters[0].items():
@@ -128,7 +137,6 @@ def test_maps_are_kept_in_bfloat16_where_that_is_asked_for(interpreter, device):
     losses = []
     for mode in (cuda_mode("bf16", device), "FAST_COMPILE"):
         model = Lenet(np.random.default_rng(0), (1, 16, 16), 10)
-        step = training_function(model, SharedImages(images, labels), 16, mode)
-        losses.append([float(step(0, 0.02, 0.9)) for _ in range(2)])
+        losses.append(losses_of(model, images, labels, mode, 2))
         assert all(value.dtype == np.float32 for value in model.get_values().values())
     np.testing.assert_allclose(*losses, rtol=2e-2)
