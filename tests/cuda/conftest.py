@@ -40,5 +40,5 @@ def interpreter(monkeypatch, cpu_kernels):
 
 @pytest.fixture
 def mode(device):
-    """Mode CUDA, with sums as exact as NumPy's."""
-    return cuda_mode("ieee", device)
+    """Mode CUDA, with sums as exact as NumPy's, and without torch's compiler, which takes seconds for each function."""
+    return cuda_mode("ieee", device, compile=False)
