@@ -16,7 +16,7 @@ import torch
 
 from pytensor_convnet.cuda.arrays import DeviceArray
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
-from pytensor_convnet.cuda.hosting import MOST_REMEMBERED, HostValues, value_of
+from pytensor_convnet.cuda.hosting import HostValues, Shapes, value_of
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.cuda.residents import Resident, last_change, resident_of
 
@@ -65,8 +65,9 @@ class Execution:
         explicit = [place for place in program.on_device if place not in residents]
         self._numbers = [place for place in explicit if program.fgraph.inputs[place].type.ndim == 0]
         self._arrays = {place for place in explicit if place not in self._numbers}
-        self._known: dict[tuple[int, ...], tuple[Capture, HostValues]] = {}
+        self._known: dict[tuple[int, ...], Capture] = {}
         self._last_change = -1
+        self._last_shapes: Shapes = ()
         self._updated = {place: residents[place] for place in program.updates.values() if place in residents}
         self._host_updates = {output: place for output, place in program.updates.items() if place in program.on_host}
 
@@ -83,11 +84,14 @@ class Execution:
     def _run(self) -> list[Any]:
         integers = tuple(self._integer(place) for place in self.program.on_host)
         numbers = tuple(self._number(place) for place in self._numbers)
-        if not self._arrays and self._last_change == last_change() and integers in self._known:
-            known, host = self._known[integers]
-            return self._as_returned(self._launch(known, {}, numbers, host), host)
+        if not self._arrays and self._last_change == last_change():
+            host = self.program.host(integers, self._last_shapes)
+            known = self._known.get(host.key)
+            if known is not None:
+                return self._as_returned(self._launch(known, {}, numbers, host), host)
         tensors = self._tensors()
-        host = self.program.host(integers, self._shapes(tensors))
+        shapes = self._shapes(tensors)
+        host = self.program.host(integers, shapes)
         key = self._key(tensors, host)
         capture: Capture | None = self.captures.get(key)
         if capture is None and self.capture and key in self._seen:
@@ -97,15 +101,12 @@ class Execution:
             return self._as_returned(self._step_by_step(tensors, host), host)
         self.captures.move_to_end(key)
         outputs = self._launch(capture, tensors, numbers, host)
-        self._know(integers, capture, host)
-        return self._as_returned(outputs, host)
-
-    def _know(self, integers: tuple[int, ...], capture: Capture, host: HostValues) -> None:
-        """Launch the same, for the same integers, without looking at everything again until something changes."""
-        if self._last_change != last_change() or len(self._known) >= MOST_REMEMBERED:
+        if self._last_change != last_change():
             self._known.clear()
-            self._last_change = last_change()
-        self._known[integers] = capture, host
+            self._last_change, self._last_shapes = last_change(), shapes
+        # Until something changes, the same is launched for the same key without looking at all variables again.
+        self._known[host.key] = capture
+        return self._as_returned(outputs, host)
 
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The values of all inputs on the device, by place."""

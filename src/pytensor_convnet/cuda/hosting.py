@@ -189,16 +189,19 @@ class HostProgram:
         early = (Kind.CONSTANT, Kind.SHAPE, Kind.CALL)
         self.nodes = [node for node in fgraph.toposort() if kinds[node.outputs[0]] in early]
         self.kinds = kinds
-        self._remembered: dict[Any, HostValues] = {}
+        self._remembered: dict[tuple[int, ...], HostValues] = {}
+        self._shapes: Shapes = ()
 
     def __call__(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
         """Compute for integer arguments, in the order of `inputs` of kind CALL, and the shapes of all inputs."""
-        asked = (integers, tuple(shapes))
-        found = self._remembered.get(asked)
+        if shapes is not self._shapes and shapes != self._shapes:
+            self._remembered.clear()
+        self._shapes = shapes
+        found = self._remembered.get(integers)
         if found is None:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[asked] = self._computed(integers, shapes)
+            found = self._remembered[integers] = self._computed(integers, shapes)
         return found
 
     def _computed(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
