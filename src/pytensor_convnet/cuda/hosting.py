@@ -107,15 +107,20 @@ class WindowSpec:
     bounds: Any
     source: int
 
-    def resolve(self, values: dict[Variable, Any], length: int) -> tuple[int, int, int]:
-        """Start, length and step within an axis of ``length``."""
+    def variables(self) -> list[Variable]:
+        """The bounds, or the position, that there are."""
+        parts = self.bounds if isinstance(self.bounds, tuple) else (self.bounds,)
+        return [part for part in parts if part is not None]
+
+    def resolve(self, number: Callable[[Variable], Any], length: int) -> tuple[int, int, int]:
+        """Start, length and step within an axis of ``length``; ``number`` tells a bound's value."""
         if not isinstance(self.bounds, tuple):
-            position = int(value_of(self.bounds, values))
+            position = int(number(self.bounds))
             if not -length <= position < length:
                 source = self.node.inputs[0]
                 raise IndexError(f"index {position} is out of bounds for axis {self.axis} of {source}, of {length}")
             return position % length, 1, 1
-        bounds = [None if bound is None else int(value_of(bound, values)) for bound in self.bounds]
+        bounds = [None if bound is None else int(number(bound)) for bound in self.bounds]
         chosen = range(length)[slice(*bounds)]
         return (chosen.start if len(chosen) else 0), len(chosen), chosen.step
 
@@ -133,37 +138,37 @@ def windows_of(fgraph: FunctionGraph, kinds: dict[Variable, Kind]) -> list[Windo
         first = 1 if isinstance(node.op, Subtensor) else 2
         for axis, entry in enumerate(indices_from_subtensor(node.inputs[first:], node.op.idx_list)):
             bounds = (entry.start, entry.stop, entry.step) if isinstance(entry, slice) else entry
-            parts = bounds if isinstance(bounds, tuple) else (bounds,)
-            known = [kinds.get(part, Kind.CONSTANT) for part in parts if part is not None]
+            window = WindowSpec(node, axis, bounds, places[sliced])
+            known = [kinds.get(part, Kind.CONSTANT) for part in window.variables()]
             if max(known, default=Kind.CONSTANT) == Kind.CALL:
-                found.append(WindowSpec(node, axis, bounds, places[sliced]))
+                found.append(window)
     return found
 
 
 @dataclass(frozen=True)
-class HostValues:
+class HostNumbers:
     """What a call computed on the host.
 
     Attributes
     ----------
-    values : dict of Variable to NumPy array
-        Of all variables of kinds SHAPE and CALL.
-    windows : list of (int, int)
-        Length and step of each of the program's windows.
-    key : tuple of int
+    key : tuple
         The numbers that a captured graph holds as they are.
     feeds : tuple of int
         The numbers that it reads at each launch: `HostProgram.fed`, then the windows' starts.
+    windows : tuple of (int, int)
+        Length and step of each of the program's windows.
     """
 
-    values: dict[Variable, Any]
-    windows: list[tuple[int, int]]
-    key: tuple[int, ...]
+    key: tuple[Any, ...]
     feeds: tuple[int, ...]
+    windows: tuple[tuple[int, int], ...]
 
 
 class HostProgram:
     """Computes at each call what is known on the host.
+
+    What follows from shapes is computed when shapes change; what a call's integers decide, at each call that brings new
+    ones, in Python's integers: a captured step takes some hundred microseconds, and this must be done sooner.
 
     Parameters
     ----------
@@ -186,46 +191,100 @@ class HostProgram:
     ) -> None:
         self.inputs, self.windows = fgraph.inputs, windows
         self.demanded, self.fed = demanded, fed
-        early = (Kind.CONSTANT, Kind.SHAPE, Kind.CALL)
-        self.nodes = [node for node in fgraph.toposort() if kinds[node.outputs[0]] in early]
-        self.kinds = kinds
-        self._remembered: dict[tuple[int, ...], HostValues] = {}
+        self._given = [x for x in fgraph.inputs if kinds[x] == Kind.CALL]
+        nodes = fgraph.toposort()
+        self._of_shapes = [node for node in nodes if kinds[node.outputs[0]] <= Kind.SHAPE]
+        self._of_calls = [node for node in nodes if kinds[node.outputs[0]] == Kind.CALL]
+        bounds = [x for window in windows for x in window.variables()]
+        self._needed = _needed_for([*demanded, *fed, *bounds], self._of_calls)
         self._shapes: Shapes = ()
+        self._shape_values: dict[Variable, Any] = {}
+        self._remembered: dict[tuple[int, ...], HostNumbers] = {}
 
-    def __call__(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
+    def __call__(self, integers: tuple[int, ...], shapes: Shapes) -> HostNumbers:
         """Compute for integer arguments, in the order of `inputs` of kind CALL, and the shapes of all inputs."""
-        if shapes is not self._shapes and shapes != self._shapes:
-            self._remembered.clear()
-        self._shapes = shapes
+        self._see(shapes)
         found = self._remembered.get(integers)
         if found is None:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[integers] = self._computed(integers, shapes)
+            found = self._remembered[integers] = self._numbers(integers)
         return found
 
-    def _computed(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
+    def values(self, integers: tuple[int, ...], shapes: Shapes) -> dict[Variable, Any]:
+        """The values of all variables of kinds SHAPE and CALL, as NumPy arrays."""
+        self._see(shapes)
+        given = {x: np.asarray(number, x.type.dtype) for x, number in zip(self._given, integers, strict=True)}
+        values = self._shape_values | given
+        for node in self._of_calls:
+            evaluate(node, values)
+        return values
+
+    def _see(self, shapes: Shapes) -> None:
+        """Compute what follows from shapes, if they are others than before."""
+        if shapes is self._shapes or shapes == self._shapes:
+            return
+        self._remembered.clear()
         values: dict[Variable, Any] = {}
-        given = iter(integers)
-        for x in self.inputs:
-            if self.kinds[x] == Kind.CALL:
-                values[x] = np.asarray(next(given), dtype=x.type.dtype)
         of_input = dict(zip(self.inputs, shapes))
-        for node in self.nodes:
-            if isinstance(node.op, Shape | Shape_i) and node.inputs[0] in of_input:
-                shape = of_input[node.inputs[0]]
-                whole = np.array(shape, dtype=np.int64)
+        for node in self._of_shapes:
+            if isinstance(node.op, Shape | Shape_i):
+                whole = np.array(of_input[node.inputs[0]], dtype=np.int64)
                 values[node.outputs[0]] = whole if isinstance(node.op, Shape) else np.asarray(whole[node.op.i])
             else:
                 evaluate(node, values)
-        windows, starts = [], []
-        for window in self.windows:
-            start, length, step = window.resolve(values, shapes[window.source][window.axis])
-            windows.append((length, step))
-            starts.append(start)
-        numbers = [number for x in self.demanded for number in np.ravel(values[x]).tolist()]
-        key = (*numbers, *(length for window in windows for length in window))
-        return HostValues(values, windows, key, (*(values[x].item() for x in self.fed), *starts))
+        self._shape_values, self._shapes = values, shapes
+
+    def _numbers(self, integers: tuple[int, ...]) -> HostNumbers:
+        values: dict[Variable, Any] = dict(zip(self._given, integers, strict=True))
+
+        def number(x: Variable) -> Any:
+            if x in values:
+                return values[x]
+            known = x.data if isinstance(x, Constant) else self._shape_values[x]
+            values[x] = known = known.item() if np.ndim(known) == 0 else known
+            return known
+
+        for node, function in self._needed:
+            if function is None:
+                arrays = {x: np.asarray(number(x), x.type.dtype) for x in node.inputs if not isinstance(x, Constant)}
+                evaluate(node, arrays)
+                values.update((x, arrays[x]) for x in node.outputs)
+            else:
+                values[node.outputs[0]] = function(*(number(x) for x in node.inputs))
+        resolved = [window.resolve(number, self._shapes[window.source][window.axis]) for window in self.windows]
+        windows = tuple((length, step) for _, length, step in resolved)
+        held = tuple(part for x in self.demanded for part in np.ravel(number(x)).tolist())
+        starts = (start for start, _, _ in resolved)
+        return HostNumbers((held, windows), (*(number(x) for x in self.fed), *starts), windows)
+
+
+def _needed_for(wanted: Sequence[Variable], nodes: Sequence[Apply]) -> list[tuple[Apply, Callable[..., Any] | None]]:
+    """The nodes that some variables need, each with a function of Python's numbers where there is one."""
+    needed = set(wanted)
+    found: list[tuple[Apply, Callable[..., Any] | None]] = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            found.append((node, _function_of_numbers(node)))
+    return found[::-1]
+
+
+def _function_of_numbers(node: Apply) -> Callable[..., Any] | None:
+    """What computes a node from Python's numbers; None where only NumPy does."""
+    if isinstance(node.op, ScalarFromTensor | TensorFromScalar):
+        return _unchanged
+    if isinstance(node.op, MakeVector):
+        return _together
+    return _scalar_implementation(node)
+
+
+def _unchanged(number: Any) -> Any:
+    return number
+
+
+def _together(*numbers: Any) -> tuple[Any, ...]:
+    return numbers
 
 
 def value_of(variable: Variable, values: dict[Variable, Any]) -> Any:

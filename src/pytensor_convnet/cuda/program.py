@@ -17,8 +17,8 @@ from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
 from pytensor_convnet.cuda.hosting import (
+    HostNumbers,
     HostProgram,
-    HostValues,
     Kind,
     WindowSpec,
     evaluate,
@@ -167,7 +167,11 @@ class Program:
         return fed + [torch.int64] * len(self._windows)
 
     def run(
-        self, inputs: Sequence[torch.Tensor], feeds: Sequence[torch.Tensor], host: HostValues
+        self,
+        inputs: Sequence[torch.Tensor],
+        feeds: Sequence[torch.Tensor],
+        host: HostNumbers,
+        known: dict[Variable, Any],
     ) -> list[torch.Tensor | None]:
         """Compute all outputs.
 
@@ -177,14 +181,16 @@ class Program:
             The values of the inputs that are `on_device`.
         feeds : sequence of tensor, ()
             As `feed_dtypes` has them.
-        host : HostValues
+        host : HostNumbers
+        known : dict of Variable to NumPy array
+            As `HostProgram.values` gives them.
 
         Returns
         -------
         list
             A tensor for each output; None for `host_outputs`.
         """
-        values: dict[Variable, Any] = dict(host.values)
+        values: dict[Variable, Any] = dict(known)
         values.update((self.fgraph.inputs[place], tensor) for place, tensor in zip(self.on_device, inputs))
         fed = dict(zip(self._fed, feeds))
         starts = feeds[len(self._fed) :]
