@@ -37,6 +37,9 @@ MOST_REMEMBERED = 4096
 """Results of so many calls are kept, so that a loop over minibatches computes each number once."""
 
 
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
 class Kind(enum.IntEnum):
     """Where a variable's value is known; see the module."""
 
@@ -63,7 +66,7 @@ def is_host_integer(variable: Variable) -> bool:
     return (
         isinstance(variable.type, TensorType | ScalarType)
         and getattr(variable.type, "ndim", 0) == 0
-        and variable.type.dtype in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+        and variable.type.dtype in ("bool", *_INTEGERS)
     )
 
 
@@ -80,7 +83,8 @@ def kinds_of(fgraph: FunctionGraph, on_host: set[Variable]) -> dict[Variable, Ki
             found = Kind.LATE if kind(x) == Kind.DEVICE and x.owner is not None else Kind.SHAPE
         else:
             found = max((kind(x) for x in node.inputs), default=Kind.CONSTANT)
-            computable = isinstance(node.op, _SMALL) and all(map(is_small, (*node.inputs, *node.outputs)))
+            alone = len(node.outputs) == 1
+            computable = isinstance(node.op, _SMALL) and alone and all(map(is_small, (*node.inputs, *node.outputs)))
             if not computable:
                 found = Kind.DEVICE
         kinds.update((output, found) for output in node.outputs)
@@ -112,15 +116,15 @@ class WindowSpec:
         parts = self.bounds if isinstance(self.bounds, tuple) else (self.bounds,)
         return [part for part in parts if part is not None]
 
-    def resolve(self, number: Callable[[Variable], Any], length: int) -> tuple[int, int, int]:
-        """Start, length and step within an axis of ``length``; ``number`` tells a bound's value."""
+    def resolve(self, numbers: dict[Variable, Any], length: int) -> tuple[int, int, int]:
+        """Start, length and step within an axis of ``length``, of bounds that have these values."""
         if not isinstance(self.bounds, tuple):
-            position = int(number(self.bounds))
+            position = int(numbers[self.bounds])
             if not -length <= position < length:
                 source = self.node.inputs[0]
                 raise IndexError(f"index {position} is out of bounds for axis {self.axis} of {source}, of {length}")
             return position % length, 1, 1
-        bounds = [None if bound is None else int(number(bound)) for bound in self.bounds]
+        bounds = [None if bound is None else int(numbers[bound]) for bound in self.bounds]
         chosen = range(length)[slice(*bounds)]
         return (chosen.start if len(chosen) else 0), len(chosen), chosen.step
 
@@ -196,7 +200,8 @@ class HostProgram:
         self._of_shapes = [node for node in nodes if kinds[node.outputs[0]] <= Kind.SHAPE]
         self._of_calls = [node for node in nodes if kinds[node.outputs[0]] == Kind.CALL]
         bounds = [x for window in windows for x in window.variables()]
-        self._needed = _needed_for([*demanded, *fed, *bounds], self._of_calls)
+        self._wanted = list(dict.fromkeys([*demanded, *fed, *bounds]))
+        self._function = numbers_function(self._given, self._wanted, self._of_calls)
         self._shapes: Shapes = ()
         self._shape_values: dict[Variable, Any] = {}
         self._remembered: dict[tuple[int, ...], HostNumbers] = {}
@@ -236,55 +241,98 @@ class HostProgram:
         self._shape_values, self._shapes = values, shapes
 
     def _numbers(self, integers: tuple[int, ...]) -> HostNumbers:
-        values: dict[Variable, Any] = dict(zip(self._given, integers, strict=True))
-
-        def number(x: Variable) -> Any:
-            if x in values:
-                return values[x]
-            known = x.data if isinstance(x, Constant) else self._shape_values[x]
-            values[x] = known = known.item() if np.ndim(known) == 0 else known
-            return known
-
-        for node, function in self._needed:
-            if function is None:
-                arrays = {x: np.asarray(number(x), x.type.dtype) for x in node.inputs if not isinstance(x, Constant)}
-                evaluate(node, arrays)
-                values.update((x, arrays[x]) for x in node.outputs)
-            else:
-                values[node.outputs[0]] = function(*(number(x) for x in node.inputs))
-        resolved = [window.resolve(number, self._shapes[window.source][window.axis]) for window in self.windows]
+        lengths = [self._shapes[window.source][window.axis] for window in self.windows]
+        values = dict(zip(self._wanted, self._function(self._shape_values, *integers)))
+        resolved = [window.resolve(values, length) for window, length in zip(self.windows, lengths)]
         windows = tuple((length, step) for _, length, step in resolved)
-        held = tuple(part for x in self.demanded for part in np.ravel(number(x)).tolist())
+        held = tuple(part for x in self.demanded for part in np.ravel(values[x]).tolist())
         starts = (start for start, _, _ in resolved)
-        return HostNumbers((held, windows), (*(number(x) for x in self.fed), *starts), windows)
+        return HostNumbers((held, windows), (*(values[x] for x in self.fed), *starts), windows)
 
 
-def _needed_for(wanted: Sequence[Variable], nodes: Sequence[Apply]) -> list[tuple[Apply, Callable[..., Any] | None]]:
-    """The nodes that some variables need, each with a function of Python's numbers where there is one."""
+_EXPRESSIONS = {
+    "Add": " + ".join, "Mul": " * ".join, "Sub": " - ".join,
+    "IntDiv": lambda x: f"{x[0]} // {x[1]} if {x[1]} else 0", "Mod": lambda x: f"{x[0]} % {x[1]} if {x[1]} else 0",
+    "LT": " < ".join, "LE": " <= ".join, "GT": " > ".join, "GE": " >= ".join, "EQ": " == ".join, "NEQ": " != ".join,
+    "AND": " & ".join, "OR": " | ".join, "Neg": lambda x: f"-{x[0]}", "Identity": lambda x: x[0],
+    "Maximum": lambda x: f"max({', '.join(x)})", "Minimum": lambda x: f"min({', '.join(x)})",
+    "Switch": lambda x: f"{x[1]} if {x[0]} else {x[2]}",
+}  # fmt: skip
+"""What scalar Ops are in Python, by name. A quotient by zero is not an error: a `Switch` after it may not choose it."""
+
+
+def numbers_function(given: Sequence[Variable], wanted: Sequence[Variable], nodes: Sequence[Apply]) -> Any:
+    """A Python function that computes numbers from numbers, written out and compiled: one line a node.
+
+    Parameters
+    ----------
+    given : sequence of Variable
+        The function's arguments, after a dict of what is known of shapes.
+    wanted : sequence of Variable
+        What it returns, as a list.
+    nodes : sequence of Apply
+        In an order in which they can be computed; those that are not needed are left out.
+    """
+    names: dict[Variable, str] = {x: f"given{place}" for place, x in enumerate(given)}
+    held: dict[str, Any] = {"number_of": _number_of, "computed": _computed}
+    lines: list[str] = []
+
+    def name_of(x: Variable) -> str:
+        if x not in names:
+            names[x] = name = f"known{len(names)}"
+            held[f"variable_{name}"] = x
+            lines.append(f"{name} = number_of(variable_{name}, shapes)")
+        return names[x]
+
+    for node in _needed_for(wanted, nodes):
+        operands = [name_of(x) for x in node.inputs]
+        result = names[node.outputs[0]] = f"value{len(names)}"
+        expression = _expression(node, operands)
+        if expression is None:
+            held[f"node_{result}"] = node
+            expression = f"computed(node_{result}, {', '.join(operands)})"
+        lines.append(f"{result} = {expression}")
+    lines.append(f"return [{', '.join(name_of(x) for x in wanted)}]")
+    arguments = ", ".join(["shapes", *(names[x] for x in given)])
+    exec("def function(" + arguments + "):\n    " + "\n    ".join(lines), held)
+    return held["function"]
+
+
+def _needed_for(wanted: Sequence[Variable], nodes: Sequence[Apply]) -> list[Apply]:
+    """The nodes that some variables need."""
     needed = set(wanted)
-    found: list[tuple[Apply, Callable[..., Any] | None]] = []
+    found = []
     for node in reversed(nodes):
         if needed.intersection(node.outputs):
             needed.update(node.inputs)
-            found.append((node, _function_of_numbers(node)))
+            found.append(node)
     return found[::-1]
 
 
-def _function_of_numbers(node: Apply) -> Callable[..., Any] | None:
-    """What computes a node from Python's numbers; None where only NumPy does."""
+def _expression(node: Apply, operands: list[str]) -> str | None:
+    """A node in Python; None where only NumPy computes it."""
     if isinstance(node.op, ScalarFromTensor | TensorFromScalar):
-        return _unchanged
+        return operands[0]
     if isinstance(node.op, MakeVector):
-        return _together
-    return _scalar_implementation(node)
+        return f"({', '.join(operands)},)"
+    numbers = isinstance(node.op, Elemwise) and not any(x.type.ndim for x in node.inputs)
+    name = type(node.op.scalar_op).__name__ if numbers else ""
+    whole = all(x.type.dtype in ("bool", *_INTEGERS) for x in (*node.inputs, *node.outputs))
+    return _EXPRESSIONS[name](operands) if name in _EXPRESSIONS and whole else None
 
 
-def _unchanged(number: Any) -> Any:
-    return number
+def _number_of(variable: Variable, shape_values: dict[Variable, Any]) -> Any:
+    """A constant, or what shapes decide, as Python's number, or as an array where it has axes."""
+    value = value_of(variable, shape_values)
+    return value.item() if np.ndim(value) == 0 else value
 
 
-def _together(*numbers: Any) -> tuple[Any, ...]:
-    return numbers
+def _computed(node: Apply, *operands: Any) -> Any:
+    """A node by NumPy."""
+    values = {x: np.asarray(value, x.type.dtype) for x, value in zip(node.inputs, operands)}
+    evaluate(node, values)
+    result = values[node.outputs[0]]
+    return result.item() if result.ndim == 0 else result
 
 
 def value_of(variable: Variable, values: dict[Variable, Any]) -> Any:
