@@ -4,8 +4,8 @@
 
 The GPU's figures of torch and JAX are a step's, from ``benchmarks/results/net-h100.json``, times the steps; so is the
 CPU's of this package, from ``pytensor-convnet bench net`` (docs/cpu.md). Ours on the GPU is a whole training's
-(docs/cuda-mode.md). Theano's is a step of Theano 1.0.5 measured on two cores like those of docs/cpu.md. The half day is what
-made somebody write this: Theano in 2015, with strided convolutions and overlapping pools.
+(docs/cuda-mode.md). Theano's is a step of Theano 1.0.5 measured on two cores like those of docs/cpu.md. The half day is
+what made somebody write this: Theano in 2015, with strided convolutions and overlapping pools.
 """
 
 import json
