@@ -4,6 +4,7 @@ Floor: every process sends and receives 2 (N - 1) / N times the tensors' bytes. 
 (tens of microseconds) is more than that for the gradients of a small network, so tensors of one dtype go in one.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -93,5 +94,6 @@ def lost_process(error: Exception) -> LostProcess:
     import torch.distributed
 
     rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". This is typically")[0]
+    # "[.../pair.cc:537] Connection closed by peer [127.0.0.1]:8942. This is typically caused by ..."
+    reason = re.sub(r"^\[[^]]*\] *|\. This is typically.*", "", (str(error).splitlines() or [type(error).__name__])[0])
     return LostProcess(f"process {rank} of {count}: another process has stopped or does not answer ({reason})")
