@@ -46,6 +46,12 @@ def test_means_of_means_are_taken_one_after_the_other(results):
         assert result["chain"] == 0.75 + 0.5
 
 
+def test_means_of_half_precision_do_not_overflow(results):
+    for result in results:
+        assert np.ptp(result["halves"][:2]) == 0
+        np.testing.assert_allclose(result["halves"], [60_000, 60_000, 0.5, 0.5, 0.5], rtol=1e-3)
+
+
 def test_totals_are_the_same_everywhere(results):
     for result in results:
         np.testing.assert_array_equal(result["total"], [2, 1])

@@ -42,7 +42,7 @@ def all_mean(tensors: Sequence[Any]) -> list[Any]:
     Returns
     -------
     list of torch tensors
-        New, contiguous ones, of the same shapes.
+        New, contiguous ones, of the same shapes, which share no memory.
 
     Raises
     ------
@@ -60,7 +60,8 @@ def all_mean(tensors: Sequence[Any]) -> list[Any]:
         if count > 1:
             together /= count  # before summing, lest float16 overflow
             _sum_over_processes(together)
-        pieces = together.split([tensors[place].numel() for place in places])
+        # Copies, since torch's own operators may not return views of one tensor.
+        pieces = torch.split_with_sizes_copy(together, [tensors[place].numel() for place in places])
         for place, piece in zip(places, pieces):
             results[place] = piece.view(tensors[place].shape)
     return results

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+import torch
 
 from pytensor_convnet.distributed import all_mean, joined
+from pytensor_convnet.kernels import collectives
 
 matrix = np.arange(6, dtype="float32").reshape(2, 3)
 vector = np.arange(4, dtype="float64")
@@ -31,6 +33,9 @@ def main(folder):
         # One mean waits for another; a third can join the first.
         chain = all_mean(all_mean(z) * (1 + z))
         got["chain"] = pytensor.function([z], chain + all_mean(z), mode="FAST_COMPILE")(number)
+
+        halves = [torch.full((2,), 60_000.0, dtype=torch.float16), torch.ones(3, dtype=torch.bfloat16) * processes.rank]
+        got["halves"] = torch.cat([mean.float() for mean in collectives.all_mean(halves)]).numpy()
 
         got["total"] = processes.total(np.array([1, processes.rank]))
         got["any"] = np.array([processes.any(processes.rank == 1), processes.any(False)])
