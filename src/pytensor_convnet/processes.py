@@ -28,6 +28,10 @@ GRACE = 3.0
 """Seconds from SIGTERM to the end: enough to finish a file, and to fail by oneself with a better message."""
 
 
+class InvalidLaunch(ValueError):
+    """What the environment tells of processes cannot be."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes of a run, as one of them sees them.
@@ -150,14 +154,14 @@ def launched() -> Processes:
 
     Raises
     ------
-    ValueError
+    InvalidLaunch
         ``RANK`` and ``WORLD_SIZE`` do not go together.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         return ALONE
     rank, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
     if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
-        raise ValueError(f"RANK must be a number from 0 to below WORLD_SIZE, got RANK={rank} and WORLD_SIZE={count}")
+        raise InvalidLaunch(f"RANK must be a number from 0 to below WORLD_SIZE, got RANK={rank} and WORLD_SIZE={count}")
     return Processes(int(rank), int(count))
 
 
@@ -188,8 +192,10 @@ def joined(device: str = "cpu", timeout: float | None = None) -> Iterator[Proces
         The others cannot be reached.
     ImportError
         There are others, but torch is not installed.
+    InvalidLaunch
+        ``timeout`` or an environment variable cannot be; a ValueError that names it.
     ValueError
-        ``device``, ``timeout`` or torchrun's environment variables cannot be.
+        ``device`` cannot be.
 
     Examples
     --------
@@ -227,7 +233,7 @@ def _checked_timeout(timeout: float | None) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         name = TIMEOUT_VARIABLE if timeout is None else "timeout"
-        raise ValueError(f"{name} must be a positive number of seconds, got {given!r}")
+        raise InvalidLaunch(f"{name} must be a positive number of seconds, got {given!r}")
     return seconds
 
 
