@@ -18,7 +18,7 @@ def launch(*command, processes=2, timeout=None):
     timeout : float, optional
         For how many seconds processes wait for one another.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTENSOR_CONVNET_DEVICE": "cpu"}
     if timeout is not None:
         environment["PYTENSOR_CONVNET_TIMEOUT"] = str(timeout)
     # --standalone lets the launcher find a free port, and hold it.

@@ -22,7 +22,7 @@ def test_both_processes_take_part(results):
     np.testing.assert_array_equal([result["rank and count"] for result in results], [[0, 2], [1, 2]])
 
 
-@pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM", "NUMBA"])
+@pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM", "NUMBA", "CUDA"])
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("matrix", MATRIX.T / 2), ("vector", VECTOR[::-1] + 0.5), ("scalar", np.array(0.5, "float32"))],
@@ -50,6 +50,10 @@ def test_means_of_half_precision_do_not_overflow(results):
     for result in results:
         assert np.ptp(result["halves"][:2]) == 0
         np.testing.assert_allclose(result["halves"], [60_000, 60_000, 0.5, 0.5, 0.5], rtol=1e-3)
+
+
+def test_a_rehearsal_is_each_processs_own(results):
+    assert [result["rehearsed"] for result in results] == [0, 1]
 
 
 def test_totals_are_the_same_everywhere(results):

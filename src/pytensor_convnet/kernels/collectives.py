@@ -6,7 +6,9 @@ Floor: every process sends and receives 2 (N - 1) / N times the tensors' bytes. 
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,23 @@ import numpy as np
 
 class LostProcess(RuntimeError):
     """Another process of the run has stopped, or does not answer."""
+
+
+_rehearsing = ContextVar("rehearsing", default=False)
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Let means be this process's own meanwhile, and wait for nobody.
+
+    For runs that other processes need not make at the same time, such as those before a CUDA graph is captured: a
+    process may know the shapes of its share already, where another has to capture new ones.
+    """
+    token = _rehearsing.set(True)
+    try:
+        yield
+    finally:
+        _rehearsing.reset(token)
 
 
 def process_count() -> int:
@@ -52,7 +71,7 @@ def all_mean(tensors: Sequence[Any]) -> list[Any]:
     """
     import torch
 
-    count = process_count()
+    count = 1 if _rehearsing.get() else process_count()
     results: list[Any] = [None] * len(tensors)
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]

@@ -20,7 +20,7 @@ def main(folder):
         number = np.float32(processes.rank)
         got = {}
         x, y, z = pt.fmatrix(), pt.dvector(), pt.fscalar()
-        for mode in ("FAST_COMPILE", "CVM", "NUMBA"):
+        for mode in ("FAST_COMPILE", "CVM", "NUMBA", "CUDA"):
             function = pytensor.function([x, y, z], all_mean(x.T, y[::-1], z), mode=mode)
             for name, mean in zip(("matrix", "vector", "scalar"), function(number * matrix, vector + number, number)):
                 got[f"{mode} {name}"] = mean
@@ -36,6 +36,9 @@ def main(folder):
 
         halves = [torch.full((2,), 60_000.0, dtype=torch.float16), torch.ones(3, dtype=torch.bfloat16) * processes.rank]
         got["halves"] = torch.cat([mean.float() for mean in collectives.all_mean(halves)]).numpy()
+
+        with collectives.rehearsal():
+            [got["rehearsed"]] = collectives.all_mean_of_arrays([number + np.zeros(1)])
 
         got["total"] = processes.total(np.array([1, processes.rank]))
         got["any"] = np.array([processes.any(processes.rank == 1), processes.any(False)])
