@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pytensor_convnet.kernels.collectives import LostProcess, all_mean_of_arrays, lost_process
 
@@ -114,7 +115,7 @@ class Processes:
         """This process's contiguous part of an array; processes' parts are equal up to one entry."""
         return array[len(array) * self.rank // self.count : len(array) * (self.rank + 1) // self.count]
 
-    def total(self, numbers: np.ndarray) -> np.ndarray:
+    def total(self, numbers: ArrayLike) -> np.ndarray:
         """The sum over processes of float64 ``numbers``, the same on each; all must ask for it."""
         return self.count * all_mean_of_arrays([np.asarray(numbers, np.float64)])[0]
 
