@@ -10,9 +10,10 @@ from typing import Any
 
 from pytensor.graph.basic import Variable
 
+from pytensor_convnet.joining import joined
 from pytensor_convnet.kernels.collectives import LostProcess
 from pytensor_convnet.ops import AllMean
-from pytensor_convnet.processes import ALONE, Processes, joined
+from pytensor_convnet.processes import ALONE, Processes
 
 __all__ = ["ALONE", "LostProcess", "Processes", "all_mean", "joined"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.distributed.launching import PROGRAMS, launch
+from tests.distributed.launching import DEVICE, PROGRAMS, launch
 
 MATRIX = np.arange(6, dtype="float32").reshape(2, 3)
 VECTOR = np.arange(4.0)
@@ -13,7 +13,7 @@ VECTOR = np.arange(4.0)
 def results(tmp_path_factory):
     """What each process got."""
     folder = tmp_path_factory.mktemp("means")
-    launched = launch(PROGRAMS / "means.py", folder)
+    launched = launch(PROGRAMS / "means.py", DEVICE, folder)
     assert launched.returncode == 0, launched.stderr
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
 

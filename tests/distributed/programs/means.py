@@ -1,4 +1,6 @@
-"""Means over processes of what depends on a process's number; each process writes what it got to FOLDER/RANK.npz."""
+"""Means over processes, on DEVICE, of what depends on a process's number; each process writes what it got to
+FOLDER/RANK.npz.
+"""
 
 import sys
 from pathlib import Path
@@ -15,8 +17,8 @@ matrix = np.arange(6, dtype="float32").reshape(2, 3)
 vector = np.arange(4, dtype="float64")
 
 
-def main(folder):
-    with joined() as processes:
+def main(device, folder):
+    with joined(device) as processes:
         number = np.float32(processes.rank)
         got = {}
         x, y, z = pt.fmatrix(), pt.dvector(), pt.fscalar()
@@ -49,4 +51,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
