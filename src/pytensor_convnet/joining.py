@@ -173,26 +173,31 @@ def _ended_by_sigterm(processes: Processes) -> Iterator[None]:
     writer.setblocking(False)
     previous_handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
     previous_descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-
-    def end_after_sigterm() -> None:
-        while received := reader.recv(1):
-            if received[0] == signal.SIGTERM and not left.wait(GRACE):
-                print(
-                    f"error: process {processes.rank} of {processes.count} was told to end (SIGTERM), "
-                    "as happens when another process of the run has ended",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(1)
-
-    watch = threading.Thread(target=end_after_sigterm, name="ends after SIGTERM", daemon=True)
+    watch = threading.Thread(target=_end_after_sigterm, args=(processes, left, reader, writer), daemon=True)
     watch.start()
-    try:
-        yield
-    finally:
-        left.set()
-        signal.set_wakeup_fd(previous_descriptor)
-        signal.signal(signal.SIGTERM, previous_handler)
-        writer.close()  # the thread reads the end
-        watch.join()
-        reader.close()
+    yield
+    # Not after an error: SIGTERM, which comes soon then, leaves the time to tell it.
+    left.set()
+    signal.set_wakeup_fd(previous_descriptor)
+    signal.signal(signal.SIGTERM, previous_handler)
+    writer.close()  # the thread reads the end
+    watch.join()
+    reader.close()
+
+
+def _end_after_sigterm(
+    processes: Processes, left: threading.Event, reader: socket.socket, writer: socket.socket
+) -> None:
+    """Read the numbers of signals, and end the process after SIGTERM unless ``left`` is set soon.
+
+    ``writer``, where the signals are written, lives as long as someone reads.
+    """
+    while received := reader.recv(1):
+        if received[0] == signal.SIGTERM and not left.wait(GRACE):
+            print(
+                f"error: process {processes.rank} of {processes.count} was told to end (SIGTERM), "
+                "as happens when another process of the run has ended",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)

@@ -2,7 +2,7 @@
 
 A step on a GPU takes a tenth of a millisecond, and a GPU that is waited for after each would idle half its time. So
 steps are only set going here, one after another; nobody reads a number that is still being computed, but for the sum
-of losses at most ten times a second and in the end of an epoch.
+of losses about ten times a second and in the end of an epoch.
 """
 
 import math

@@ -90,7 +90,7 @@ def train(
     on_compiled : callable, optional
         Called with the seconds that compilation took.
     on_batch, on_epoch : callable, optional
-        Called with a `BatchReport` after a minibatch, at most ten times a second but after the last of each epoch, and
+        Called with a `BatchReport` after a minibatch, about ten times a second but after the last of each epoch, and
         with an `EpochReport` after each epoch. A `KeyboardInterrupt`, raised in there or by Ctrl-C, ends training as if
         the epoch before had been the last. If none was finished the network keeps what it has learnt until then.
     on_state : callable, optional
