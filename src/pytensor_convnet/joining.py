@@ -23,7 +23,7 @@ TIMEOUT_VARIABLE = "PYTENSOR_CONVNET_TIMEOUT"
 
 TIMEOUT = 300.0
 
-GRACE = 3.0
+GRACE = 10.0
 """Seconds from SIGTERM to the end: enough to finish a file, and to fail by oneself with a better message."""
 
 
