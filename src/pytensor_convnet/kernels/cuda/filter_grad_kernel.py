@@ -215,7 +215,7 @@ def _add_shares(
 
 
 @functools.lru_cache(maxsize=256)
-def _destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+def destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
     """For each row of the matrix where it lies within a filter; rows are in the order (row, column, channel)."""
     taps = plan.rows.taps, plan.columns.taps
     i, j, c = np.meshgrid(*map(np.arange, (*taps, plan.source_channels)), indexing="ij")
@@ -272,8 +272,15 @@ def filter_grad(
         blocks.images, 0 if magnitudes is None else magnitudes.shape[1],
         chain_of(product, steps_per_share * blocks.pixels), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
+    add_shares(partial, shares, plan, filters, flip)
+
+
+def add_shares(partial: torch.Tensor, shares: int, plan: Gathering, filters: torch.Tensor, flip: bool) -> None:
+    """Add up partial gradients, (shares, groups, rows of the matrix, filters), and write them as ``filters`` lie."""
+    used_rows, filter_count = plan.class_rows()[0], plan.target_channels
+    size = plan.groups * used_rows * filter_count
     _add_shares[(triton.cdiv(size, SUM_ELEMENTS),)](
-        partial, _destinations(plan, flip, filters.stride()[1:], filters.device), filters,
+        partial, destinations(plan, flip, filters.stride()[1:], filters.device), filters,
         shares, size, filter_count, used_rows, filters.stride(0),
         SUM_ELEMENTS, SUM_SHARES, num_warps=4,
     )  # fmt: skip
