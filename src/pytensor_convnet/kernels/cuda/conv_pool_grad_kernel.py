@@ -331,10 +331,11 @@ def _spread(
     if WIDE:
         patch_row = patch_row.to(tl.int64)
         patch_column = patch_column.to(tl.int64)
+    plane = channel * out_rows * out_columns * batch
     values, numbers = _windows_of(
-        winners + channel * out_rows * out_columns * batch, maps + channel * out_rows * out_columns * batch,
-        image[None, :], image[None, :], batch, (patch_column < patch_columns)[:, None], patch_row,
-        patch_column[:, None], out_rows, out_columns, out_columns * batch, batch, WINDOW_ROWS, WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT,
+        winners + plane, maps + plane, image[None, :], image[None, :], batch, (patch_column < patch_columns)[:, None],
+        patch_row, patch_column[:, None], out_rows, out_columns, out_columns * batch, batch, WINDOW_ROWS,
+        WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT,
     )  # fmt: skip
     spread += channel * map_rows * map_columns * padded_batch
     for r in tl.static_range(STRIDE_ROWS):

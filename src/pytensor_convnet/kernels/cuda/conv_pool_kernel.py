@@ -3,20 +3,26 @@
 The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
 
     for each column of the maps under the run, for each row i of the windows:
-        map[m, b] = sum over k of  filters[m, k] * source[offset[k] + origin(row, column), b]
-        the column's best and its tap take map where it wins
-      after the last row, the window's best and its winner take the column's where it wins
-        after the last column:  maxima, winners [m, y, x, b] = activation(best + bias), winner
+        map[m, b]    = sum over k of  filters[m, k] * source[offset[k] + origin(row, column), b]
+        window[m, b] = max(window, key(map, tap));   in a column that the next window shares, next = max(next, ...)
+      after the last row of a window's last column:
+        maxima, winners [m, y, x, b] = activation(value(window) + bias), tap(window);  window = next
 
 The batch is innermost in memory, so a map pixel is one product of a matrix of filters, which stays in shared memory,
 and a tile of source rows, each a run of images. A column that two windows share is computed once; a row of the maps
 that two rows of windows share is computed for each, 3/2 times in all for windows of 3 x 3 that move by 2.
+
+Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
+*key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
+place of its last few bits how early the tap comes. Maxima are therefore exact to 1 in 2**19 for windows of 3 x 3, and
+maps that are closer than that count as equal, of which the first wins. NaN is above infinity, as it must be.
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
 the product's rate. Measured on an H100: see *Correlation and max pooling as one* in `docs/cuda-kernels.md`.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import triton
@@ -26,8 +32,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import destinations
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
-from pytensor_convnet.kernels.cuda.pool_tiles import beats
-from pytensor_convnet.kernels.cuda.products import add_product, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
 
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid")
 """Functions that never decrease, so that the maxima alone need them."""
@@ -41,8 +46,8 @@ class PoolBlocks:
     ----------
     filters, images : int
         The tile of a map pixel.
-    rows : int
-        How many rows of the matrix of filters a product takes.
+    rows : tuple of int
+        How many rows of the matrix of filters each product takes, powers of two; together all.
     windows : int
         How many windows along a row a program computes, at most.
     warps, stages : int
@@ -52,7 +57,7 @@ class PoolBlocks:
 
     filters: int
     images: int
-    rows: int
+    rows: tuple[int, ...]
     windows: int
     warps: int
     stages: int
@@ -86,6 +91,28 @@ def _loaded_filters(filters, in_tile, PRODUCT: tl.constexpr, magnitudes, PARTIAL
         return (w,)
 
 
+@triton.jit
+def _keys(values, inside, tap, TAP_BITS: tl.constexpr):
+    """Integers that order as float32 ``values`` do, NaN above all, and among equals the earlier tap first.
+
+    Of a pixel outside of the maps they are less than all others.
+    """
+    if INTERPRETED:  # a GPU's NaN has no sign, a CPU's may
+        values = tl.where(values == values, values, float("nan"))
+    ones: tl.constexpr = (1 << TAP_BITS) - 1
+    bits = values.to(tl.int32, bitcast=True)
+    bits = bits ^ ((bits >> 31) & (0x7FFFFFFF - ones))
+    return (bits & tl.where(inside, -1 - ones, 0)) | tl.where(inside, ones - tap, -(2**31))
+
+
+@triton.jit
+def _key_values(keys, TAP_BITS: tl.constexpr):
+    """The numbers of `_keys`, their last bits zero, and the taps."""
+    ones: tl.constexpr = (1 << TAP_BITS) - 1
+    bits = (keys ^ ((keys >> 31) & (0x7FFFFFFF - ones))) & (-1 - ones)
+    return bits.to(tl.float32, bitcast=True), ones - (keys & ones)
+
+
 @triton.jit(
     do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns", "source_row_stride",
                        "source_column_stride", "source_group_stride", "source_plane_units", "filter_stride",
@@ -102,8 +129,8 @@ def _correlate_max_pool(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
-    FILTERS: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr,
-    IMAGES_FIRST: tl.constexpr, PARTIALS: tl.constexpr, STAGES: tl.constexpr,
+    FILTERS: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, STARTS: tl.constexpr,
+    IMAGES_FIRST: tl.constexpr, PARTIALS: tl.constexpr, TAP_BITS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     filter_block = program % filter_blocks
@@ -126,9 +153,11 @@ def _correlate_max_pool(
     offsets = ()
     downs = ()
     acrosses = ()
-    for block in tl.static_range(ROW_BLOCKS):
-        k = block * ROWS + tl.arange(0, ROWS)
+    exist = ()
+    for block in tl.static_range(len(ROWS)):
+        k = STARTS[block] + tl.arange(0, ROWS[block])
         used = k < used_rows
+        exist = exist + (used,)
         place = tl.load(places + k, mask=used, other=0)
         if IMAGES_FIRST:
             in_tile = used[:, None] & (m < filter_count)[None, :]
@@ -148,13 +177,12 @@ def _correlate_max_pool(
     window_count = tl.minimum(run_windows, out_columns - first_x)
     column_count = window_count * NEW + (1 if CARRIED else 0)
     first_row = y * STRIDE_ROWS - TOP
+    LEAST: tl.constexpr = -(2**31)
     if IMAGES_FIRST:
-        best = tl.zeros((IMAGES, FILTERS), tl.float32)
+        window = tl.full((IMAGES, FILTERS), LEAST, tl.int32)
     else:
-        best = tl.zeros((FILTERS, IMAGES), tl.float32)
-    tap = tl.zeros(best.shape, tl.int32)
-    window_best = best
-    winner = tap
+        window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
+    next_window = window
     for t in tl.range(0, column_count * WINDOW_ROWS, num_stages=STAGES):
         i = t % WINDOW_ROWS
         c = t // WINDOW_ROWS
@@ -166,8 +194,7 @@ def _correlate_max_pool(
             x = first_x + c // WINDOW_COLUMNS
         row = first_row + i
         column = x * STRIDE_COLUMNS - LEFT + j
-        column_inside = (column >= 0) & (column < map_columns)
-        inside = (row >= 0) & (row < map_rows) & column_inside
+        inside = (row >= 0) & (row < map_rows) & (column >= 0) & (column < map_columns)
 
         source_row = row * step_rows
         source_column = column * step_columns
@@ -177,14 +204,14 @@ def _correlate_max_pool(
             origin = source_row * source_row_stride + source_column * source_column_stride
         pixel = source + origin * UNIT
         present = image < tl.where(inside, batch, 0)
-        total = tl.zeros(best.shape, tl.float32)
-        for block in tl.static_range(ROW_BLOCKS):
+        total = tl.zeros(window.shape, tl.float32)
+        for block in tl.static_range(len(ROWS)):
             if LEAVES_SOURCE:
                 down = downs[block] + source_row
                 across = acrosses[block] + source_column
                 valid = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
             else:
-                valid = block * ROWS + tl.arange(0, ROWS) < used_rows
+                valid = exist[block]
             mask = valid[:, None] & present[None, :]
             at = pixel + ((offsets[block] * UNIT)[:, None] + image[None, :])
             values = tl.load(at, mask=mask, other=0.0)
@@ -206,19 +233,13 @@ def _correlate_max_pool(
             else:
                 total = add_product(parts[block], values, total, PRODUCT)
 
-        # The first pixel inside wins whatever it is; rows come in their order, so of equals the first has won.
-        wins = inside & ((i == tl.maximum(-first_row, 0)) | beats(total, best))
-        best = tl.where(wins, total, best)
-        tap = tl.where(wins, i * WINDOW_COLUMNS, tap)
-        if i == WINDOW_ROWS - 1:
-            # Columns come in their order, but a tap of a row above comes first.
-            same = (best == window_best) | ((best != best) & (window_best != window_best))
-            wins = beats(best, window_best) | (same & (tap + j < winner))
-            wins = column_inside & ((j == tl.maximum(LEFT - x * STRIDE_COLUMNS, 0)) | wins)
-            window_best = tl.where(wins, best, window_best)
-            winner = tl.where(wins, tap + j, winner)
-            if j == WINDOW_COLUMNS - 1:
-                result = window_best
+        keys = _keys(total, inside, i * WINDOW_COLUMNS + j, TAP_BITS)
+        window = tl.maximum(window, keys)
+        if j == WINDOW_COLUMNS - 1:
+            if CARRIED:  # there the tap is earlier by so many
+                next_window = tl.maximum(next_window, keys + (WINDOW_COLUMNS - 1))
+            if i == WINDOW_ROWS - 1:
+                result, winner = _key_values(window, TAP_BITS)
                 if PRODUCT == "float16":
                     result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
                     result = result * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
@@ -238,9 +259,8 @@ def _correlate_max_pool(
                 result = activated(result, ACTIVATION)
                 tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
                 tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
-                if CARRIED:
-                    window_best = best
-                    winner = tap
+                window = next_window
+                next_window = tl.full(window.shape, LEAST, tl.int32)
 
 
 def correlate_max_pool(
@@ -282,6 +302,6 @@ def correlate_max_pool(
         tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
         *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation, product, prepared,
         plan.leaves_source, unit, target_unit, wide, blocks.filters, blocks.images, blocks.rows,
-        triton.cdiv(used_rows, blocks.rows), blocks.images_first, 0 if magnitudes is None else magnitudes.shape[1],
-        blocks.stages, num_warps=blocks.warps,
+        (0, *accumulate(blocks.rows[:-1])), blocks.images_first, 0 if magnitudes is None else magnitudes.shape[1],
+        windows.taps.bit_length(), blocks.stages, num_warps=blocks.warps,
     )  # fmt: skip

@@ -1,0 +1,200 @@
+"""Which ways to compute a pooled correlation are worth measuring, and what is taken without measurements.
+
+Estimates as in `candidates`: bounds of what a multiprocessor does for each map pixel, not predictions.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil, prod
+from typing import Any
+
+import torch
+import triton
+
+from pytensor_convnet.kernels.cuda.candidates import LEAST_IMAGES, MULTIPROCESSORS, SHARED_BYTES, candidates
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.methods import Gather, Share
+from pytensor_convnet.kernels.cuda.tuning import Family, register
+
+PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
+"""What may stand for float32 in each precision; for `ieee`, the keys by which maxima are compared are too coarse."""
+
+MOST_TAPS = 31
+"""Windows of more taps would take too many bits of a key."""
+
+MOST_ROWS = 512
+"""Filters of more channels x taps do not stay in shared memory."""
+
+MOST_PATCH = 9
+"""Patches of more pixels, or that more windows touch, are not written out."""
+
+CLOCK = 1.7e9
+MEMORY_RATE = 2.8e12
+OPERATIONS, COMPARED, LATENCY = 2500, 10, 500
+"""Of a multiprocessor, in cycles: floating-point operations in each, numbers compared in each, and what a map pixel
+takes besides."""
+
+
+def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
+    """Products, and whether images are prepared for them."""
+    batch = task.geometry.images[0]
+    as_it_is = task.formats[0] == "batch_last" and batch % 4 == 0
+    if task.dtype != torch.float32:
+        if not as_it_is:
+            return (("native", True),)
+        return (("native", False),) if batch % BATCH_MULTIPLE == 0 else (("native", False), ("native", True))
+    found = tuple((product, True) for product in PRODUCTS[task.precision])
+    return (*found, ("bf16x3", False)) if found and as_it_is else found
+
+
+def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
+    """At most ``limit`` methods without maps in memory, or with maps that are spread, by estimate; and the pair."""
+    if task.name == "correlate2d_max_pool2d":
+        fused: Iterator[Any] = iter(sorted(_gathers(task), key=lambda method: _seconds(task, method)))
+    else:
+        fused = _gradients(task, limit)
+    return [*itertools.islice(dict.fromkeys(fused), limit), Pair()]
+
+
+def pool_fixed_choice(task: PoolTask) -> Any:
+    """The forward pass in one where that is estimated to be faster; gradients where float32 is spread as float16, and
+    where few channels are in."""
+    found = pool_candidates(task, 1)
+    if task.name == "correlate2d_max_pool2d":
+        return min(found, key=lambda method: _seconds(task, method))
+    few = prod(task.geometry.filters[1:]) <= 128
+    if task.name.endswith("filter_grad"):
+        return found[0] if few else Pair()
+    return found[0] if task.dtype == torch.float32 else Pair()
+
+
+# ----------------------------------------------------------------------------------------------- forward
+
+
+def row_blocks(rows: int) -> tuple[int, ...]:
+    """So many rows as a sum of few powers of two, of at least 16; a little more where that saves one."""
+    blocks: list[int] = []
+    left = rows
+    while left > 0:
+        above = max(16, triton.next_power_of_2(left))
+        blocks.append(above if above - left <= rows // 8 or above == 16 else above // 2)
+        left -= blocks[-1]
+    together = triton.next_power_of_2(sum(blocks))
+    return (together,) if together == sum(blocks) else tuple(blocks)
+
+
+def _gathers(task: PoolTask) -> Iterator[PoolGather]:
+    geometry, windows = task.geometry, task.windows
+    rows, filters, batch = prod(geometry.filters[1:]), geometry.filters[0] // geometry.groups, geometry.images[0]
+    if batch < LEAST_IMAGES or rows > MOST_ROWS or windows.taps > MOST_TAPS:
+        return
+    blocks = row_blocks(rows)
+    widest = min(128, max(16, triton.next_power_of_2(filters)))
+    runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
+    for product, prepared in _products(task):
+        halves = 2 if product == "bf16x3" else 1
+        for width, images, run, stages in itertools.product((widest,), (32, 64, 128), runs, (1, 3)):
+            images_first = width <= 32
+            if images >= 2 * batch or width * images > 128 * 64 or (images_first and images == 32):
+                continue
+            tile = sum(blocks) * images * 2 * halves
+            shared = sum(blocks) * width * 2 * halves + tile * max(1, stages - 1)
+            if shared > SHARED_BYTES or (stages > 1 and product == "bf16x3" and not prepared):
+                continue
+            warps = 4 if width * images <= 64 * 64 else 8
+            yield PoolGather(prepared, product, PoolBlocks(width, images, blocks, run, warps, stages, images_first))
+
+
+def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
+    geometry, windows = task.geometry, task.windows
+    pooled = geometry.images[0] * geometry.filters[0] * windows.out_rows * windows.out_columns
+    images, item = prod(geometry.images), task.dtype.itemsize
+    if isinstance(method, Pair):
+        maps = prod(geometry.maps)
+        moved = (images + 2 * maps + 5 * pooled) * item + pooled
+        operations = 2 * geometry.multiply_adds / (MULTIPROCESSORS * OPERATIONS * CLOCK)
+        return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
+    blocks = method.blocks
+    runs = ceil(windows.out_columns / blocks.windows)
+    programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
+    programs *= runs * windows.out_rows * ceil(geometry.images[0] / blocks.images)
+    shared = windows.window[1] == windows.stride[1] + 1
+    columns = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
+    halves = 3 if method.product == "bf16x3" else 1
+    cycles = 2 * halves * sum(blocks.rows) * blocks.filters * blocks.images / OPERATIONS
+    cycles += blocks.filters * blocks.images / COMPARED + LATENCY / blocks.stages
+    busy = programs / MULTIPROCESSORS
+    seconds = ceil(busy) * columns * windows.window[0] * cycles / CLOCK
+    if method.product == "float16":
+        seconds += 2 * images * item / MEMORY_RATE
+    if method.prepared:
+        seconds += images * (item + 2 * min(halves, 2)) / MEMORY_RATE
+    return max(seconds, (images + pooled) * item / MEMORY_RATE)
+
+
+# --------------------------------------------------------------------------------------------- gradients
+
+
+def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
+    """Ways to compute the gradients asked for; the most promising first."""
+    windows = task.windows
+    touching = prod(
+        (step - 1 + before) // step + 1 + (length - 1 - before) // step
+        for length, step, (before, _) in zip(windows.window, windows.stride, windows.padding)
+    )
+    if prod(windows.stride) > MOST_PATCH or touching > MOST_PATCH or task.geometry.images[0] < LEAST_IMAGES:
+        return
+    inputs = _spread_parts(task, "correlate2d_input_grad", Gather, limit)
+    filters = _spread_parts(task, "correlate2d_filter_grad", Share, limit)
+    if task.name.endswith("input_grad"):
+        yield from (Spread(method, None) for method in inputs)
+    elif task.name.endswith("filter_grad"):
+        yield from (Spread(None, method) for method in itertools.islice(_shares(task), 2 * limit // 3))
+        yield from (Spread(None, method) for method in filters)
+    else:
+        for one, other in itertools.zip_longest(inputs, filters):
+            one, other = one or inputs[0], other or filters[0]
+            yield Spread(one, next(way for way in (other, *filters) if way.product == one.product))
+
+
+def _spread_parts(task: PoolTask, name: str, kind: type, limit: int) -> list[Any]:
+    """Methods for one of the gradients alone that take prepared maps."""
+    products = {product for product, _ in _products(task)}
+    if not products:
+        return []
+    part = task.part(name, ("batch_last", "batch_last"))
+    found = [way for way in candidates(part, 3 * limit) if isinstance(way, kind) and way.product in products]
+    return list(dict.fromkeys(replace(way, prepared=True) for way in found))[: max(1, limit // 2)]
+
+
+def _shares(task: PoolTask) -> Iterator[PoolShare]:
+    geometry = task.geometry
+    rows, filters = prod(geometry.filters[1:]), geometry.filters[0] // geometry.groups
+    width = min(128, max(16, triton.next_power_of_2(filters)))
+    height = min(128, max(16, triton.next_power_of_2(rows)))
+    tiles = ceil(rows / height) * ceil(filters / width) * geometry.groups
+    for (product, prepared), images, programs in itertools.product(_products(task), (32, 64), (4, 2)):
+        if images >= 2 * max(BATCH_MULTIPLE, geometry.images[0]):
+            continue
+        shares = max(1, MULTIPROCESSORS * programs // tiles)
+        warps = 4 if height * width * images <= 128 * 32 * 32 else 8
+        yield PoolShare(prepared, product, PoolGradBlocks(height, width, images, shares, warps, 1))
+
+
+# A pair is made of functions that choose for themselves, so it is not tried beside others.
+register(
+    PoolTask,
+    Family(
+        pool_candidates,
+        pool_fixed_choice,
+        carry_out,
+        (Pair, PoolGather, PoolShare, Spread, Gather, Share, PoolBlocks, PoolGradBlocks, Blocks, GradBlocks),
+        (Pair,),
+    ),
+)
