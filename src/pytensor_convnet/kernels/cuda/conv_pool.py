@@ -158,7 +158,8 @@ def _checked(
 ) -> tuple[Geometry, Windows]:
     check_winners(winners, maps, "maps")
     full = (*maps.shape[:2], count(map_rows, "map_rows"), count(map_columns, "map_columns"))
-    geometry = checked_geometry(images, filters, *moves, full)
+    stride, padding, dilation, groups, flip = moves
+    geometry = checked_geometry(images, filters, stride, padding, dilation, groups, flip, full)
     return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding)
 
 

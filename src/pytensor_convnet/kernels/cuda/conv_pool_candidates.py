@@ -4,6 +4,7 @@ Estimates as in `candidates`: bounds of what a multiprocessor does for each map 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil, prod
@@ -12,7 +13,14 @@ from typing import Any
 import torch
 import triton
 
-from pytensor_convnet.kernels.cuda.candidates import LEAST_IMAGES, MULTIPROCESSORS, SHARED_BYTES, candidates
+from pytensor_convnet.kernels.cuda.candidates import (
+    LAUNCH,
+    LEAST_IMAGES,
+    MEMORY_RATE,
+    MULTIPROCESSORS,
+    SHARED_BYTES,
+    candidates,
+)
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
@@ -34,8 +42,10 @@ MOST_ROWS = 512
 MOST_PATCH = 9
 """Patches of more pixels, or that more windows touch, are not written out."""
 
+ALL = 200
+"""More methods than the candidates of a pass of `correlate2d` are."""
+
 CLOCK = 1.7e9
-MEMORY_RATE = 2.8e12
 OPERATIONS, COMPARED, LATENCY = 2500, 10, 500
 """Of a multiprocessor, in cycles: floating-point operations in each, numbers compared in each, and what a map pixel
 takes besides."""
@@ -56,7 +66,7 @@ def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
 def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
     """At most ``limit`` methods without maps in memory, or with maps that are spread, by estimate; and the pair."""
     if task.name == "correlate2d_max_pool2d":
-        fused: Iterator[Any] = iter(sorted(_gathers(task), key=lambda method: _seconds(task, method)))
+        fused: Iterator[Any] = _diverse(sorted(_gathers(task), key=lambda method: _seconds(task, method)), limit)
     else:
         fused = _gradients(task, limit)
     return [*itertools.islice(dict.fromkeys(fused), limit), Pair()]
@@ -99,16 +109,25 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
     runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
     for product, prepared in _products(task):
         halves = 2 if product == "bf16x3" else 1
-        for width, images, run, stages in itertools.product((widest,), (32, 64, 128), runs, (1, 3)):
-            images_first = width <= 32
-            if images >= 2 * batch or width * images > 128 * 64 or (images_first and images == 32):
+        for images, run, stages in itertools.product((32, 64, 128), runs, (1, 2, 3)):
+            images_first = widest <= 32
+            if images >= 2 * batch or widest * images > 128 * 64 or (images_first and images == 32):
                 continue
-            tile = sum(blocks) * images * 2 * halves
-            shared = sum(blocks) * width * 2 * halves + tile * max(1, stages - 1)
+            shared = sum(blocks) * (widest + stages * images) * 2 * halves
             if shared > SHARED_BYTES or (stages > 1 and product == "bf16x3" and not prepared):
                 continue
-            warps = 4 if width * images <= 64 * 64 else 8
-            yield PoolGather(prepared, product, PoolBlocks(width, images, blocks, run, warps, stages, images_first))
+            warps = 4 if widest * images <= 64 * 64 else 8
+            yield PoolGather(prepared, product, PoolBlocks(widest, images, blocks, run, warps, stages, images_first))
+
+
+def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
+    """The first methods, but of each product and tile only some."""
+    seen: Counter[tuple] = Counter()
+    for method in methods:
+        kind, tile = (method.product, method.prepared), (method.product, method.prepared, method.blocks.images)
+        if seen[kind] < max(1, limit // 2) and seen[tile] < max(1, limit // 4):
+            seen.update([kind, tile])
+            yield method
 
 
 def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
@@ -131,10 +150,11 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     cycles += blocks.filters * blocks.images / COMPARED + LATENCY / blocks.stages
     busy = programs / MULTIPROCESSORS
     seconds = ceil(busy) * columns * windows.window[0] * cycles / CLOCK
+    seconds += LAUNCH
     if method.product == "float16":
-        seconds += 2 * images * item / MEMORY_RATE
+        seconds += LAUNCH + images * item / MEMORY_RATE
     if method.prepared:
-        seconds += images * (item + 2 * min(halves, 2)) / MEMORY_RATE
+        seconds += LAUNCH + images * (item + 2 * min(halves, 2)) / MEMORY_RATE
     return max(seconds, (images + pooled) * item / MEMORY_RATE)
 
 
@@ -150,27 +170,25 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
     )
     if prod(windows.stride) > MOST_PATCH or touching > MOST_PATCH or task.geometry.images[0] < LEAST_IMAGES:
         return
-    inputs = _spread_parts(task, "correlate2d_input_grad", Gather, limit)
-    filters = _spread_parts(task, "correlate2d_filter_grad", Share, limit)
-    if task.name.endswith("input_grad"):
-        yield from (Spread(method, None) for method in inputs)
-    elif task.name.endswith("filter_grad"):
-        yield from (Spread(None, method) for method in itertools.islice(_shares(task), 2 * limit // 3))
-        yield from (Spread(None, method) for method in filters)
-    else:
-        for one, other in itertools.zip_longest(inputs, filters):
-            one, other = one or inputs[0], other or filters[0]
-            yield Spread(one, next(way for way in (other, *filters) if way.product == one.product))
+    products = list(dict.fromkeys(product for product, _ in _products(task)))
+    each = max(1, limit // (2 * max(1, len(products))))
+    if task.name.endswith("filter_grad"):
+        yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 2)))
+    for product in products:
+        inputs = _spread_parts(task, "correlate2d_input_grad", Gather, product)
+        filters = _spread_parts(task, "correlate2d_filter_grad", Share, product)
+        if task.name.endswith("input_grad"):
+            yield from (Spread(method, None) for method in inputs[: 2 * each])
+        elif task.name.endswith("filter_grad"):
+            yield from (Spread(None, method) for method in filters[:each])
+        else:
+            yield from map(Spread, inputs[: 2 * each], filters)
 
 
-def _spread_parts(task: PoolTask, name: str, kind: type, limit: int) -> list[Any]:
+def _spread_parts(task: PoolTask, name: str, kind: type, product: str) -> list[Any]:
     """Methods for one of the gradients alone that take prepared maps."""
-    products = {product for product, _ in _products(task)}
-    if not products:
-        return []
-    part = task.part(name, ("batch_last", "batch_last"))
-    found = [way for way in candidates(part, 3 * limit) if isinstance(way, kind) and way.product in products]
-    return list(dict.fromkeys(replace(way, prepared=True) for way in found))[: max(1, limit // 2)]
+    ways: list[Any] = [way for way in candidates(task.part(name, ("batch_last",) * 2), ALL) if isinstance(way, kind)]
+    return list(dict.fromkeys(replace(way, prepared=True) for way in ways if way.product == product))
 
 
 def _shares(task: PoolTask) -> Iterator[PoolShare]:

@@ -28,6 +28,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
 from pytensor_convnet.kernels.cuda.gather_kernel import is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
+from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import DTYPES, add_product, chain_of, power_of_two, scale_exponent, split
 
 SPREAD_IMAGES, SPREAD_ELEMENTS = 128, 1024
@@ -70,8 +71,8 @@ def _windows_of(
     TOP: tl.constexpr, LEFT: tl.constexpr,
 ):  # fmt: skip
     """Gradients and winners of the windows that touch patches, row by row; ``at`` is where window (0, 0) lies."""
-    values = ()
-    numbers = ()
+    values = no_tensors()
+    numbers = no_tensors()
     for k in tl.static_range(-((WINDOW_ROWS - 1 - TOP) // STRIDE_ROWS), (STRIDE_ROWS - 1 + TOP) // STRIDE_ROWS + 1):
         for n in tl.static_range(
             -((WINDOW_COLUMNS - 1 - LEFT) // STRIDE_COLUMNS), (STRIDE_COLUMNS - 1 + LEFT) // STRIDE_COLUMNS + 1

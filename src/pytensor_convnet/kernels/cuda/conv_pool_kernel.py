@@ -32,6 +32,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import destinations
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
+from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
 
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid")
@@ -149,11 +150,11 @@ def _correlate_max_pool(
     filters += group.to(tl.int64) * filter_count * filter_stride
 
     # Of each block of rows: the filters, and where the source rows lie, from the origin of a pixel.
-    parts = ()
-    offsets = ()
-    downs = ()
-    acrosses = ()
-    exist = ()
+    parts = no_tensors()
+    offsets = no_tensors()
+    downs = no_tensors()
+    acrosses = no_tensors()
+    exist = no_tensors()
     for block in tl.static_range(len(ROWS)):
         k = STARTS[block] + tl.arange(0, ROWS[block])
         used = k < used_rows

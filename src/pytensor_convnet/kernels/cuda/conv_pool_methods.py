@@ -119,13 +119,9 @@ def carry_out(task: PoolTask, method: Any, *operands: torch.Tensor) -> tuple[tor
     return _gradients(task, method, images, filters, winners, maps)
 
 
-def _moves(task: PoolTask) -> tuple:
+def _moves(task: PoolTask) -> tuple[Any, Any, Any, int, bool]:
     geometry = task.geometry
     return geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
-
-
-def _sliding(task: PoolTask) -> tuple:
-    return task.windows.window, task.windows.stride, task.windows.padding
 
 
 # ----------------------------------------------------------------------------------------------- forward
@@ -172,20 +168,23 @@ def _planes(images: torch.Tensor, method: PoolGather | PoolShare, magnitudes) ->
 
 def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
     windows, geometry = task.windows, task.geometry
-    full = max_pool2d_grad(winners, maps, windows.rows, windows.columns, *_sliding(task), task.formats[-1])
+    format = task.formats[-1]
+    full = max_pool2d_grad(
+        winners, maps, windows.rows, windows.columns, windows.window, windows.stride, windows.padding, format
+    )
     gradients: tuple[torch.Tensor, ...] = ()
     if filters is not None:
-        lengths = geometry.images[2:]
-        gradients += (
-            correlation.correlate2d_input_grad(
-                filters, full, *lengths, *_moves(task), precision=task.precision, memory_format=task.formats[-1]
-            ),
+        rows, columns = geometry.images[2:]
+        of_images = correlation.correlate2d_input_grad(
+            filters, full, rows, columns, *_moves(task), precision=task.precision, memory_format=format
         )
+        gradients += (of_images,)
     if images is not None:
-        lengths = geometry.filters[2:]
-        gradients += (
-            correlation.correlate2d_filter_grad(images, full, *lengths, *_moves(task), precision=task.precision),
+        rows, columns = geometry.filters[2:]
+        of_filters = correlation.correlate2d_filter_grad(
+            images, full, rows, columns, *_moves(task), precision=task.precision
         )
+        gradients += (of_filters,)
     return gradients
 
 
