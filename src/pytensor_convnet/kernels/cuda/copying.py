@@ -78,7 +78,6 @@ class Copy:
     Attributes
     ----------
     programs : int
-        0 where there is nothing to copy.
     source, target : tensor
     counts : tuple of int
         In the order of `COUNTS`.
@@ -123,13 +122,13 @@ def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None)
         `BATCH_MULTIPLE`, holds zeros.
     """
     prepared, copy = preparation(source, product)
-    if copy.programs:
+    if copy is not None:
         _launch(copy, product, magnitudes)
     return prepared
 
 
-def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy]:
-    """What `prepare` returns, before it holds anything, and the copy that fills it."""
+def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy | None]:
+    """What `prepare` returns, before it holds anything, and the copy that fills it, if there is anything to copy."""
     before = memory_format(source)
     if before is None:
         return preparation(to_format(source, "batch_last"), product)
@@ -139,7 +138,9 @@ def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy]
     dtype = DTYPES.get(product, source.dtype)
     memory = torch.empty((planes, channels, rows, columns, padded), dtype=dtype, device=source.device)
     prepared = memory.permute(0, 4, 1, 2, 3)
-    copy = _copy_of(source, before, prepared[0], "batch_last", padded, memory.stride(0))
+    copy = None
+    if source.numel():
+        copy = _copy_of(source, before, prepared[0], "batch_last", padded, memory.stride(0))
     return prepared[:, :batch], copy
 
 
@@ -162,8 +163,7 @@ def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_s
         counts[along], counts[across], across_padded, *blocks, from_steps[along], from_steps[across], to_steps[along],
         from_steps[rest], to_steps[rest], plane_stride,
     )  # fmt: skip
-    programs = blocks[0] * blocks[1] * counts[rest] if source.numel() else 0
-    return Copy(programs, source, target, numbers, tiles, before != after)
+    return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, tiles, before != after)
 
 
 def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:

@@ -28,8 +28,8 @@ from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, la
 from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
 
-SUM_ELEMENTS, MOST_TERMS = 32, 64
-"""The tile of the kernel that adds up."""
+SUM_FILTERS, MOST_TERMS = 32, 256
+"""The tile of the kernel that adds up: in one go, mostly, as a loop would wait for each of its loads."""
 
 
 @dataclass(frozen=True)
@@ -218,37 +218,36 @@ def _filter_grad(
 
 
 @triton.jit(
-    do_not_specialize=["shares", "share_stride", "group_stride", "row_stride", "filter_count", "elements", "groups",
-                       "residues", "residues_across", "down_stride", "across_stride", "filter_stride"]
+    do_not_specialize=["shares", "share_stride", "group_stride", "row_stride", "filter_count", "filter_blocks",
+                       "elements", "residues", "residues_across", "down_stride", "across_stride", "filter_stride"]
 )  # fmt: skip
 def _add_up(
-    partial, rows, destinations, filters, shares, share_stride, group_stride, row_stride, filter_count, elements,
-    groups, residues, residues_across, down_stride, across_stride, filter_stride,
-    ELEMENTS: tl.constexpr, TERMS: tl.constexpr, DEPENDENT: tl.constexpr,
+    partial, rows, destinations, filters, shares, share_stride, group_stride, row_stride, filter_count, filter_blocks,
+    elements, residues, residues_across, down_stride, across_stride, filter_stride,
+    WIDE: tl.constexpr, FILTERS: tl.constexpr, TERMS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Add up, for each filter m and element e of it, ``partial[share, rows[e] + residue's rows, (residue, m)]``."""
-    index = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
-    m = index % filter_count
-    element = index // filter_count % elements
-    group = index // (filter_count * elements)
-    inside = group < groups
-    row = tl.load(rows + element)
-    destination = tl.load(destinations + element) + (group * filter_count + m).to(tl.int64) * filter_stride
+    """Add up, for filters m and an element e of each, ``partial[share, rows[e] + residue's rows, (residue, m)]``."""
+    program = tl.program_id(0)
+    m = (program % filter_blocks) * FILTERS + tl.arange(0, FILTERS)
+    element = program // filter_blocks % elements
+    group = (program // filter_blocks // elements).to(tl.int64)
     term = tl.arange(0, TERMS)
     residue = term % residues
     share = term // residues
     shares_of_block = TERMS // residues
+    if WIDE:
+        share_stride = tl.full((), share_stride, tl.int64)
     place = (residue // residues_across) * down_stride + (residue % residues_across) * across_stride
-    place += residue * filter_count
-    place = (place + share.to(tl.int64) * share_stride)[:, None]
-    place += (group.to(tl.int64) * group_stride + row * row_stride + m)[None, :]
-    total = tl.zeros((TERMS, ELEMENTS), tl.float32)
+    place += residue * filter_count + share * share_stride
+    place = partial + group * group_stride + tl.load(rows + element) * row_stride + (place[:, None] + m[None, :])
+    destination = tl.load(destinations + element) + (group * filter_count + m) * filter_stride
+    total = tl.zeros((TERMS, FILTERS), tl.float32)
     await_predecessor(DEPENDENT)
     for first in range(0, shares, shares_of_block):
         present = (share < shares_of_block) & (first + share < shares)
-        total += tl.load(partial + place, mask=present[:, None] & inside[None, :], other=0.0)
-        partial += shares_of_block.to(tl.int64) * share_stride
-    tl.store(filters + destination, tl.sum(total, axis=0).to(filters.dtype.element_ty), mask=inside)
+        total += tl.load(place, mask=present[:, None] & (m < filter_count)[None, :], other=0.0)
+        place += shares_of_block * share_stride
+    tl.store(filters + destination, tl.sum(total, axis=0).to(filters.dtype.element_ty), mask=m < filter_count)
 
 
 @functools.lru_cache(maxsize=256)
@@ -331,10 +330,11 @@ def filter_grad(
     down, across = _rows_of_places(plan)
     terms = min(MOST_TERMS, triton.next_power_of_2(shares * plan.residues))
     terms = max(terms, triton.next_power_of_2(plan.residues))
-    _add_up[(triton.cdiv(filters.numel(), SUM_ELEMENTS),)](
+    filter_blocks = triton.cdiv(filter_count, SUM_FILTERS)
+    _add_up[(filter_blocks * rows.numel() * plan.groups,)](
         partial, rows, destinations, filters, shares, plan.groups * used_rows * column_count, used_rows * column_count,
-        column_count, filter_count, rows.numel(), plan.groups, plan.residues, plan.columns.patch,
+        column_count, filter_count, filter_blocks, rows.numel(), plan.residues, plan.columns.patch,
         _places(plan.rows, -plan.rows.residue_factor) * down * column_count,
         _places(plan.columns, -plan.columns.residue_factor) * across * column_count, filters.stride(0),
-        SUM_ELEMENTS, terms, num_warps=4, **options,
+        partial.numel() >= 2**31, SUM_FILTERS, terms, num_warps=8 if terms > 64 else 4, **options,
     )  # fmt: skip

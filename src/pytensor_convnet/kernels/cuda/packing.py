@@ -181,7 +181,7 @@ def pack(
     )  # fmt: skip
     settings = product, 0 if partials is None else partials.shape[1], TILE
     options = {"num_warps": 4, **launch_options(device)}
-    if copy is None or not copy.programs:
+    if copy is None:
         _pack[(programs,)](*arguments, *settings, **options)
     else:
         _pack_and_copy[(programs + copy.programs,)](
