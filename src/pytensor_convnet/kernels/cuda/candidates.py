@@ -52,7 +52,7 @@ PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee"
 LEAST_IMAGES = 16
 """Smaller batches are not worth the preparation that brings images into runs."""
 
-STAGES = 3, 5, 8
+STAGES = 3, 4, 6, 8
 """Of the pipeline of a gathering."""
 
 STEP, START = 0.23e-6, 3e-6
@@ -80,7 +80,11 @@ def candidates(task: Task, limit: int) -> list[Method]:
     estimate: Any = _share_time if gradient_of_filters else _gather_time
     methods: Iterable[Any] = _shares(task) if gradient_of_filters else _gathers(task)
     ordered = sorted({method: estimate(task, method) for method in methods}.items(), key=lambda pair: pair[1])
-    chosen = _diverse(ordered, limit)
+    if gradient_of_filters:  # patches move less and sum more: estimates do not know which is better
+        chosen = _diverse([pair for pair in ordered if pair[0].patch == (1, 1)], limit - limit // 2)
+        chosen += _diverse([pair for pair in ordered if pair[0].patch != (1, 1)], limit // 2)
+    else:
+        chosen = _diverse(ordered, limit)
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
     return [*chosen, Cudnn("channels_last"), Cudnn("bc01")]
@@ -101,19 +105,19 @@ def _diverse(ordered: list[tuple[Any, float]], limit: int) -> list[Method]:
     kinds: Counter[Any] = Counter()
     seen = set()
     for method, seconds in ordered:
+        if len(chosen) == limit:
+            break
         blocks = method.blocks
         twin = method.product, blocks, round(seconds * 1e9)
         tile = (blocks.outputs, method.joined) if isinstance(blocks, Blocks) else (blocks.rows, blocks.filters)
         kind = method.product, tile, blocks.pixels
         pipeline = replace(method, blocks=replace(blocks, stages=0))
-        full = kinds[kind] >= max(1, limit // 5) or kinds[pipeline] >= max(1, limit // 8)
-        if twin in seen or full or kinds[method.product] >= of_a_product:
+        most = {kind: (limit + 2) // 5, pipeline: limit // 8, method.product: of_a_product}
+        if twin in seen or any(kinds[group] >= max(1, count) for group, count in most.items()):
             continue
         seen.add(twin)
-        kinds.update([kind, pipeline, method.product])
+        kinds.update(most.keys())
         chosen.append(method)
-        if len(chosen) == limit:
-            break
     return chosen
 
 
@@ -208,8 +212,8 @@ def _in_flight(plan: Gathering, method: Gather) -> int:
 
 
 def _shared_bytes(plan: Gathering, method: Gather) -> int:
-    """Of the tiles that are in flight."""
-    return _in_flight(plan, method) * _step_bytes(method)
+    """Of the tiles that are in flight, and of those that tensor cores still read."""
+    return (_in_flight(plan, method) + 1) * _step_bytes(method)
 
 
 def _residents(programs: int, shared: int, blocks: Blocks | GradBlocks, outputs: int) -> int:
@@ -315,12 +319,12 @@ def _share_time(task: Task, method: Share) -> float:
     steps = ceil(all_steps / blocks.shares)
     shares = ceil(all_steps / max(steps, 1))
     step_bytes = blocks.pixels * (blocks.rows + blocks.filters) * element
-    residents = _residents(tiles * shares, (blocks.stages - 1) * step_bytes, blocks, blocks.rows * blocks.filters)
+    residents = _residents(tiles * shares, blocks.stages * step_bytes, blocks, blocks.rows * blocks.filters)
     rounds = ceil(tiles * shares / (MULTIPROCESSORS * residents))
     rate = SHARE_TF32_RATE if method.product == "tf32" else PRODUCT_RATES[method.product]
     cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
     product = 2 * residents * blocks.rows * blocks.filters * blocks.pixels * MULTIPROCESSORS / rate
-    products = 2 if method.product == "bf16x3" else 1
+    products = 3 if method.product == "bf16x3" else 1
     wait = SHARE_IN_FLIGHT / (blocks.stages - 1)
     step = max(products * SHARE_STEP, cache, product, wait) + 0.25 * (cache + product) + 0.15 * wait
     partial = 4 * shares * rows * columns * geometry.groups

@@ -145,7 +145,7 @@ def _pack_and_copy(
 
 def pack(
     filters: torch.Tensor, plan: Gathering, tables: Tables, gradient: bool, flip: bool, product: str,
-    partials: torch.Tensor | None, column_multiple: int, copy: Copy | None,
+    partials: torch.Tensor | None, column_multiple: int, copy: Copy | None = None,
 ) -> Packed:  # fmt: skip
     """The filters, (filters, channels // groups, rows, columns) with any strides, as a gathering wants them.
 
