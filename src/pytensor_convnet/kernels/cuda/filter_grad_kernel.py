@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
+from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
 
 SUM_FILTERS, MOST_TERMS = 32, 256
@@ -221,7 +221,7 @@ def _filter_grad(
     do_not_specialize=["shares", "share_stride", "group_stride", "row_stride", "filter_count", "filter_blocks",
                        "elements", "residues", "residues_across", "down_stride", "across_stride", "filter_stride"]
 )  # fmt: skip
-def _add_up(
+def _add_shares(
     partial, rows, destinations, filters, shares, share_stride, group_stride, row_stride, filter_count, filter_blocks,
     elements, residues, residues_across, down_stride, across_stride, filter_stride,
     WIDE: tl.constexpr, FILTERS: tl.constexpr, TERMS: tl.constexpr, DEPENDENT: tl.constexpr,
@@ -251,29 +251,49 @@ def _add_up(
 
 
 @functools.lru_cache(maxsize=256)
-def _elements(
-    plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each element of a filter, in the order (row, column, channel): its row of the matrix, and where it lies."""
+def destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """Where each element (row, column, channel) of a filter lies within it."""
     taps = plan.rows.taps, plan.columns.taps
     i, j, c = np.meshgrid(*map(np.arange, (*taps, plan.source_channels)), indexing="ij")
-    down, across = _rows_of_places(plan)
-    rows = i * _places(plan.rows, plan.rows.dilation) * down + j * _places(plan.columns, plan.columns.dilation) * across
     if flip:
         i, j = taps[0] - 1 - i, taps[1] - 1 - j
     channel_stride, row_stride, column_stride = strides
-    destinations = c * channel_stride + i * row_stride + j * column_stride
-    return torch.from_numpy((rows + c).ravel()).to(device), torch.from_numpy(destinations.ravel()).to(device)
+    return torch.from_numpy((c * channel_stride + i * row_stride + j * column_stride).ravel()).to(device)
 
 
-def _rows_of_places(plan: Gathering) -> tuple[int, int]:
-    """How many rows of the matrix lie between a place and the next one, down and across."""
-    return len(plan.columns.classes[0].places) * plan.padded_channels, plan.padded_channels
+@functools.lru_cache(maxsize=256)
+def _rows(plan: Gathering, device: torch.device) -> torch.Tensor:
+    """Which row of the matrix each element (row, column, channel) of a filter has for a patch's first pixel."""
+    lengths = plan.rows.taps, plan.columns.taps, plan.source_channels
+    i, j, c = np.meshgrid(*map(np.arange, lengths), indexing="ij")
+    down, across = _rows_between(plan, plan.rows.dilation, plan.columns.dilation)
+    return torch.from_numpy((i * down + j * across + c).ravel()).to(device)
 
 
-def _places(axis: Axis, distance: int) -> int:
-    """A distance in the source, counted in places."""
-    return distance // axis.place_step
+def _rows_between(plan: Gathering, down: int, across: int) -> tuple[int, int]:
+    """How many rows of the matrix lie between elements of the source that are so far from each other."""
+    columns = len(plan.columns.classes[0].places)
+    return (
+        down // plan.rows.place_step * columns * plan.padded_channels,
+        across // plan.columns.place_step * plan.padded_channels,
+    )
+
+
+def add_shares(partial: torch.Tensor, shares: int, plan: Gathering, filters: torch.Tensor, flip: bool) -> None:
+    """Add up partial gradients, (shares, groups, rows of the matrix, columns), and write them as ``filters`` lie."""
+    rows = _rows(plan, filters.device)
+    down, across = _rows_between(plan, -plan.rows.residue_factor, -plan.columns.residue_factor)
+    group_stride = plan.class_rows()[0] * plan.outputs
+    filter_blocks = triton.cdiv(plan.target_channels, SUM_FILTERS)
+    terms = min(MOST_TERMS, triton.next_power_of_2(shares * plan.residues))
+    terms = max(terms, triton.next_power_of_2(plan.residues))
+    _add_shares[(filter_blocks * rows.numel() * plan.groups,)](
+        partial, rows, destinations(plan, flip, filters.stride()[1:], filters.device), filters,
+        shares, plan.groups * group_stride, group_stride, plan.outputs, plan.target_channels, filter_blocks,
+        rows.numel(), plan.residues, plan.columns.patch, down * plan.outputs, across * plan.outputs, filters.stride(0),
+        partial.numel() >= 2**31, SUM_FILTERS, terms, num_warps=8 if terms > 64 else 4,
+        **launch_options(filters.device),
+    )  # fmt: skip
 
 
 def filter_grad(
@@ -308,7 +328,6 @@ def filter_grad(
     if filters.numel() == 0:
         return
     partial = torch.empty(shares * plan.groups * used_rows * column_count, dtype=torch.float32, device=images.device)
-    options = launch_options(images.device)
     sb, sc, sh, sw = images.stride()
     mb, mf, mh, mw = maps.stride()
     _filter_grad[(row_blocks * column_blocks * plan.groups * shares,)](
@@ -324,17 +343,6 @@ def filter_grad(
         batch_unit, prepared, wide, blocks.rows, blocks.filters, blocks.pixels,
         blocks.images, 0 if magnitudes is None else magnitudes.shape[1],
         chain_of(product, steps_per_share * blocks.pixels), num_warps=blocks.warps, num_stages=blocks.stages,
-        **options,
+        **launch_options(images.device),
     )  # fmt: skip
-    rows, destinations = _elements(plan, flip, filters.stride()[1:], filters.device)
-    down, across = _rows_of_places(plan)
-    terms = min(MOST_TERMS, triton.next_power_of_2(shares * plan.residues))
-    terms = max(terms, triton.next_power_of_2(plan.residues))
-    filter_blocks = triton.cdiv(filter_count, SUM_FILTERS)
-    _add_up[(filter_blocks * rows.numel() * plan.groups,)](
-        partial, rows, destinations, filters, shares, plan.groups * used_rows * column_count, used_rows * column_count,
-        column_count, filter_count, filter_blocks, rows.numel(), plan.residues, plan.columns.patch,
-        _places(plan.rows, -plan.rows.residue_factor) * down * column_count,
-        _places(plan.columns, -plan.columns.residue_factor) * across * column_count, filters.stride(0),
-        partial.numel() >= 2**31, SUM_FILTERS, terms, num_warps=8 if terms > 64 else 4, **options,
-    )  # fmt: skip
+    add_shares(partial, shares, plan, filters, flip)

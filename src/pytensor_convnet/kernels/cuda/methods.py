@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import change_format, preparation, prepare
+from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
@@ -125,17 +125,25 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
 
 
 def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor:
-    geometry = task.geometry
+    filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
+    magnitudes = largest_magnitudes(source, dense(filters)) if method.product == "float16" else None
+    planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
+    return gather_from(task, method, filters, planes, magnitudes, copy)
+
+
+def gather_from(
+    task: Task, method: Gather, filters: torch.Tensor, planes: torch.Tensor, magnitudes: torch.Tensor | None,
+    copy: Copy | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Forward pass or input gradient from the planes of a source, prepared where the method says so, or by ``copy``."""
+    geometry, source = task.geometry, planes[0]
     gradient = task.name == "correlate2d_input_grad"
-    filters, source = operands if gradient else reversed(operands)
     shape = geometry.images if gradient else geometry.maps
     target = empty(shape, method.target_format, task.dtype, source.device)
     plan = gathering(geometry, gradient, method.patch, method.joined, method.channel_multiple)
     wide = is_wide(source, target)
-    magnitudes = largest_magnitudes(source, _dense(filters)) if method.product == "float16" else None
     unit = UNIT if method.prepared else unit_of(source)
-    planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
-    found = _tables(plan, planes[0], unit, wide)
+    found = tables_for(plan, source, unit, wide)
     columns = max(UNIT, method.blocks.outputs)
     packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns, copy)
     gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
@@ -143,32 +151,39 @@ def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor
 
 
 def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    geometry, product = task.geometry, method.product
+    magnitudes = largest_magnitudes(images, maps) if method.product == "float16" else None
+    image_planes, map_planes = images[None], maps[None]
+    if method.prepared:
+        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
+        image_planes = prepare(images, method.product, image_magnitudes)
+        map_planes = prepare(maps, method.product, map_magnitudes)
+    return filter_grad_from(task, method, image_planes, map_planes, magnitudes)
+
+
+def filter_grad_from(
+    task: Task, method: Share, image_planes: torch.Tensor, map_planes: torch.Tensor, magnitudes: torch.Tensor | None
+) -> torch.Tensor:
+    """The filter gradient from the planes of images and maps, prepared where the method says so."""
+    geometry, images, maps = task.geometry, image_planes[0], map_planes[0]
     filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
     plan = gathering(geometry, False, method.patch)
     wide = is_wide(images, maps)
-    magnitudes = largest_magnitudes(images, maps) if product == "float16" else None
-    units = unit_of(images), unit_of(maps)
-    image_planes, map_planes = images[None], maps[None]
-    if method.prepared:
-        units = UNIT, UNIT
-        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
-        image_planes = prepare(images, product, image_magnitudes)
-        map_planes = prepare(maps, product, map_magnitudes)
-    found = _tables(plan, image_planes[0], units[0], wide)
+    units = (UNIT, UNIT) if method.prepared else (unit_of(images), unit_of(maps))
+    found = tables_for(plan, images, units[0], wide)
     filter_grad(
-        image_planes, map_planes, plan, found, filters, geometry.flip, product, magnitudes, method.blocks, units,
+        image_planes, map_planes, plan, found, filters, geometry.flip, method.product, magnitudes, method.blocks, units,
         method.prepared, wide,
     )  # fmt: skip
     return filters
 
 
-def _tables(plan: Gathering, source: torch.Tensor, unit: int, wide: bool) -> Tables:
+def tables_for(plan: Gathering, source: torch.Tensor, unit: int, wide: bool) -> Tables:
+    """The tables of a gathering from such a source."""
     channel_stride, row_stride, column_stride = (stride // unit for stride in source.stride()[1:])
     return tables(plan, channel_stride, row_stride, column_stride, wide, source.device)
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
+def dense(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor whose elements lie in memory without holes, in any order."""
     step = 1
     for stride, length in sorted(zip(tensor.stride(), tensor.shape)):
