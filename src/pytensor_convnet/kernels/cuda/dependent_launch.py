@@ -29,10 +29,10 @@ def await_predecessor(DEPENDENT: tl.constexpr):
 
 def launch_options(device: torch.device) -> dict[str, Any]:
     """What a launch is given in addition, and the kernel's ``DEPENDENT``."""
-    return _options(device.index) if device.type == "cuda" else {"DEPENDENT": False}
+    able = device.type == "cuda" and _is_able(device.index)
+    return {"DEPENDENT": True, "launch_pdl": True} if able else {"DEPENDENT": False}
 
 
 @functools.cache
-def _options(index: int | None) -> dict[str, Any]:
-    able = torch.version.hip is None and torch.cuda.get_device_capability(index) >= FIRST_CAPABILITY
-    return {"DEPENDENT": able, "launch_pdl": able}
+def _is_able(index: int | None) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(index) >= FIRST_CAPABILITY
