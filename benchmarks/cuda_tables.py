@@ -1,7 +1,8 @@
-"""Markdown tables of the figures that ``pytensor-convnet bench conv --device cuda --json`` writes.
+"""Markdown tables of the figures that ``pytensor-convnet bench conv|net --device cuda --json`` writes.
 
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json                                # prints them
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --write docs/cuda-kernels.md   # puts them in place
+python benchmarks/cuda_tables.py benchmarks/results/net-h100.json --write docs/cuda-mode.md
 """
 
 import argparse
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
+from pytensor_convnet.bench.cuda import net_table
 from pytensor_convnet.bench.cuda.table import (
     FEW_CHANNELS_OR_STRIDED,
     OUR_LAYOUT,
@@ -20,7 +22,8 @@ from pytensor_convnet.bench.cuda.table import (
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record, read
 
-BEGIN, END = "<!-- measured: conv -->", "<!-- end of measured -->"
+BEGIN = {suite: f"<!-- measured: {suite} -->" for suite in ("conv", "net")}
+END = "<!-- end of measured -->"
 OPERATIONS = ("forward", "input_grad", "filter_grad")
 COMBINATIONS = (("float32", "medium"), ("float32", "high"), ("bfloat16", "medium"))
 
@@ -72,11 +75,43 @@ def _mean(rows, in_best_format: bool) -> str:
     return f"{geometric_mean(ratios):.2f}" if ratios else "-"
 
 
+def net_table_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
+    """A row for each network: microseconds a step of each implementation in its better layout, and seconds to be
+    ready."""
+    rows = net_table.rows_of(records, precision)
+    firsts = net_table.rows_of(records, precision, "first_steps")
+    names = net_table.implementations_of(rows)
+    heads = ["ours" if name == net_table.OURS else name for name in names]
+    yield f"**{precision}**: microseconds a step, and in brackets seconds to the end of the first ten"
+    yield ""
+    yield f"| case | {' | '.join(heads)} | best peer / ours |"
+    yield "|---|" + "---|" * (len(names) + 1)
+    for case, row in rows.items():
+        cells = [_net_cell(row.get(name), firsts[case].get(name)) for name in names]
+        ratio = net_table.ratio(row)
+        yield f"| {case} | {' | '.join(cells)} | {'-' if ratio is None else f'**{ratio:.2f}x**'} |"
+    yield ""
+    for line in net_table.loss_lines(records, precision):
+        yield f"{line[0].upper()}{line[1:]}."
+    yield ""
+
+
+def _net_cell(step: Record | None, first: Record | None) -> str:
+    if step is None or first is None:
+        return "-"
+    layout = "" if step.implementation == net_table.OURS else f", {step.layout.replace('_', ' ')}"
+    return f"{1e6 * step.seconds:.0f}{layout} ({first.seconds:.1f})"
+
+
 def markdown(machine: GpuMachine, records: Sequence[Record]) -> str:
-    """All tables."""
+    """All tables of one suite."""
     lines = [machine_line(machine), ""]
-    for dtype, precision in COMBINATIONS:
-        lines += table(records, dtype, precision)
+    if records[0].suite == "net":
+        for precision in dict.fromkeys(record.precision for record in records):
+            lines += net_table_lines(records, precision)
+    else:
+        for dtype, precision in COMBINATIONS:
+            lines += table(records, dtype, precision)
     return "\n".join(lines)
 
 
@@ -86,14 +121,16 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     arguments = parser.parse_args()
-    text = markdown(*read(arguments.file, GpuMachine))
+    machine, records = read(arguments.file, GpuMachine)
+    text = markdown(machine, records)
     if arguments.write is None:
         print(text)
         return
     page = arguments.write.read_text()
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    arguments.write.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    begin = BEGIN[records[0].suite]
+    before, rest = page.split(begin)
+    _, after = rest.split(END, 1)
+    arguments.write.write_text(f"{before}{begin}\n{text}{END}{after}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pytensor_convnet import checkpoints, cli, datasets
+from pytensor_convnet import checkpoints, cli, datasets, training
 from pytensor_convnet.commands import app
 from pytensor_convnet.models import Lenet
 
@@ -123,7 +123,8 @@ def test_help_explains_every_option():
     result = run("train", "--help")
     assert result.exit_code == 0
     assert {"--model", "--data", "--data-folder", "--epochs", "--batch-size", "--learning-rate"} <= set(words(result))
-    assert {"--momentum", "--mode", "--seed", "--save", "--plots"} <= set(words(result))
+    assert {"--momentum", "--mode", "--seed", "--save", "--plots", "--validation-fraction"} <= set(words(result))
+    assert {"--stream", "--checkpoint", "--resume", "--profile"} <= set(words(result))
     assert run("predict", "--help").exit_code == 0
 
 
@@ -152,13 +153,19 @@ def test_wrong_usage_is_status_2(arguments):
         (["--learning-rate", "0"], "learning_rate must be a positive number"),
         (["--momentum", "1"], "momentum must be at least 0 and below 1"),
         (["--batch-size", "2000"], "batch_size must be at most the number of images"),
+        (["--validation-fraction", "1"], "validation_fraction must be at least 0 and leave some"),
         (["--save", "no/such/folder/net.npz"], "no such file or folder|there is no folder"),
+        (["--checkpoint", "no/such/folder/net.npz"], "there is no folder"),
+        (["--resume", "no/such/training.npz"], "training.npz: No such file"),
+        (["--profile", "trace.json"], "profile needs mode CUDA"),
+        (["--mode", "CUDA"], "mode CUDA needs|device cuda:99 does not exist"),
         (["--data", "mnist", "--data-folder", "no/such/folder"], "the data set mnist was not found"),
     ],
 )
-def test_what_cannot_work_is_one_message(arguments, message):
+def test_what_cannot_work_is_one_message(arguments, message, monkeypatch):
     import re
 
+    monkeypatch.setenv("PYTENSOR_CONVNET_DEVICE", "cuda:99")
     assert re.search(message, failure("train", *arguments))
 
 
@@ -198,6 +205,35 @@ def test_an_interrupt_keeps_and_saves_the_best_so_far(digits, tmp_path, monkeypa
     assert result.exit_code == 0, result.output
     assert "Interrupted" in result.stdout
     assert type(checkpoints.load(tmp_path / "net.npz").model) is Lenet
+
+
+def test_training_goes_on_from_a_checkpoint_file(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda *_: digits)
+    file, options = tmp_path / "training.npz", ["--validation-fraction", "0", *QUICK]
+    assert run("train", "--epochs", 1, "--checkpoint", file, *options).exit_code == 0
+    result = run("train", "--epochs", 2, "--resume", file, "--save", tmp_path / "net.npz", *options)
+    assert result.exit_code == 0, result.output
+    assert "epoch 2/2" in result.stdout
+    assert "epoch 1/2" not in result.stdout
+    assert "last epoch, kept" in result.stdout
+    assert "seed was 0 and is 1" in failure("train", "--resume", file, "--seed", 1, *options)
+    (picture,) = digit_pictures(digits, tmp_path, invert=False)[:1]
+    assert run("predict", file, picture, *QUICK).exit_code == 0
+
+
+def test_a_step_that_fails_is_one_message_and_the_best_parameters_are_saved(digits, tmp_path, monkeypatch):
+    def fail(network, *_, **__):
+        failed = training.StepFailed("epoch 3, minibatch 2 of 8 failed: OutOfMemoryError: CUDA out of memory")
+        failed.epoch, failed.parameters = 2, network.get_values() | {"softmax_biases": np.full(10, 7, "float32")}
+        raise failed
+
+    monkeypatch.setattr(datasets, "load", lambda *_: digits)
+    monkeypatch.setattr(training, "train", fail)
+    result = run("train", "--save", tmp_path / "net.npz", *QUICK)
+    assert result.exit_code == 1
+    assert result.stderr == "error: epoch 3, minibatch 2 of 8 failed: OutOfMemoryError: CUDA out of memory\n"
+    assert "the parameters of epoch 2 saved" in result.stdout
+    assert (checkpoints.load(tmp_path / "net.npz").model.get_values()["softmax_biases"] == 7).all()
 
 
 def test_a_missing_network_is_one_message(tmp_path):

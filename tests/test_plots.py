@@ -53,6 +53,13 @@ def test_a_learning_curve_shows_loss_and_accuracy(tmp_path, number):
     assert len(np.unique(pixels(tmp_path / "curve.png").reshape(-1, 3), axis=0)) > 20
 
 
+def test_a_learning_curve_without_validation_shows_the_loss_alone():
+    epochs = [EpochReport(epoch, 1 / epoch, None, 1.0, 100.0) for epoch in (1, 2)]
+    (losses,) = plots.learning_curve_figure(epochs).axes
+    assert losses.get_title() == "Loss"
+    assert len(losses.lines) == 1
+
+
 def test_pyplot_is_left_alone():
     import subprocess
     import sys

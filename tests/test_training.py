@@ -1,36 +1,19 @@
-"""Training: that it learns, keeps the best parameters, counts right, and refuses what cannot work."""
+"""Training: that it learns, keeps the best parameters, goes on where it stopped, and ends well when it fails."""
 
 import math
-import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 import pytest
-from pytensor.compile.mode import Mode
 
-from pytensor_convnet import conv2d, max_pool_2d, training
+from pytensor_convnet import sessions, training
 from pytensor_convnet.datasets import Dataset
 from pytensor_convnet.history import Score
-from pytensor_convnet.learning import SharedImages, evaluate, momentum_updates
+from pytensor_convnet.learning import Learner, evaluate
 from pytensor_convnet.models import Lenet
-from pytensor_convnet.training import Diverged, InvalidSetting, train
-
-QUICK = Mode(linker="py", optimizer="fast_compile")
-SETTINGS = {"epochs": 3, "batch_size": 8, "learning_rate": 0.02, "momentum": 0.9, "mode": QUICK}
-
-
-def made_up_dataset(number=60, seed=0, noise=0.2):
-    """Noisy images with one bright bar: its position is the class."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(number) % 3).astype("int32")
-    images = rng.uniform(0, noise, (number, 1, 16, 16))
-    for image, label in zip(images, labels):
-        image[0, :, 5 * label : 5 * label + 5] += 0.7
-    images = images.astype("float32")
-    half = number * 2 // 3
-    return Dataset("bars", images[:half], labels[:half], images[half:], labels[half:], ("left", "middle", "right"))
+from pytensor_convnet.training import Diverged, InvalidSetting, StepFailed, train
+from tests.bars import QUICK, SETTINGS, Dropout, made_up_dataset, make_lenet, same_values
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +21,10 @@ def dataset():
     return made_up_dataset()
 
 
-def make_lenet(dataset, seed=0):
-    return Lenet(np.random.default_rng(seed), dataset.image_shape, dataset.number_of_classes)
-
-
-def same_values(first, second):
-    return all(np.array_equal(first[name], second[name]) for name in first)
+@pytest.fixture
+def every_batch_reported(monkeypatch):
+    """Reports come after every minibatch, however little time has passed."""
+    monkeypatch.setattr(sessions, "REPORT_SECONDS", 0)
 
 
 def test_it_learns(dataset):
@@ -80,20 +61,6 @@ def test_the_same_seed_gives_the_same_training_and_another_another(dataset):
     assert not same_values(values[0], values[2])
 
 
-def test_steps_are_those_of_momentum_written_in_numpy():
-    position = pytensor.shared(np.float32(3))
-    rate, momentum = pt.fscalars("rate", "momentum")
-    gradient = pytensor.grad(position**2, position)
-    updates = momentum_updates({"x": position}, {"x": gradient}, rate, momentum)
-    step = pytensor.function([rate, momentum], updates=updates, mode=QUICK, allow_input_downcast=True)
-    x, velocity = 3.0, 0.0
-    for _ in range(5):
-        step(0.1, 0.9)
-        velocity = 0.9 * velocity - 0.1 * 2 * x
-        x += velocity
-        assert position.get_value() == pytest.approx(x, rel=1e-5)
-
-
 def test_the_call_that_compiles_changes_nothing(dataset):
     lenet = make_lenet(dataset)
     before = lenet.get_values()
@@ -107,44 +74,7 @@ def test_the_call_that_compiles_changes_nothing(dataset):
         train(lenet, dataset, on_compiled=stop, **SETTINGS)
 
 
-def test_every_image_is_learnt_from_once_an_epoch_in_an_order_that_changes(dataset):
-    data = SharedImages(dataset.train_images, np.arange(40))
-    data.order.set_value(np.random.default_rng(0).permutation(40)[:37])
-    assert data.number_of_batches(8) == 5
-    index = pt.lscalar()
-    labels = pytensor.function([index], data.minibatch(index, 8)[1], mode=QUICK)
-    batches = [labels(batch) for batch in range(5)]
-    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 5]
-    assert np.concatenate(batches).tolist() == data.order.get_value().tolist()
-
-
-def test_an_image_weighs_the_same_in_the_smaller_last_minibatch(dataset):
-    steps = []
-    for batch, images in [(0, dataset.train_images[[5, 6, 7]]), (1, dataset.train_images[[0, 1, 2, 3, 5, 6, 7]])]:
-        lenet = make_lenet(dataset)
-        lenet.set_values(lenet.get_values() | {"softmax_weights": np.eye(500, 3, dtype="float32")})
-        before = lenet.get_values()["softmax_biases"]
-        data = SharedImages(images, np.zeros(len(images)))
-        training.training_function(lenet, data, batch_size=4, mode=QUICK)(batch, 0.1, 0)
-        steps.append(lenet.get_values()["softmax_biases"] - before)
-    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-5)
-    full = make_lenet(dataset)
-    full.set_values(full.get_values() | {"softmax_weights": np.eye(500, 3, dtype="float32")})
-    data = SharedImages(dataset.train_images[[5, 6, 7]], np.zeros(3))
-    training.training_function(full, data, batch_size=3, mode=QUICK)(0, 0.1, 0)
-    np.testing.assert_allclose(steps[0], full.get_values()["softmax_biases"] * 3 / 4, rtol=1e-5)
-
-
-def test_reports_count_epochs_batches_and_images(dataset):
-    batches, epochs = [], []
-    train(make_lenet(dataset), dataset, on_batch=batches.append, on_epoch=epochs.append, **SETTINGS | {"epochs": 2})
-    assert [(b.epoch, b.batch) for b in batches] == [(epoch, batch) for epoch in (1, 2) for batch in range(1, 6)]
-    assert all((b.epochs, b.batches) == (2, 5) for b in batches)
-    assert batches[0].loss == pytest.approx(math.log(3), rel=1e-5)
-    assert [e.loss for e in epochs] == [batches[4].loss, batches[9].loss]
-    assert epochs[0].images_per_second == pytest.approx(36 / epochs[0].seconds)
-
-
+@pytest.mark.usefixtures("every_batch_reported")
 def test_an_interrupt_keeps_the_best_parameters_so_far(dataset):
     lenet = make_lenet(dataset)
     seen = []
@@ -168,7 +98,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
     lenet = make_lenet(dataset)
     seen = []
     accuracies = iter([0.5, 0.75, 0.75, 0, 0, 0])
-    monkeypatch.setattr(training, "score", lambda *_: Score(1.0, next(accuracies)))
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(1.0, next(accuracies)))
     history = train(lenet, dataset, on_epoch=lambda _: seen.append(lenet.get_values()), **SETTINGS)
     assert history.best_epoch == 2
     assert same_values(lenet.get_values(), seen[1])
@@ -177,7 +107,7 @@ def test_the_best_epoch_is_kept_not_the_last(dataset, monkeypatch):
 
 def test_of_epochs_as_accurate_the_one_of_least_loss_is_kept(dataset, monkeypatch):
     losses = iter([0.5, 0.3, 0.4, 0, 0, 0])
-    monkeypatch.setattr(training, "score", lambda *_: Score(next(losses), 0.9))
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(next(losses), 0.9))
     assert train(make_lenet(dataset), dataset, **SETTINGS).best_epoch == 2
 
 
@@ -217,35 +147,10 @@ def test_a_loss_that_explodes_stops_training_and_keeps_the_best_parameters(datas
         lenet.parameters["softmax_biases"].set_value(np.full(3, np.nan, "float32"))
 
     with pytest.raises(
-        Diverged, match=r"loss became nan in epoch 2, minibatch 1 of 5.*lower learning_rate \(it is 0.02\)"
+        Diverged, match=r"loss became nan in epoch 2, by minibatch 1 of 5.*lower learning_rate \(it is 0.02\)"
     ):
         train(lenet, dataset, on_epoch=poison, **SETTINGS)
     assert same_values(lenet.get_values(), seen[0])
-
-
-def test_ctrl_c_waits_for_the_end_of_the_minibatch(dataset):
-    batches = []
-
-    def press(report):
-        batches.append(report)
-        if report.epoch == 2:
-            signal.raise_signal(signal.SIGINT)
-            batches.append("still here")
-
-    lenet = make_lenet(dataset)
-    history = train(lenet, dataset, on_batch=press, **SETTINGS)
-    assert history.interrupted
-    assert (history.best_epoch, batches[-1], len(batches)) == (1, "still here", 7)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_second_ctrl_c_does_not_wait(dataset):
-    def press_twice(report):
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-    assert train(make_lenet(dataset), dataset, on_batch=press_twice, **SETTINGS).interrupted
 
 
 def test_it_trains_in_another_thread_than_the_main_one(dataset):
@@ -256,78 +161,22 @@ def test_it_trains_in_another_thread_than_the_main_one(dataset):
     assert len(histories[0].epochs) == 3
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("epochs", 0, "epochs must be a positive integer, got 0"),
-        ("epochs", 1.5, "epochs must be a positive integer, got 1.5"),
-        ("batch_size", -3, "batch_size must be a positive integer, got -3"),
-        ("batch_size", 37, "batch_size must be at most the number of images to learn from, got 37 for 36 images"),
-        ("learning_rate", 0, "learning_rate must be a positive number, got 0"),
-        ("learning_rate", -0.1, "learning_rate must be a positive number"),
-        ("learning_rate", math.nan, "learning_rate must be a positive number, got nan"),
-        ("learning_rate", math.inf, "learning_rate must be a positive number, got inf"),
-        ("momentum", 1, "momentum must be at least 0 and below 1, got 1"),
-        ("momentum", -0.5, "momentum must be at least 0"),
-        ("mode", "FASTEST", "mode must be one of .*FAST_COMPILE.*NUMBA.*got 'FASTEST'"),
-        ("validation_fraction", 0, "validation_fraction must hold out some of the 40 training images"),
-        ("validation_fraction", 1, "validation_fraction must hold out some .* it holds out 40"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_by_name(dataset, setting, value, message):
-    with pytest.raises(InvalidSetting, match=message):
-        train(make_lenet(dataset), dataset, **SETTINGS | {setting: value})
-
-
-def test_a_network_for_other_images_is_refused(dataset):
-    lenet = Lenet(np.random.default_rng(0), (1, 28, 28), 3)
-    with pytest.raises(InvalidSetting, match=r"model must be for 3 classes of images \(1, 16, 16\)"):
-        train(lenet, dataset, **SETTINGS)
-
-
 def test_a_batch_of_all_images_is_allowed(dataset):
     history = train(make_lenet(dataset), dataset, **SETTINGS | {"batch_size": 36, "epochs": 1})
     assert len(history.epochs) == 1
 
 
-def test_a_program_written_for_theano_runs(dataset):
-    """The tutorial by hand: shared data, givens, updates, and `grad` with known_grads for the softmax."""
-    rng = np.random.default_rng(0)
-    images, labels = pt.tensor4("images", dtype="float32"), pt.ivector("labels")
-    all_images = pytensor.shared(dataset.train_images, borrow=True)
-    all_labels = pytensor.shared(dataset.train_labels, borrow=True)
-    filters = pytensor.shared(rng.uniform(-0.2, 0.2, (4, 1, 5, 5)).astype("float32"))
-    weights = pytensor.shared(np.zeros((4 * 4 * 4, 3), "float32"))
-    maps = conv2d(input=images, filters=filters, filter_shape=(4, 1, 5, 5), image_shape=(None, 1, 16, 16))
-    pooled = max_pool_2d(input=maps, ds=(3, 3), ignore_border=True)
-    scores = pt.dot(pt.tanh(pooled).flatten(2), weights)
-    probabilities = pt.special.softmax(scores, axis=1)
-    one_hot = pt.eq(labels[:, None], pt.arange(3)[None, :])
-    score_gradients = (probabilities - one_hot) / np.float32(8)
-    parameters = [filters, weights]
-    gradients = pytensor.grad(None, parameters, known_grads={scores: score_gradients.astype("float32")})
-    index = pt.lscalar()
-    step = pytensor.function(
-        [index],
-        -pt.log(probabilities)[pt.arange(labels.shape[0]), labels].mean(),
-        updates=[(p, p - np.float32(0.5) * g) for p, g in zip(parameters, gradients)],
-        givens={
-            images: all_images[index * 8 : (index + 1) * 8],
-            labels: all_labels[index * 8 : (index + 1) * 8],
-        },
-        mode=QUICK,
+def test_without_images_held_out_the_last_epoch_is_kept(dataset):
+    lenet = make_lenet(dataset)
+    seen = []
+    history = train(
+        lenet, dataset, validation_fraction=0, on_epoch=lambda _: seen.append(lenet.get_values()), **SETTINGS
     )
-    losses = [np.mean([step(batch) for batch in range(5)]) for _ in range(5)]
-    assert losses[-1] < 0.5 * losses[0]
-
-
-def test_moved_copies_follow_the_images_themselves():
-    images = np.random.default_rng(0).random((4, 1, 16, 16), dtype="float32")
-    copies = training.moved_copies(images, 2)
-    assert copies.shape == (20, 1, 16, 16)
-    np.testing.assert_array_equal(copies[:4], images)
-    np.testing.assert_array_equal(copies[4:8, :, :-2], images[:, :, 2:])
-    np.testing.assert_array_equal(copies[12:16, :, :, :-2], images[:, :, :, 2:])
+    assert history.best_epoch == 3
+    assert history.validation is None
+    assert [epoch.validation for epoch in history.epochs] == [None] * 3
+    assert same_values(lenet.get_values(), seen[2])
+    assert history.images_per_second == pytest.approx(3 * 40 / history.training_seconds)
 
 
 def test_it_learns_from_moved_copies(dataset):
@@ -339,7 +188,132 @@ def test_it_learns_from_moved_copies(dataset):
     assert history.test.accuracy > 0.9
 
 
-@pytest.mark.parametrize("shift", [-1, 16, 1.5, True])
-def test_a_wrong_shift_is_refused(dataset, shift):
-    with pytest.raises(InvalidSetting, match="shift must be an integer"):
-        train(make_lenet(dataset), dataset, **SETTINGS, shift=shift)
+@pytest.mark.parametrize("network", [Lenet, Dropout])
+@pytest.mark.parametrize("fraction", [0.1, 0])
+def test_a_training_that_is_resumed_is_the_same_as_one_that_never_stopped(dataset, network, fraction):
+    def states(epochs, resume=None):
+        seen = []
+        lenet = network(np.random.default_rng(0), dataset.image_shape, dataset.number_of_classes)
+        settings = SETTINGS | {"epochs": epochs, "validation_fraction": fraction}
+        history = train(lenet, dataset, resume=resume, on_state=seen.append, **settings)
+        return seen, lenet.get_values(), history
+
+    at_once, values, history = states(4)
+    resumed, same, same_history = states(4, resume=states(2)[0][-1])
+    assert (len(at_once), len(resumed), len(same_history.epochs)) == (4, 2, 4)
+    for name in ("parameters", "velocities", "best_parameters"):
+        assert same_values(getattr(at_once[-1], name), getattr(resumed[-1], name))
+    np.testing.assert_array_equal(at_once[-1].random_states, resumed[-1].random_states)
+    assert len(at_once[-1].random_states) == (network is Dropout)
+    assert same_values(values, same)
+    assert (history.best_epoch, history.test) == (same_history.best_epoch, same_history.test)
+    assert [epoch.loss for epoch in history.epochs] == [epoch.loss for epoch in same_history.epochs]
+
+
+def test_a_best_epoch_before_the_resumption_is_kept(dataset, monkeypatch):
+    accuracies = iter([0.9, 0, 0, 0, 0.5, 0, 0, 0])
+    monkeypatch.setattr(sessions.Session, "score", lambda *_, **__: Score(1.0, next(accuracies)))
+    states = []
+    train(make_lenet(dataset), dataset, on_state=states.append, **SETTINGS | {"epochs": 1})
+    lenet = make_lenet(dataset)
+    history = train(lenet, dataset, resume=states[0], **SETTINGS | {"epochs": 2})
+    assert history.best_epoch == 1
+    assert same_values(lenet.get_values(), states[0].parameters)
+
+
+@pytest.fixture(scope="module")
+def state(dataset):
+    """A training after its first epoch."""
+    states = []
+    train(make_lenet(dataset), dataset, on_state=states.append, **SETTINGS | {"epochs": 1})
+    return states[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "resumed with its own settings and data: seed was 0 and is 1"),
+        ({"batch_size": 9, "momentum": 0.5}, "batch_size was 8 and is 9; momentum was 0.9 and is 0.5"),
+        ({"dataset": made_up_dataset(seed=1)}, "images was '[0-9a-f]{64}' and is '[0-9a-f]{64}'"),
+    ],
+)
+def test_a_training_is_not_resumed_with_other_settings_or_data(dataset, state, changes, message):
+    with pytest.raises(InvalidSetting, match=message):
+        train(**{"model": make_lenet(dataset), "dataset": dataset, "resume": state} | SETTINGS | changes)
+
+
+def test_a_training_is_not_resumed_for_fewer_epochs_than_it_has(dataset, state):
+    finished = state.epochs * 5
+    with pytest.raises(InvalidSetting, match="epochs must be at least the 5 that are finished, got 3"):
+        train(make_lenet(dataset), dataset, resume=replace(state, epochs=finished), **SETTINGS)
+
+
+def test_streamed_minibatches_teach_the_same_as_images_that_lie_whole(dataset):
+    values = []
+    for stream in (False, True):
+        lenet = make_lenet(dataset)
+        train(lenet, dataset, stream=stream, **SETTINGS)
+        values.append(lenet.get_values())
+    assert same_values(*values)
+
+
+def failing_learner(call):
+    """A `Learner` whose step fails when it is called so many times."""
+
+    class FailingLearner(Learner):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            step, calls = self.step, iter(range(1, 1000))
+
+            def failing_step(*minibatch):
+                if next(calls) == call:
+                    raise MemoryError("out of memory\nApply node that caused the error: ...")
+                return step(*minibatch)
+
+            failing_step.get_shared = step.get_shared
+            self.step = failing_step
+
+    return FailingLearner
+
+
+def test_a_step_that_fails_ends_training_with_the_best_parameters(dataset, monkeypatch):
+    monkeypatch.setattr(sessions, "Learner", failing_learner(call=2 + 5 + 3))  # two to compile, five of the first epoch
+    lenet = make_lenet(dataset)
+    seen = []
+    with pytest.raises(StepFailed, match=r"^epoch 2, minibatch 3 of 5 failed: MemoryError: out of memory$") as caught:
+        train(lenet, dataset, on_epoch=lambda _: seen.append(lenet.get_values()), **SETTINGS)
+    assert caught.value.epoch == 1
+    assert same_values(lenet.get_values(), seen[0])
+    assert same_values(caught.value.parameters, seen[0])
+
+
+def test_a_step_that_fails_in_the_first_epoch_leaves_what_was_learnt(dataset, monkeypatch):
+    monkeypatch.setattr(sessions, "Learner", failing_learner(call=2 + 3))
+    lenet = make_lenet(dataset)
+    before = lenet.get_values()
+    with pytest.raises(StepFailed) as caught:
+        train(lenet, dataset, **SETTINGS)
+    assert (caught.value.epoch, caught.value.parameters) == (None, {})
+    assert not same_values(lenet.get_values(), before)
+
+
+def test_a_device_that_takes_no_parameters_any_more_hides_no_failure(dataset, monkeypatch):
+    monkeypatch.setattr(sessions, "Learner", failing_learner(call=2 + 5 + 1))
+    lenet = make_lenet(dataset)
+
+    def refuse(values):
+        raise OSError("the device is gone")
+
+    monkeypatch.setattr(lenet, "set_values", refuse)
+    with pytest.raises(StepFailed, match="out of memory") as caught:
+        train(lenet, dataset, **SETTINGS)
+    assert set(caught.value.parameters) == set(lenet.parameters)
+
+
+def test_an_error_of_a_callback_stays_what_it_is(dataset):
+    def fail(report):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="^mine$") as caught:
+        train(make_lenet(dataset), dataset, on_batch=fail, **SETTINGS)
+    assert not isinstance(caught.value, StepFailed)

@@ -3,7 +3,7 @@
 >>> from pytensor_convnet import conv2d, max_pool_2d
 """
 
-from pytensor_convnet import lowering, rewriting  # noqa: F401  (make Ops and rewrites known to PyTensor)
+from pytensor_convnet import cuda, lowering, rewriting  # noqa: F401  (make Ops, rewrites and mode CUDA known)
 from pytensor_convnet.conv import (
     conv2d,
     conv2d_grad_wrt_inputs,

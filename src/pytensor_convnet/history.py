@@ -21,7 +21,7 @@ class Score:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What is known after a minibatch.
+    """What is known after a minibatch; at most ten times a second, and after the last one of each epoch.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class BatchReport:
     loss : float
         The mean over the epoch so far, each minibatch judged before the network learnt from it.
     seconds : float
-        Spent on the epoch so far.
+        Since the epoch began, until the minibatch was computed.
     images_per_second : float
     """
 
@@ -55,16 +55,16 @@ class EpochReport:
         Counted from 1.
     loss : float
         The mean over the epoch, each minibatch judged before the network learnt from it.
-    validation : Score
-        On the images held out from training.
+    validation : Score or None
+        On the images held out from training; None if there are none.
     seconds : float
-        Spent on training, validation not counted.
+        From its beginning until its last minibatch was computed; validation not counted.
     images_per_second : float
     """
 
     epoch: int
     loss: float
-    validation: Score
+    validation: Score | None
     seconds: float
     images_per_second: float
 
@@ -76,7 +76,7 @@ class History:
     Attributes
     ----------
     epochs : list of EpochReport
-        One for each epoch that was finished.
+        One for each epoch that was finished, those before a resumption included.
     best_epoch : int or None
         Whose parameters were kept; None if no epoch was finished.
     interrupted : bool
@@ -84,8 +84,8 @@ class History:
     compile_seconds : float
         From graphs to machine code.
     train, validation, test : Score
-        Of the parameters kept: on the images learnt from, on those held out to choose the parameters, and on those
-        that neither learning nor choosing saw. Only the last says how good the network is.
+        Of the parameters kept: on the images learnt from, on those held out to choose the parameters (None if there
+        are none), and on those that neither learning nor choosing saw. Only the last says how good the network is.
     """
 
     epochs: list[EpochReport] = field(default_factory=list)

@@ -1,11 +1,12 @@
 """The symbolic half of training: loss, updates, and the compiled functions for a minibatch.
 
-The images lie in shared variables. A compiled function takes the number of a minibatch, `givens` put the images of
-that minibatch in the place of its symbolic input, and `updates` move the parameters against the gradient.
+`minibatches` says what a compiled function takes, and what images and labels it makes of that; `updates` move the
+parameters against the gradient. Sums over many minibatches are shared variables too, which the functions add to: where
+they lie on a device, many steps run before anyone waits for a number.
 """
 
-import math
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,59 +16,13 @@ from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 
 from pytensor_convnet.history import Score
+from pytensor_convnet.minibatches import LabelledImages, SharedImages
 from pytensor_convnet.models import Classifier
 
 BATCH_SIZE = 50
 
 ModeName: TypeAlias = str | Mode | None
 """A mode of PyTensor: its name, the mode itself, or None for the default."""
-
-
-class SharedImages:
-    """Labelled images in shared variables, from which an index selects a minibatch.
-
-    The images stay where they are. What is shuffled, or restricted to a part, is `order`: the positions of images in
-    the order in which minibatches take them.
-
-    Parameters
-    ----------
-    images : float32 array, (number, channels, rows, columns)
-    labels : integer array, (number,)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> data = SharedImages(np.zeros((5, 1, 2, 2), "float32"), np.array([4, 3, 2, 1, 0]))
-    >>> data.number_of_batches(2)  # of 2, 2 and 1 images
-    3
-    >>> _, labels = data.minibatch(1, batch_size=2)
-    >>> labels.eval()
-    array([2, 1], dtype=int32)
-    """
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images = pytensor.shared(images, name="all images", shape=(None, *images.shape[1:]), borrow=True)
-        self.labels = pytensor.shared(labels.astype(np.int32), name="all labels", shape=(None,))
-        self.order = pytensor.shared(np.arange(len(labels)), name="order", shape=(None,))
-
-    def replace(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Put other images in their place; functions that were compiled for the old ones run on the new ones."""
-        self.images.set_value(images, borrow=True)
-        self.labels.set_value(labels.astype(np.int32))
-        self.order.set_value(np.arange(len(labels)))
-
-    def number_of_images(self) -> int:
-        """How many images `order` holds."""
-        return len(self.order.get_value(borrow=True))
-
-    def number_of_batches(self, batch_size: int) -> int:
-        """How many minibatches `order` makes; the last may be smaller."""
-        return math.ceil(self.number_of_images() / batch_size)
-
-    def minibatch(self, index: Any, batch_size: int) -> tuple[Variable, Variable]:
-        """The images and labels of minibatch ``index``, symbolic like the index."""
-        positions = self.order[index * batch_size : (index + 1) * batch_size]
-        return self.images[positions], self.labels[positions]
 
 
 def negative_log_likelihood(log_probabilities: Variable, labels: Variable) -> Variable:
@@ -92,12 +47,33 @@ def negative_log_likelihood(log_probabilities: Variable, labels: Variable) -> Va
     return -log_probabilities[pt.arange(labels.shape[0]), labels]
 
 
+def velocities_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A velocity for each parameter: a shared variable like it, at first zero.
+
+    Parameters
+    ----------
+    parameters : mapping of str to shared variable
+
+    Returns
+    -------
+    dict of str to shared variable
+    """
+    return {
+        name: pytensor.shared(np.zeros_like(parameter.get_value()), name=f"velocity of {name}")
+        for name, parameter in parameters.items()
+    }
+
+
 def momentum_updates(
-    parameters: Mapping[str, Any], gradients: Mapping[str, Variable], learning_rate: Variable, momentum: Variable
+    parameters: Mapping[str, Any],
+    gradients: Mapping[str, Variable],
+    learning_rate: Variable,
+    momentum: Variable,
+    velocities: Mapping[str, Any] | None = None,
 ) -> dict[Any, Variable]:
     """Updates that move parameters downhill, with a memory of the way they came.
 
-    Each parameter has a velocity, at first zero: ``velocity = momentum * velocity - learning_rate * gradient``, and
+    Each parameter has a velocity: ``velocity = momentum * velocity - learning_rate * gradient``, and
     ``parameter = parameter + velocity``.
 
     Parameters
@@ -106,6 +82,8 @@ def momentum_updates(
     gradients : mapping of str to tensor
         The gradient for each.
     learning_rate, momentum : scalar tensors
+    velocities : mapping of str to shared variable, optional
+        The velocity of each parameter; by default new ones.
 
     Returns
     -------
@@ -121,99 +99,107 @@ def momentum_updates(
     >>> step(), step(), round(float(position.get_value()), 2)
     ([], [], 0.54)
     """
+    velocities = velocities_of(parameters) if velocities is None else velocities
     updates = {}
     for name, parameter in parameters.items():
-        velocity = pytensor.shared(np.zeros_like(parameter.get_value()), name=f"velocity of {name}")
-        new_velocity = momentum * velocity - learning_rate * gradients[name]
-        updates[velocity] = new_velocity
+        new_velocity = momentum * velocities[name] - learning_rate * gradients[name]
+        updates[velocities[name]] = new_velocity
         updates[parameter] = parameter + new_velocity
     return updates
 
 
-def training_function(model: Classifier, data: SharedImages, batch_size: int, mode: ModeName = None) -> Any:
-    """Compile the function that learns from one minibatch.
+class Learner:
+    """The compiled function that learns from one minibatch, and the shared variables that it works on.
 
     Parameters
     ----------
     model : Classifier
-    data : SharedImages
+    data : LabelledImages
+        Where minibatches come from.
     batch_size : int
     mode : str, Mode or None
 
-    Returns
-    -------
-    compiled function of (index, learning_rate, momentum)
-        It updates the model's parameters, and returns the sum of the minibatch's losses before.
+    Attributes
+    ----------
+    step : compiled function
+        Takes what ``data.minibatches`` yields, updates the model's parameters, and returns the sum of losses of all
+        images since `begin`, each judged before the network learnt from it: a float64 scalar.
+    learning_rate, momentum : float32 shared variables
+        At first zero: a step changes nothing then, but compiles whatever compiles at the first call.
+    velocities : dict of str to shared variable
+        Of each parameter.
 
     Notes
     -----
     The cost is the sum of losses divided by ``batch_size``, for the last and smaller minibatch of an epoch as well:
     every image has the same weight, and few images make a small step instead of a noisy one.
     """
-    index = pt.lscalar("index")
-    learning_rate, momentum = pt.fscalars("learning_rate", "momentum")
-    images = pt.tensor("images", shape=(None, *model.image_shape), dtype="float32")
-    labels = pt.ivector("labels")
-    loss = negative_log_likelihood(model.log_probabilities(images), labels).sum()
-    gradients = pytensor.grad(loss / np.float32(batch_size), list(model.parameters.values()))
-    updates = momentum_updates(
-        model.parameters, dict(zip(model.parameters, gradients, strict=True)), learning_rate, momentum
-    )
-    these_images, these_labels = data.minibatch(index, batch_size)
-    return pytensor.function(
-        [index, learning_rate, momentum],
-        loss,
-        updates=updates,
-        givens={images: these_images, labels: these_labels},
-        mode=mode,
-        allow_input_downcast=True,  # a learning rate of 0.1 has no exact float32
-    )
+
+    def __init__(self, model: Classifier, data: LabelledImages, batch_size: int, mode: ModeName = None) -> None:
+        self.velocities = velocities_of(model.parameters)
+        self.learning_rate = pytensor.shared(np.zeros((), np.float32), name="learning_rate")
+        self.momentum = pytensor.shared(np.zeros((), np.float32), name="momentum")
+        self.total = pytensor.shared(np.zeros(()), name="total loss")
+        inputs, images, labels = data.symbolic_minibatch()
+        loss = negative_log_likelihood(model.log_probabilities(images), labels).sum()
+        gradients = pytensor.grad(loss / np.float32(batch_size), list(model.parameters.values()))
+        updates = momentum_updates(
+            model.parameters,
+            dict(zip(model.parameters, gradients, strict=True)),
+            self.learning_rate,
+            self.momentum,
+            self.velocities,
+        )
+        total = self.total + loss.astype("float64")
+        self.step = pytensor.function(inputs, total, updates=updates | {self.total: total}, mode=mode)
+
+    def set_steps(self, learning_rate: float, momentum: float) -> None:
+        """Let steps be made like this."""
+        self.learning_rate.set_value(np.asarray(learning_rate, np.float32))
+        self.momentum.set_value(np.asarray(momentum, np.float32))
+
+    def begin(self) -> None:
+        """Begin a new sum of losses."""
+        self.total.set_value(np.zeros(()))
 
 
-def evaluation_function(model: Classifier, data: SharedImages, batch_size: int, mode: ModeName = None) -> Any:
-    """Compile the function that judges a network by one minibatch.
+class Judge:
+    """The compiled function that judges a network by one minibatch, and the sums over minibatches.
 
     Parameters
     ----------
     model : Classifier
-    data : SharedImages
+    data : LabelledImages
+        Where minibatches come from.
     batch_size : int
     mode : str, Mode or None
 
-    Returns
-    -------
-    compiled function of (index)
-        It returns the sum of the minibatch's losses and how many of its images were classified right.
-    """
-    index = pt.lscalar("index")
-    images = pt.tensor("images", shape=(None, *model.image_shape), dtype="float32")
-    labels = pt.ivector("labels")
-    log_probabilities = model.log_probabilities(images)
-    loss = negative_log_likelihood(log_probabilities, labels).sum()
-    right = pt.eq(pt.argmax(log_probabilities, axis=1), labels).sum()
-    these_images, these_labels = data.minibatch(index, batch_size)
-    return pytensor.function([index], [loss, right], givens={images: these_images, labels: these_labels}, mode=mode)
-
-
-def score(evaluate_batch: Any, data: SharedImages, batch_size: int) -> Score:
-    """Judge a network by all images that ``data.order`` holds.
-
-    Parameters
+    Attributes
     ----------
-    evaluate_batch : compiled function
-        From `evaluation_function`, for the same ``data`` and ``batch_size``.
-    data : SharedImages
-    batch_size : int
-
-    Returns
-    -------
-    Score
+    add : compiled function
+        Takes what ``data.minibatches`` yields, and returns, of all minibatches since `score` began, the sum of losses
+        and how many images were classified right: a float64 vector.
     """
-    sums = np.zeros(2)
-    for batch in range(data.number_of_batches(batch_size)):
-        sums += evaluate_batch(batch)
-    loss, accuracy = sums / data.number_of_images()
-    return Score(float(loss), float(accuracy))
+
+    def __init__(self, model: Classifier, data: LabelledImages, batch_size: int, mode: ModeName = None) -> None:
+        self.data = data
+        self.batch_size = batch_size
+        self.sums = pytensor.shared(np.zeros(2), name="judged", shape=(2,))
+        inputs, images, labels = data.symbolic_minibatch()
+        log_probabilities = model.log_probabilities(images)
+        loss = negative_log_likelihood(log_probabilities, labels).sum()
+        right = pt.eq(pt.argmax(log_probabilities, axis=1), labels).sum()
+        sums = self.sums + pt.stack([loss.astype("float64"), right.astype("float64")])
+        self.add = pytensor.function(inputs, sums, updates={self.sums: sums}, mode=mode)
+
+    def score(self) -> Score:
+        """Judge the network by all images of the order that ``data`` has."""
+        self.sums.set_value(np.zeros(2))
+        with closing(self.data.minibatches(self.batch_size)) as minibatches:  # type: ignore[type-var]
+            for minibatch in minibatches:
+                sums = self.add(*minibatch)
+        loss, accuracy = np.asarray(sums) / self.data.count
+        return Score(float(loss), float(accuracy))
 
 
 def evaluate(
@@ -235,5 +221,4 @@ def evaluate(
     -------
     Score
     """
-    data = SharedImages(images, labels)
-    return score(evaluation_function(model, data, batch_size, mode), data, batch_size)
+    return Judge(model, SharedImages([(images, labels)]), batch_size, mode).score()

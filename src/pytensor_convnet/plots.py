@@ -61,7 +61,7 @@ def learning_curve_figure(epochs: Sequence[EpochReport]) -> "Figure":
     Parameters
     ----------
     epochs : sequence of EpochReport
-        From `History.epochs`; at least one.
+        From `History.epochs`; at least one. Where no images were held out, only the loss is drawn.
 
     Returns
     -------
@@ -78,18 +78,23 @@ def learning_curve_figure(epochs: Sequence[EpochReport]) -> "Figure":
 
     numbers = [epoch.epoch for epoch in epochs]
     figure = new_figure(9, 3.6)
-    losses, accuracies = figure.subplots(1, 2)
+    judged = [(epoch.epoch, epoch.validation) for epoch in epochs if epoch.validation is not None]
+    panels = figure.subplots(1, 2 if judged else 1, squeeze=False)[0]
+    losses = panels[0]
     losses.set_title("Loss")
     losses.set_ylabel("negative log likelihood")
     losses.plot(numbers, [epoch.loss for epoch in epochs], marker="o", label="training, while learning")
-    losses.plot(numbers, [epoch.validation.loss for epoch in epochs], marker="o", label="validation")
     losses.set_yscale("log")  # late epochs halve a loss that no linear scale would show
+    if judged:
+        numbers = [epoch for epoch, _ in judged]
+        losses.plot(numbers, [score.loss for _, score in judged], marker="o", label="validation")
+        accuracies = panels[1]
+        accuracies.set_title("Accuracy")
+        accuracies.set_ylabel("validation images classified right")
+        accuracies.plot(numbers, [score.accuracy for _, score in judged], marker="o", color="C1")
+        accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     losses.legend(frameon=False)
-    accuracies.set_title("Accuracy")
-    accuracies.set_ylabel("validation images classified right")
-    accuracies.plot(numbers, [epoch.validation.accuracy for epoch in epochs], marker="o", color="C1")
-    accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    for axes in (losses, accuracies):
+    for axes in panels:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)

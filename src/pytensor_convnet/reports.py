@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytensor_convnet.history import BatchReport, EpochReport, History, Score
+from pytensor_convnet.profiling import Profile
 
 
 class TrainingDisplay:
@@ -25,13 +26,15 @@ class TrainingDisplay:
     def __init__(self, console: Console, epochs: int) -> None:
         self.console = console
         self.epochs = epochs
-        self.accuracy = "not yet known"
+        self.validation = ""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(),
             console=console,
+            # Drawing takes this process a millisecond or two, in which it gives a GPU nothing to do.
+            refresh_per_second=4,
             transient=True,
             disable=not console.is_terminal,
         )
@@ -53,14 +56,15 @@ class TrainingDisplay:
             description=f"epoch {report.epoch}/{report.epochs}",
             total=report.epochs * report.batches,
             completed=(report.epoch - 1) * report.batches + report.batch,
-            facts=f"loss {report.loss:.4f}  validation accuracy {self.accuracy}  {_speed(report.images_per_second)}",
+            facts=f"loss {report.loss:.4f}{self.validation}, {_speed(report.images_per_second)}",
         )
 
     def on_epoch(self, report: EpochReport) -> None:
-        self.accuracy = _percent(report.validation.accuracy)
+        if report.validation is not None:
+            self.validation = f", validation accuracy {_percent(report.validation.accuracy)}"
         self.console.print(
-            f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}: loss {report.loss:.4f}, "
-            f"validation accuracy {self.accuracy}, {_speed(report.images_per_second)}",
+            f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}: loss {report.loss:.4f}{self.validation}, "
+            f"{_speed(report.images_per_second)}",
             highlight=False,
         )
 
@@ -77,10 +81,31 @@ def training_table(history: History, epochs: int) -> Table:
     }.items():
         table.add_row(name, _accuracy(score))
     table.add_row("epochs", f"{len(history.epochs)} of {epochs}")
-    table.add_row("best epoch, kept", str(history.best_epoch or "none finished"))
+    kept = "last epoch, kept" if history.epochs and history.validation is None else "best epoch, kept"
+    table.add_row(kept, str(history.best_epoch or "none finished"))
     table.add_row("training", f"{history.training_seconds:.1f} s")
     table.add_row("speed", _speed(history.images_per_second))
     table.add_row("compilation", f"{history.compile_seconds:.1f} s")
+    return table
+
+
+TOP_KERNELS = 15
+"""How many kernels a profile's table names."""
+
+
+def profile_table(profile: Profile) -> Table:
+    """What a GPU did in the steps that were recorded: the whole, then the kernels that took most of the time."""
+    busy = "no GPU" if profile.busy is None else _percent(profile.busy)
+    table = Table(
+        title=f"{profile.steps} steps of {profile.microseconds:,.0f} us; GPU busy: {busy}",
+        caption=f"copied in a step: {profile.bytes_to_device:,.0f} bytes to the GPU, {profile.bytes_to_host:,.0f} back",
+        min_width=72,
+    )
+    table.add_column("operator" if profile.busy is None else "kernel", overflow="fold")
+    for title in ("us a step", "calls", "share"):
+        table.add_column(title, justify="right")
+    for kernel in profile.kernels[:TOP_KERNELS]:
+        table.add_row(Text(kernel.name), f"{kernel.microseconds:,.1f}", f"{kernel.calls:.3g}", _percent(kernel.share))
     return table
 
 

@@ -1,20 +1,24 @@
 """Training by stochastic gradient descent, as the Theano tutorial taught it: the loop over epochs and minibatches."""
 
 import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 
 import numpy as np
-from pytensor.compile.mode import get_mode, predefined_modes
 
+from pytensor_convnet.augmentation import moved_copies
 from pytensor_convnet.datasets import Dataset
 from pytensor_convnet.history import BatchReport, EpochReport, History, Score
-from pytensor_convnet.learning import BATCH_SIZE, ModeName, SharedImages, evaluation_function, score, training_function
+from pytensor_convnet.interrupts import interrupts_held_back
+from pytensor_convnet.learning import BATCH_SIZE, ModeName
 from pytensor_convnet.models import Classifier
+from pytensor_convnet.placement import placed_images
+from pytensor_convnet.profiling import StepProfiler
+from pytensor_convnet.sessions import Diverged, Session, StepFailed
+from pytensor_convnet.settings import InvalidSetting, Settings, check_mode, check_same, check_settings
+from pytensor_convnet.training_states import TrainingState
+
+__all__ = ["Diverged", "InvalidSetting", "StepFailed", "check_mode", "train"]
 
 VALIDATION_FRACTION = 0.1
 
@@ -22,43 +26,6 @@ VALIDATION_FRACTION = 0.1
 EPOCHS = 20
 LEARNING_RATE = 0.03
 MOMENTUM = 0.9
-
-
-class InvalidSetting(ValueError):
-    """An argument of `train` that cannot work."""
-
-
-class Diverged(ArithmeticError):
-    """The loss became infinite or no number: the parameters run away."""
-
-
-def moved_copies(images: np.ndarray, shift: int) -> np.ndarray:
-    """Images as they are, then all of them moved by ``shift`` pixels up, down, left and right.
-
-    Parameters
-    ----------
-    images : array, (number, channels, rows, columns)
-    shift : int
-        0 for no copies.
-
-    Returns
-    -------
-    array, (number, ...) without copies, else (5 * number, ...)
-        What a move leaves empty is zero.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> moved_copies(np.array([[[[1, 2], [3, 4]]]]), 1)[1:, 0].tolist()
-    [[[3, 4], [0, 0]], [[0, 0], [1, 2]], [[2, 0], [4, 0]], [[0, 1], [0, 3]]]
-    """
-    if shift == 0:
-        return images
-    rows, columns = images.shape[2:]
-    framed = np.pad(images, ((0, 0), (0, 0), (shift, shift), (shift, shift)))
-    middle, far = shift, 2 * shift
-    corners = [(middle, middle), (far, middle), (0, middle), (middle, far), (middle, 0)]
-    return np.concatenate([framed[:, :, y : y + rows, x : x + columns] for y, x in corners])
 
 
 def _ignore(report: object) -> None:
@@ -76,9 +43,13 @@ def train(
     seed: int = 0,
     shift: int = 0,
     validation_fraction: float = VALIDATION_FRACTION,
+    stream: bool | None = None,
+    resume: TrainingState | None = None,
     on_compiled: Callable[[float], object] = _ignore,
     on_batch: Callable[[BatchReport], object] = _ignore,
     on_epoch: Callable[[EpochReport], object] = _ignore,
+    on_state: Callable[[TrainingState], object] | None = None,
+    profiler: StepProfiler | None = None,
 ) -> History:
     """Train a network, keep the best parameters it had, and judge them.
 
@@ -92,7 +63,7 @@ def train(
         Its parameters are changed.
     dataset : Dataset
     epochs : int
-        How often each image is learnt from.
+        How often each image is learnt from, the epochs before a resumption included.
     batch_size : int
         How many images one step learns from. The last minibatch of an epoch holds what is left over, and makes a
         step that is smaller in proportion.
@@ -107,13 +78,23 @@ def train(
         With a positive number, the network learns from each image five times an epoch: as it is, and moved by so many
         pixels up, down, left and right. Small data sets gain by it. Images held out are never moved.
     validation_fraction : float
-        The share of training images held out.
+        The share of training images held out. With 0 all are learnt from, and the last epoch's parameters are kept.
+    stream : bool, optional
+        Whether a thread brings minibatches from the host's memory while the step before is computed, instead of images
+        lying whole where the mode computes; what is learnt is the same. `placed_images` says when that is the default.
+    resume : TrainingState, optional
+        A training to go on with: of the same network, images and settings, but for ``epochs``, ``mode`` and ``stream``.
+        In the same mode what is learnt is the same, to the bit, as if it had never stopped.
     on_compiled : callable, optional
         Called with the seconds that compilation took.
     on_batch, on_epoch : callable, optional
-        Called with a `BatchReport` after each minibatch, an `EpochReport` after each epoch. A `KeyboardInterrupt`,
-        raised in there or by Ctrl-C, ends training as if the epoch before had been the last. If none was finished
-        the network keeps what it has learnt until then.
+        Called with a `BatchReport` after a minibatch, at most ten times a second but after the last of each epoch, and
+        with an `EpochReport` after each epoch. A `KeyboardInterrupt`, raised in there or by Ctrl-C, ends training as if
+        the epoch before had been the last. If none was finished the network keeps what it has learnt until then.
+    on_state : callable, optional
+        Called with a `TrainingState` after each epoch, before ``on_epoch``.
+    profiler : StepProfiler, optional
+        Watches steps of the first epoch.
 
     Returns
     -------
@@ -122,9 +103,13 @@ def train(
     Raises
     ------
     InvalidSetting
-        An argument cannot work; a ValueError that names it.
+        An argument cannot work, or is not that of the training to resume; a ValueError that names it.
     Diverged
         The loss became infinite or no number. The network has the best parameters before that.
+    StepFailed
+        A compiled function raised an error, such as a device out of memory. The network has the best parameters, or if
+        no epoch was finished those after the last finished step; where a broken device cannot take them, the exception
+        has them.
 
     Examples
     --------
@@ -139,201 +124,118 @@ def train(
     >>> train(lenet, halves, epochs=2, batch_size=4, mode="FAST_COMPILE").test.accuracy
     1.0
     """
-    held_out = round(validation_fraction * len(dataset.train_images))
-    check_settings(model, dataset, epochs, batch_size, learning_rate, momentum, mode, shift, held_out)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(dataset.train_images))
-    to_validate, to_learn = order[:held_out], order[held_out:]
-
+    settings = Settings(batch_size, learning_rate, momentum, seed, shift, validation_fraction)
+    check_settings(settings, model, dataset, epochs, mode, finished=0 if resume is None else len(resume.epochs))
+    record = {} if resume is None and on_state is None else settings.record(model, dataset)
+    if resume is not None:
+        check_same(resume.settings, record)
+    to_learn, to_validate = parts(len(dataset.train_images), settings)
     images = moved_copies(dataset.train_images, shift)
     copies = len(images) // len(dataset.train_images)
     to_learn_from = np.concatenate([to_learn + copy * len(dataset.train_images) for copy in range(copies)])
-    session = _Session(model, images, np.tile(dataset.train_labels, copies), batch_size, mode)
+    data = placed_images(
+        [(images, np.tile(dataset.train_labels, copies)), (dataset.test_images, dataset.test_labels)], mode, stream
+    )
+    session = Session(model, data, to_learn_from, to_validate, settings, mode)
     history = History(compile_seconds=session.compile_seconds)
-    on_compiled(history.compile_seconds)
     best = _BestParameters(model)
+    if resume is not None:
+        history.epochs.extend(resume.epochs)
+        best.resume(resume)
+        session.resume(resume)
+    on_compiled(history.compile_seconds)
     with interrupts_held_back() as raise_if_interrupted:
-        try:
-            for epoch in range(1, epochs + 1):
-                session.data.order.set_value(rng.permutation(to_learn_from))
-                for progress in session.learn(epoch, epochs, learning_rate, momentum):
-                    on_batch(progress)
-                    raise_if_interrupted()
-                validation = session.score(to_validate)
+        with best.restored_in_the_end(history):
+            for epoch in range(len(history.epochs) + 1, epochs + 1):
+                progress = _learn(session, epoch, epochs, profiler, on_batch, raise_if_interrupted)
+                validation = session.score(to_validate, f"validation after epoch {epoch}") if len(to_validate) else None
                 best.offer(epoch, validation)
                 report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
                 history.epochs.append(report)
+                if on_state is not None:
+                    on_state(session.state(record, history.epochs, best.epoch, best.values))
                 on_epoch(report)
                 raise_if_interrupted()
-        except KeyboardInterrupt:
-            history.interrupted = True
-        finally:
-            best.restore()
-        history.best_epoch = best.epoch
-        history.train = session.score(to_learn)
-        history.validation = session.score(to_validate)
-        session.data.replace(dataset.test_images, dataset.test_labels)
-        history.test = session.score(np.arange(len(dataset.test_images)))
+        history.best_epoch = best.epoch or None
+        history.train = session.score(to_learn, "scoring the images learnt from")
+        if len(to_validate):
+            history.validation = session.score(to_validate, "scoring the images held out")
+        history.test = session.score(np.arange(len(dataset.test_images)), "scoring the images for testing", part=1)
     return history
 
 
-@contextmanager
-def interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the function that this yields is called, which then raises `KeyboardInterrupt`.
+def _learn(
+    session: Session,
+    epoch: int,
+    epochs: int,
+    profiler: StepProfiler | None,
+    on_batch: Callable[[BatchReport], object],
+    raise_if_interrupted: Callable[[], None],
+) -> BatchReport:
+    """Learn through an epoch; the report after its last minibatch."""
+    with closing(session.learn(epoch, epochs, profiler)) as steps:  # type: ignore[type-var]
+        for report in steps:
+            if report is not None:
+                on_batch(report)
+                last_report = report
+            raise_if_interrupted()
+    return last_report
 
-    Within compiled code the interrupt would surface as a SystemError, or between the updates of two parameters. A
-    second Ctrl-C does not wait. Where Ctrl-C does not raise `KeyboardInterrupt` in this thread, nothing is changed.
+
+def parts(images: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the images to learn from and of those held out, of so many.
+
+    Examples
+    --------
+    >>> to_learn, to_validate = parts(5, Settings(1, 0.1, 0.9, seed=0, shift=0, validation_fraction=0.4))
+    >>> len(to_learn), len(to_validate), sorted([*to_learn.tolist(), *to_validate.tolist()])
+    (3, 2, [0, 1, 2, 3, 4])
     """
-    pressed = 0
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed += 1
-        if pressed > 1:
-            signal.default_int_handler(number, frame)
-
-    def raise_if_interrupted() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_interrupted
-        return
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield raise_if_interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class _Session:
-    """The compiled functions of a training, and the data that they share."""
-
-    def __init__(
-        self, model: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int, mode: ModeName
-    ) -> None:
-        started = time.perf_counter()
-        self.batch_size = batch_size
-        self.data = SharedImages(images, labels)
-        self.learn_batch = training_function(model, self.data, batch_size, mode)
-        self.evaluate_batch = evaluation_function(model, self.data, batch_size, mode)
-        # Numba compiles at the first call. This one has rate 0 and momentum 0, and changes nothing.
-        self.learn_batch(0, 0, 0)
-        self.evaluate_batch(0)
-        self.compile_seconds = time.perf_counter() - started
-
-    def learn(self, epoch: int, epochs: int, learning_rate: float, momentum: float) -> Iterator[BatchReport]:
-        """Learn from each minibatch of the order that is set, and report after each."""
-        images = self.data.number_of_images()
-        batches = self.data.number_of_batches(self.batch_size)
-        loss, seconds = 0.0, 0.0
-        for batch in range(1, batches + 1):
-            started = time.perf_counter()
-            loss += float(self.learn_batch(batch - 1, learning_rate, momentum))
-            seconds += time.perf_counter() - started
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"the loss became {loss} in epoch {epoch}, minibatch {batch} of {batches}: the steps are too "
-                    f"large; lower learning_rate (it is {learning_rate:g}) or momentum (it is {momentum:g})"
-                )
-            seen = min(batch * self.batch_size, images)
-            yield BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
-
-    def score(self, positions: np.ndarray) -> Score:
-        """Judge the network by the images at ``positions``."""
-        self.data.order.set_value(positions)
-        return score(self.evaluate_batch, self.data, self.batch_size)
+    order = np.random.default_rng(settings.seed).permutation(images)
+    held_out = settings.held_out(images)
+    return order[held_out:], order[:held_out]
 
 
 class _BestParameters:
-    """The parameters of the epoch that did best on the images held out."""
+    """The parameters of the epoch that did best on the images held out; of the last, where none are."""
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
-        self.epoch: int | None = None
+        self.epoch = 0  # none yet
         self.rank = (-math.inf, -math.inf)
-        self.values: dict[str, np.ndarray] = {}
+        self.values: Mapping[str, np.ndarray] = {}
 
-    def offer(self, epoch: int, validation: Score) -> None:
+    def offer(self, epoch: int, validation: Score | None) -> None:
         """Keep the network's present parameters if none were better."""
-        rank = (validation.accuracy, -validation.loss)
-        if rank > self.rank:
+        rank = self.rank_of(validation)
+        if validation is None or rank > self.rank:
             self.epoch, self.rank, self.values = epoch, rank, self.model.get_values()
 
+    def resume(self, state: TrainingState) -> None:
+        """Keep the best parameters of the training that is resumed."""
+        validation = state.epochs[state.best_epoch - 1].validation
+        self.epoch, self.rank, self.values = state.best_epoch, self.rank_of(validation), state.best_parameters
+
+    def rank_of(self, validation: Score | None) -> tuple[float, float]:
+        return self.rank if validation is None else (validation.accuracy, -validation.loss)
+
+    @contextmanager
+    def restored_in_the_end(self, history: History) -> Iterator[None]:
+        """Give the network the best parameters, if any epoch was finished, however training ends."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            history.interrupted = True
+        except StepFailed as failure:
+            failure.epoch, failure.parameters = self.epoch or None, self.values
+            with suppress(Exception):  # a broken device takes nothing
+                self.restore()
+            raise
+        except BaseException:
+            self.restore()
+            raise
+        self.restore()
+
     def restore(self) -> None:
-        """Give the network the best parameters, if any epoch was finished."""
-        if self.epoch is not None:
+        if self.epoch:
             self.model.set_values(self.values)
-
-
-def check_settings(
-    model: Classifier,
-    dataset: Dataset,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    momentum: float,
-    mode: ModeName,
-    shift: int,
-    held_out: int,
-) -> None:
-    """Raise an `InvalidSetting` that names the first argument of `train` that cannot work.
-
-    Examples
-    --------
-    >>> check_settings(None, None, 0, 50, 0.1, 0.9, None, 0, 10)
-    Traceback (most recent call last):
-    ...
-    pytensor_convnet.training.InvalidSetting: epochs must be a positive integer, got 0
-    """
-    for name, count in {"epochs": epochs, "batch_size": batch_size}.items():
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise InvalidSetting(f"{name} must be a positive integer, got {count!r}")
-    if not 0 < learning_rate < math.inf:
-        raise InvalidSetting(f"learning_rate must be a positive number, got {learning_rate!r}")
-    if not 0 <= momentum < 1:
-        raise InvalidSetting(f"momentum must be at least 0 and below 1, got {momentum!r}")
-    rows, columns = dataset.image_shape[1:]
-    if isinstance(shift, bool) or not isinstance(shift, int | np.integer) or not 0 <= shift < min(rows, columns):
-        raise InvalidSetting(f"shift must be an integer from 0 to below the {rows} x {columns} pixels, got {shift!r}")
-    check_mode(mode)
-    images = len(dataset.train_images)
-    if not 0 < held_out < images:
-        raise InvalidSetting(
-            f"validation_fraction must hold out some of the {images} training images and leave some to learn from, "
-            f"but it holds out {held_out}"
-        )
-    if batch_size > images - held_out:
-        raise InvalidSetting(
-            f"batch_size must be at most the number of images to learn from, got {batch_size} for "
-            f"{images - held_out} images ({images} less the {held_out} held out for validation)"
-        )
-    described = (dataset.image_shape, dataset.number_of_classes)
-    if (model.image_shape, model.number_of_classes) != described:
-        raise InvalidSetting(
-            f"model must be for {dataset.number_of_classes} classes of images {dataset.image_shape} as dataset is, "
-            f"got one for {model.number_of_classes} classes of images {model.image_shape}"
-        )
-
-
-def check_mode(mode: ModeName) -> None:
-    """Raise an `InvalidSetting` unless PyTensor knows the mode.
-
-    Parameters
-    ----------
-    mode : str, Mode or None
-
-    Examples
-    --------
-    >>> check_mode("FAST_RUN")
-    >>> check_mode("FASTEST")
-    Traceback (most recent call last):
-    ...
-    pytensor_convnet.training.InvalidSetting: mode must be one of C, CVM, ..., got 'FASTEST'
-    """
-    try:
-        get_mode(mode)
-    except ValueError as error:
-        known = ", ".join(sorted({*predefined_modes, "FAST_RUN"}))
-        raise InvalidSetting(f"mode must be one of {known}, got {mode!r}") from error

@@ -4,7 +4,7 @@ Every implementation starts from the same parameters, learns from the same image
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -45,7 +45,10 @@ Layer: TypeAlias = Conv | Pool | Dense | str
 
 @dataclass(frozen=True)
 class NetCase:
-    """A network, its minibatch, and how it learns: the last layer's units go to a softmax."""
+    """A network, its minibatch, and how it learns: the last layer's units go to a softmax.
+
+    Its name is that of a model of this package, unless ``of_model`` is.
+    """
 
     name: str
     batch: int
@@ -53,8 +56,13 @@ class NetCase:
     layers: Sequence[Layer]
     momentum: float = 0.0
     learning_rate: float = 0.001
+    of_model: str | None = None
 
     operations = ("step",)
+
+    @property
+    def model(self) -> str:
+        return self.of_model or self.name
 
     @property
     def classes(self) -> int:
@@ -96,17 +104,19 @@ class NetCase:
 
 @dataclass(frozen=True)
 class NetData:
-    """A random minibatch and random initial parameters, these in the order of `NetCase.parameter_shapes`."""
+    """Random labelled images and random initial parameters, these in the order of `NetCase.parameter_shapes`."""
 
     images: np.ndarray
     labels: np.ndarray
     parameters: list[np.ndarray]
 
     @classmethod
-    def of(cls, case: NetCase) -> "NetData":
+    def of(cls, case: NetCase, number: int | None = None) -> "NetData":
+        """So many images, by default one minibatch."""
+        number = case.batch if number is None else number
         rng = np.random.default_rng(0)
-        images = rng.standard_normal((case.batch, *case.image_shape), dtype=np.float32)
-        labels = rng.integers(0, case.classes, case.batch).astype(np.int32)
+        images = rng.standard_normal((number, *case.image_shape), dtype=np.float32)
+        labels = rng.integers(0, case.classes, number).astype(np.int32)
         return cls(images, labels, [_initial_value(rng, shape) for shape in case.parameter_shapes()])
 
 
@@ -172,3 +182,15 @@ NET = {
         ),
     )
 }
+"""The networks as a CPU runs them."""
+
+GPU_NET = {
+    case.name: case
+    for case in (
+        NET["lenet"],
+        NET["cuda_convnet"],
+        replace(NET["cuda_convnet"], name="cuda_convnet_b1024", batch=1024, of_model="cuda_convnet"),
+        replace(NET["alexnet"], batch=128),
+    )
+}
+"""The networks as a GPU runs them."""

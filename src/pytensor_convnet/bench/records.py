@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pytensor_convnet import __version__
 
-OPERATIONS = ("forward", "input_grad", "filter_grad", "backward", "step")
+OPERATIONS = ("forward", "input_grad", "filter_grad", "backward", "step", "first_steps")
 PACKAGES = ("pytensor", "numba", "numpy", "torch", "jax", "pytensor-ml")
 
 
@@ -32,7 +32,8 @@ class Record:
         One of `OPERATIONS`.
     device, dtype, precision : str
     implementation : str
-        'pytensor-convnet' or the name of a peer.
+        'pytensor-convnet' or the name of a peer; in networks on a GPU torch is 'torch eager', 'torch compiled' and
+        'torch captured'.
     layout : str
         The order of axes in memory, 'bc01' or 'channels_last'; for our own implementation also what was left out.
     seconds : float

@@ -7,7 +7,7 @@ import numpy as np
 
 from pytensor_convnet.bench import ceilings, measure
 from pytensor_convnet.bench.cases import CONV, POOL, ConvCase, PoolCase
-from pytensor_convnet.bench.nets import NET, NetCase, NetData
+from pytensor_convnet.bench.nets import GPU_NET, NET, NetCase, NetData
 from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData
 from pytensor_convnet.bench.records import Machine, Record
 
@@ -19,6 +19,9 @@ SUITES: dict[str, Mapping[str, Case]] = {
     "net": NET,
 }
 """The cases of each suite as a CPU runs them."""
+
+GPU_SUITES: dict[str, Mapping[str, Case]] = {"conv": CONV, "pool": POOL, "net": GPU_NET}
+"""The cases of each suite as a GPU runs them."""
 
 DTYPE = np.dtype("float32")
 

@@ -226,7 +226,7 @@ def test_errors_of_maxima_are_those_of_the_product(product, device):
 # ---------------------------------------------------------------------------------------------- gradients
 
 GATHER = Gather(True, "batch_last", "float16", (2, 2), True, 1, Blocks(16, 16, 16, 16, 4, 3, images_first=False))
-SHARE = Share(True, "float16", GradBlocks(16, 16, 16, 16, 3, warps=4, stages=3))
+SHARE = Share(True, "float16", (1, 1), GradBlocks(16, 16, 16, 16, 3, warps=4, stages=3))
 POOL_SHARE = PoolShare(True, "float16", PoolGradBlocks(16, 16, 16, 3, warps=4, stages=1))
 
 

@@ -1,4 +1,6 @@
 """The benchmark on an NVIDIA GPU: torch tensors, CUDA graphs instead of wall clocks, and cuDNN and XLA as peers.
 
-`timing` says how a call is timed and what the GPU can do, `conv` what is measured, `session` runs it, `table` shows it.
+`timing` says how a call is timed and what the GPU can do, `conv` what is measured, `session` runs it, `table` shows it;
+`pool` and `pool_session` do the same for pooling, and for networks `net`, with its peers in `net_torch` and `net_jax`,
+`net_session` and `net_table`.
 """

@@ -5,10 +5,13 @@ from pytensor_convnet.bench.peers.jax import Jax
 from pytensor_convnet.bench.peers.pytensor_ml import PytensorMl
 from pytensor_convnet.bench.peers.torch import Torch
 
-__all__ = ["PEERS", "Peer", "peers_of"]
+__all__ = ["GPU_PEERS", "PEERS", "Peer", "peers_of"]
 
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Torch, Jax, PytensorMl)}
 """What is measured beside this package, by name."""
+
+GPU_PEERS = ("torch", "jax")
+"""Those that `bench.cuda` measures on a GPU."""
 
 
 def peers_of(suite: str) -> tuple[str, ...]:

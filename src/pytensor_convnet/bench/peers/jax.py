@@ -1,7 +1,7 @@
 """JAX on the CPU: XLA, in bc01 and in its users' layout, channels last."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,22 +57,10 @@ class Jax(Peer):
 
     def net(self, case: NetCase, data: NetData, layout: str) -> Mapping[str, Operation]:
         import jax
-        from jax import numpy as jnp
 
-        images, labels = _images(data.images, layout), jnp.asarray(data.labels)
-        parameters = list(_net_parameters(case, data, layout))
-        state = parameters, [jnp.zeros_like(parameter) for parameter in parameters]
-
-        def loss_of(parameters, images, labels):
-            log_probabilities = jax.nn.log_softmax(_logits(case, parameters, images, layout))
-            return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()
-
-        @partial(jax.jit, donate_argnums=0)
-        def learn(state, images, labels):
-            parameters, velocities = state
-            loss, gradients = jax.value_and_grad(loss_of)(parameters, images, labels)
-            velocities = [case.momentum * v - case.learning_rate * g for v, g in zip(velocities, gradients)]
-            return ([p + v for p, v in zip(parameters, velocities)], velocities), loss
+        images, labels = labelled_images(data, layout)
+        state = initial_state(case, data.parameters, layout)
+        learn = jax.jit(training_step(case, layout), donate_argnums=0)
 
         def step():
             nonlocal state
@@ -80,6 +68,45 @@ class Jax(Peer):
             return float(loss)
 
         return {"step": Operation(step)}
+
+
+def labelled_images(data: NetData, layout: str) -> tuple[Any, Any]:
+    """The images of a network and their labels in JAX's arrays."""
+    from jax import numpy as jnp
+
+    return _images(data.images, layout), jnp.asarray(data.labels)
+
+
+def initial_state(case: NetCase, initial: Sequence[np.ndarray], layout: str) -> Any:
+    """What a `training_step` is given and gives: parameters, and velocities where the case has momentum."""
+    from jax import numpy as jnp
+
+    parameters = list(_net_parameters(case, initial, layout))
+    return parameters, [jnp.zeros_like(parameter) for parameter in parameters] if case.momentum else None
+
+
+def training_step(case: NetCase, layout: str, dtype: str = "float32") -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """A step of training as a function of (state, images, labels) for `jax.jit`: the new state and the loss before.
+
+    Layers compute in ``dtype``; parameters, scores and the loss are float32.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    def loss_of(parameters, images, labels):
+        parameters, images = jax.tree.map(lambda array: array.astype(dtype), (parameters, images))
+        log_probabilities = jax.nn.log_softmax(_logits(case, parameters, images, layout).astype("float32"))
+        return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()
+
+    def step(state, images, labels):
+        parameters, velocities = state
+        loss, gradients = jax.value_and_grad(loss_of)(parameters, images, labels)
+        moves = [-case.learning_rate * gradient for gradient in gradients]
+        if case.momentum:
+            velocities = moves = [case.momentum * v + move for v, move in zip(velocities, moves)]
+        return ([p + move for p, move in zip(parameters, moves)], velocities), loss
+
+    return step
 
 
 def _images(array: np.ndarray, layout: str) -> Any:
@@ -122,11 +149,11 @@ def _pool(images: Any, window: Any, stride: Any, padding: Any, mode: str, layout
     return jax.lax.reduce_window(images, 0.0, jax.lax.add, *windows) / (window[0] * window[1])
 
 
-def _net_parameters(case: NetCase, data: NetData, layout: str) -> Any:
+def _net_parameters(case: NetCase, initial: Sequence[np.ndarray], layout: str) -> Any:
     """The initial parameters in JAX's arrays, weights and biases by turns."""
     from jax import numpy as jnp
 
-    values = iter(data.parameters)
+    values = iter(initial)
     for layer, input_shape in zip(case.layers, case.input_shapes()):
         if isinstance(layer, Conv):
             yield _filters(next(values), layout)

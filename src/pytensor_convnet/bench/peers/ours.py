@@ -59,33 +59,35 @@ class Ours(Peer):
         return {"forward": self._operation(layout, output), "backward": self._operation(layout, gradient)}
 
     def net(self, case: NetCase, data: NetData, layout: str) -> Mapping[str, Operation]:
-        from pytensor_convnet.learning import momentum_updates, negative_log_likelihood
-        from pytensor_convnet.models import MODELS
-
-        model = MODELS[case.name](np.random.default_rng(0), case.image_shape, case.classes)
-        model.set_values(
-            # The network convolves, the others correlate: with turned filters that is the same.
-            {
-                name: value[:, :, ::-1, ::-1].copy() if value.ndim == 4 else value
-                for name, value in zip(model.parameters, data.parameters, strict=True)
-            }
-        )
-        images, labels = _shared(data.images), _shared(data.labels)
-        log_probabilities = pt.special.log_softmax(model.logits(images), axis=1)
-        loss = negative_log_likelihood(log_probabilities, labels).mean(dtype="float32")
-        gradients = pytensor.grad(loss, list(model.parameters.values()))
-        rate, momentum = np.float32(case.learning_rate), np.float32(case.momentum)
-        if momentum:
-            updates = momentum_updates(
-                model.parameters, dict(zip(model.parameters, gradients)), pt.constant(rate), pt.constant(momentum)
-            )
-        else:
-            updates = {p: p - rate * gradient for p, gradient in zip(model.parameters.values(), gradients)}
+        loss, updates = training_step(case, data.parameters, _shared(data.images), _shared(data.labels))
         return {"step": self._operation(layout, loss, updates)}
 
     def _operation(self, layout: str, output: Any, updates: Mapping[Any, Any] | None = None) -> Operation:
         function = pytensor.function([], pytensor.Out(output, borrow=True), updates=updates, mode=self.modes[layout])
         return Operation(function)
+
+
+def training_step(case: NetCase, initial: Sequence[np.ndarray], images: Any, labels: Any) -> tuple[Any, dict[Any, Any]]:
+    """The symbolic loss of a minibatch, and the updates of the network's parameters, which start from ``initial``."""
+    from pytensor_convnet.learning import momentum_updates, negative_log_likelihood
+    from pytensor_convnet.models import MODELS
+
+    model = MODELS[case.model](np.random.default_rng(0), case.image_shape, case.classes)
+    model.set_values(
+        # The network convolves, the others correlate: with turned filters that is the same.
+        {
+            name: value[:, :, ::-1, ::-1].copy() if value.ndim == 4 else value
+            for name, value in zip(model.parameters, initial, strict=True)
+        }
+    )
+    log_probabilities = pt.special.log_softmax(model.logits(images), axis=1)
+    loss = negative_log_likelihood(log_probabilities, labels).mean(dtype="float32")
+    gradients = pytensor.grad(loss, list(model.parameters.values()))
+    rate, momentum = np.float32(case.learning_rate), np.float32(case.momentum)
+    if momentum:
+        by_name = dict(zip(model.parameters, gradients))
+        return loss, momentum_updates(model.parameters, by_name, pt.constant(rate), pt.constant(momentum))
+    return loss, {p: p - rate * gradient for p, gradient in zip(model.parameters.values(), gradients)}
 
 
 def unknown_rewrites(names: Sequence[str]) -> list[str]:

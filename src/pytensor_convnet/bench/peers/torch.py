@@ -1,6 +1,6 @@
 """PyTorch on the CPU: oneDNN and ATen, in its users' layout and in channels-last."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,13 +57,9 @@ class Torch(Peer):
 
     def net(self, case: NetCase, data: NetData, layout: str) -> Mapping[str, Operation]:
         import torch
-        from torch import nn
         from torch.nn.functional import cross_entropy
 
-        network = nn.Sequential(*(_module(*both) for both in zip(case.layers, case.input_shapes())))
-        with torch.no_grad():
-            for parameter, value in zip(network.parameters(), data.parameters, strict=True):
-                parameter.copy_(torch.from_numpy(value.T if value.ndim == 2 else value))
+        network = network_of(case, data.parameters)
         if layout == "channels_last":
             network = network.to(memory_format=torch.channels_last)
         images, labels = _tensor(data.images, layout), torch.from_numpy(data.labels.astype(np.int64))
@@ -77,6 +73,18 @@ class Torch(Peer):
             return loss.item()
 
         return {"step": Operation(step)}
+
+
+def network_of(case: NetCase, initial: Sequence[np.ndarray]) -> Any:
+    """The network as a `torch.nn.Module`, from the parameters that all start from."""
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(*(_module(*both) for both in zip(case.layers, case.input_shapes())))
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), initial, strict=True):
+            parameter.copy_(torch.from_numpy(value.T if value.ndim == 2 else value))
+    return network
 
 
 def _tensor(array: np.ndarray, layout: str) -> Any:

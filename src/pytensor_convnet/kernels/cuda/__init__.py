@@ -11,6 +11,7 @@ from pytensor_convnet.kernels.cuda.conv_pool import (
     correlate2d_max_pool2d_grads,
     correlate2d_max_pool2d_input_grad,
 )
+from pytensor_convnet.kernels.cuda.copying import change_format
 from pytensor_convnet.kernels.cuda.correlation import (
     PRECISIONS,
     correlate2d,
@@ -28,6 +29,7 @@ __all__ = [
     "PRECISIONS",
     "average_pool2d",
     "average_pool2d_grad",
+    "change_format",
     "correlate2d",
     "correlate2d_filter_grad",
     "correlate2d_input_grad",

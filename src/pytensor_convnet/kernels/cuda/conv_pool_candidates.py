@@ -42,13 +42,17 @@ MOST_ROWS = 512
 MOST_PATCH = 9
 """Patches of more pixels, or that more windows touch, are not written out."""
 
+MOST_STAGES = 3
+"""Of the pipeline of a forward pass."""
+
 ALL = 200
 """More methods than the candidates of a pass of `correlate2d` are."""
 
 CLOCK = 1.7e9
-OPERATIONS, COMPARED, LATENCY = 2500, 10, 500
-"""Of a multiprocessor, in cycles: floating-point operations in each, numbers compared in each, and what a map pixel
-takes besides."""
+REGISTERS = 65536
+OPERATIONS, COMPARED, LATENCY = 2500, 10, 900
+"""Of a multiprocessor: floating-point operations a cycle and numbers compared a cycle, about as these kernels reach
+them; and the cycles that a map pixel takes besides, which other programs fill if there are any."""
 
 
 def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
@@ -73,15 +77,14 @@ def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
 
 
 def pool_fixed_choice(task: PoolTask) -> Any:
-    """The forward pass in one where that is estimated to be faster; gradients where float32 is spread as float16, and
-    where few channels are in."""
+    """The forward pass in one where that is estimated to be faster; gradients of float32, which spread maps have as
+    float16, but for the filter gradient alone only where channels are few."""
     found = pool_candidates(task, 1)
     if task.name == "correlate2d_max_pool2d":
         return min(found, key=lambda method: _seconds(task, method))
     few = prod(task.geometry.filters[1:]) <= 128
-    if task.name.endswith("filter_grad"):
-        return found[0] if few else Pair()
-    return found[0] if task.dtype == torch.float32 else Pair()
+    narrow = task.dtype != torch.float32
+    return Pair() if narrow or (task.name.endswith("filter_grad") and not few) else found[0]
 
 
 # ----------------------------------------------------------------------------------------------- forward
@@ -109,12 +112,16 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
     runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
     for product, prepared in _products(task):
         halves = 2 if product == "bf16x3" else 1
-        for images, run, stages in itertools.product((32, 64, 128), runs, (1, 2, 3)):
+        most_stages = (
+            MOST_STAGES if prepared or product == "native" else 1
+        )  # what is split in registers is not pipelined
+        for images, run in itertools.product((32, 64, 128), runs):
             images_first = widest <= 32
             if images >= 2 * batch or widest * images > 128 * 64 or (images_first and images == 32):
                 continue
-            shared = sum(blocks) * (widest + stages * images) * 2 * halves
-            if shared > SHARED_BYTES or (stages > 1 and product == "bf16x3" and not prepared):
+            room = SHARED_BYTES // (2 * halves * sum(blocks)) - widest
+            stages = min(most_stages, room // images)
+            if stages < 1:
                 continue
             warps = 4 if widest * images <= 64 * 64 else 8
             yield PoolGather(prepared, product, PoolBlocks(widest, images, blocks, run, warps, stages, images_first))
@@ -145,16 +152,20 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     programs *= runs * windows.out_rows * ceil(geometry.images[0] / blocks.images)
     shared = windows.window[1] == windows.stride[1] + 1
     columns = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
-    halves = 3 if method.product == "bf16x3" else 1
-    cycles = 2 * halves * sum(blocks.rows) * blocks.filters * blocks.images / OPERATIONS
-    cycles += blocks.filters * blocks.images / COMPARED + LATENCY / blocks.stages
-    busy = programs / MULTIPROCESSORS
-    seconds = ceil(busy) * columns * windows.window[0] * cycles / CLOCK
+    products, halves = (3, 2) if method.product == "bf16x3" else (1, 1)
+    numbers = blocks.filters * blocks.images
+    issued = 2 * products * sum(blocks.rows) * numbers / OPERATIONS + numbers / COMPARED
+    registers = 32 * blocks.warps * (90 + 3 * numbers // (32 * blocks.warps))
+    memory = 2 * halves * sum(blocks.rows) * (blocks.filters + blocks.stages * blocks.images)
+    together = max(1, min(REGISTERS // registers, SHARED_BYTES // memory))  # programs on a multiprocessor at once
+    latency = issued + LATENCY * (1 if blocks.stages > 1 else 2)
+    waves = ceil(programs / (MULTIPROCESSORS * together))
+    seconds = waves * columns * windows.window[0] * max(latency, together * issued) / CLOCK
     seconds += LAUNCH
     if method.product == "float16":
         seconds += LAUNCH + images * item / MEMORY_RATE
     if method.prepared:
-        seconds += LAUNCH + images * (item + 2 * min(halves, 2)) / MEMORY_RATE
+        seconds += LAUNCH + images * (item + 2 * halves) / MEMORY_RATE
     return max(seconds, (images + pooled) * item / MEMORY_RATE)
 
 

@@ -5,10 +5,13 @@ innermost before and the one that is innermost after, for every index of the res
 once.
 """
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
@@ -18,17 +21,19 @@ BATCH_MULTIPLE = 16
 """Prepared batches are filled up to a multiple of this with zeros, so that kernels load 16 or 32 bytes at a time."""
 
 
-@triton.jit(
-    do_not_specialize=["along_count", "across_count", "across_padded", "along_blocks", "across_blocks",
-                       "source_along", "source_across", "target_along", "source_rest", "target_rest", "plane_stride"]
-)  # fmt: skip
-def _copy(
-    source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
-    source_along, source_across, target_along, source_rest, target_rest, plane_stride,
+COUNTS = ["along_count", "across_count", "across_padded", "along_blocks", "across_blocks", "source_along",
+          "source_across", "target_along", "source_rest", "target_rest", "target_plane_stride"]  # fmt: skip
+"""The integers of a copy, which no kernel is compiled for."""
+
+
+@triton.jit
+def copy_tile(
+    program, source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
+    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
+    """Copy the tile of a program."""
     along = ((program % along_blocks) * ALONG + tl.arange(0, ALONG)).to(tl.int64)
     program = program // along_blocks
     across = ((program % across_blocks) * ACROSS + tl.arange(0, ACROSS)).to(tl.int64)
@@ -38,6 +43,7 @@ def _copy(
     else:
         offset = (along * source_along)[:, None] + across[None, :]
     mask = (along < along_count)[:, None] & (across < across_count)[None, :]
+    await_predecessor(DEPENDENT)
     values = tl.load(source + rest * source_rest + offset, mask=mask, other=0.0)
     mask = (along < along_count)[:, None] & (across < across_padded)[None, :]
     target += rest * target_rest + ((along * target_along)[:, None] + across[None, :])
@@ -46,9 +52,46 @@ def _copy(
     if PRODUCT == "bf16x3":
         high, low = split(values)
         tl.store(target, high, mask=mask)
-        tl.store(target + plane_stride, low, mask=mask)
+        tl.store(target + target_plane_stride, low, mask=mask)
     else:
         tl.store(target, values.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _copy(
+    source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
+    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    copy_tile(
+        tl.program_id(0), source, target, magnitudes, along_count, across_count, across_padded, along_blocks,
+        across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+        PRODUCT, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy as a kernel's arguments.
+
+    Attributes
+    ----------
+    programs : int
+    source, target : tensor
+    counts : tuple of int
+        In the order of `COUNTS`.
+    tiles : tuple of int
+        The kernel's ``ALONG`` and ``ACROSS``.
+    along_innermost : bool
+    """
+
+    programs: int
+    source: torch.Tensor
+    target: torch.Tensor
+    counts: tuple[int, ...]
+    tiles: tuple[int, ...]
+    along_innermost: bool
 
 
 def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
@@ -57,7 +100,7 @@ def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
     if before is None or fits(tensor, format) or not tensor.numel():
         return to_format(tensor, format)
     result = empty(tensor.shape, format, tensor.dtype, tensor.device)
-    _launch(tensor, before, result, format, tensor.shape[0], "native", None, 0)
+    _launch(_copy_of(tensor, before, result, format, tensor.shape[0], 0), "native", None)
     return result
 
 
@@ -78,22 +121,31 @@ def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None)
         Strides are those of batch-last memory. The batch is the source's; memory behind it, up to a multiple of
         `BATCH_MULTIPLE`, holds zeros.
     """
+    prepared, copy = preparation(source, product)
+    if copy is not None:
+        _launch(copy, product, magnitudes)
+    return prepared
+
+
+def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy | None]:
+    """What `prepare` returns, before it holds anything, and the copy that fills it, if there is anything to copy."""
     before = memory_format(source)
     if before is None:
-        return prepare(to_format(source, "batch_last"), product, magnitudes)
+        return preparation(to_format(source, "batch_last"), product)
     batch, channels, rows, columns = source.shape
     padded = -(-batch // BATCH_MULTIPLE) * BATCH_MULTIPLE
     planes = 2 if product == "bf16x3" else 1
     dtype = DTYPES.get(product, source.dtype)
     memory = torch.empty((planes, channels, rows, columns, padded), dtype=dtype, device=source.device)
     prepared = memory.permute(0, 4, 1, 2, 3)
+    copy = None
     if source.numel():
-        _launch(source, before, prepared[0], "batch_last", padded, product, magnitudes, memory.stride(0))
-    return prepared[:, :batch]
+        copy = _copy_of(source, before, prepared[0], "batch_last", padded, memory.stride(0))
+    return prepared[:, :batch], copy
 
 
-def _launch(source, before: str, target, after: str, padded_batch: int, product: str, magnitudes, plane_stride: int):
-    """Copy ``source`` in format ``before`` to ``target``, which has the strides of ``after``."""
+def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_stride: int) -> Copy:
+    """The copy of ``source`` in format ``before`` to ``target``, which has the strides of ``after``."""
     batch, channels, rows, columns = source.shape
     counts = {"batch": batch, "channels": channels, "pixels": rows * columns}
     from_steps, to_steps = _steps(counts, before), _steps({**counts, "batch": padded_batch}, after)
@@ -105,12 +157,20 @@ def _launch(source, before: str, target, after: str, padded_batch: int, product:
         along, across = _innermost(before), _innermost(after)
         (rest,) = set(counts) - {along, across}
     across_padded = padded_batch if across == "batch" else counts[across]
-    tiles = [min(TILE, triton.next_power_of_2(count)) for count in (counts[along], across_padded)]
-    blocks = [triton.cdiv(count, tile) for count, tile in zip((counts[along], across_padded), tiles)]
-    _copy[(blocks[0] * blocks[1] * counts[rest],)](
-        source, target, magnitudes, counts[along], counts[across], across_padded, *blocks,
-        from_steps[along], from_steps[across], to_steps[along], from_steps[rest], to_steps[rest], plane_stride,
-        product, 0 if magnitudes is None else magnitudes.numel(), *tiles, before != after, num_warps=4,
+    tiles = tuple(min(TILE, triton.next_power_of_2(count)) for count in (counts[along], across_padded))
+    blocks = tuple(triton.cdiv(count, tile) for count, tile in zip((counts[along], across_padded), tiles))
+    numbers = (
+        counts[along], counts[across], across_padded, *blocks, from_steps[along], from_steps[across], to_steps[along],
+        from_steps[rest], to_steps[rest], plane_stride,
+    )  # fmt: skip
+    return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, tiles, before != after)
+
+
+def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:
+    partials = 0 if magnitudes is None else magnitudes.numel()
+    _copy[(copy.programs,)](
+        copy.source, copy.target, magnitudes, *copy.counts, product, partials, *copy.tiles, copy.along_innermost,
+        num_warps=4, **launch_options(copy.source.device),
     )  # fmt: skip
 
 

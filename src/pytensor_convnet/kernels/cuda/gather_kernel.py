@@ -8,8 +8,9 @@ and images (p, b)::
 
 With the batch innermost in memory a block is one position and a run of images: each row of the gathered tile is one
 coalesced run, an image's border is one test for the whole row, and rows of filters that fall on padding above or below
-are skipped for good. Elsewhere a block is several positions of one image or of a few. Which row lies where is looked
-up, not divided out, so one compiled kernel serves every filter size, stride, padding and dilation.
+are skipped for good. Elsewhere a block is several positions of one image or of a few. Which row lies where is counted
+from block to block or, where that follows no steps, looked up. One compiled kernel serves every filter size, stride,
+padding and dilation.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
 an H100 (`docs/cuda-kernels.md`): 20 to 55% of the floor where channels are few, held back by what is read of the
@@ -23,6 +24,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of
@@ -64,43 +66,68 @@ class Blocks:
 
 
 @triton.jit
+def _next_place(y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, channels):
+    """Place and channel of rows of the matrix, a block of rows further on, where places follow each other by steps."""
+    c += c_advance
+    carry = c >= channels
+    c = tl.where(carry, c - channels, c)
+    x += x_advance + tl.where(carry, x_step, 0)
+    carry = x >= x_end
+    x = tl.where(carry, x - x_span, x)
+    y += y_advance + tl.where(carry, y_step, 0)
+    return y, x, c
+
+
+@triton.jit
 def _add_rows(
-    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
-    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-    row_count, column_count, plane_units,
-    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    POSITIONS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
+    source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, part,
+    source_rows, source_columns, source_channels, source_row_stride, source_column_stride, source_channel_stride,
+    source_plane_units, row_count, column_count, plane_units,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, REGULAR: tl.constexpr,
+    UNIT: tl.constexpr, WIDE: tl.constexpr, POSITIONS: tl.constexpr, IMAGES_FIRST: tl.constexpr,
 ):  # fmt: skip
     """Add the products of a block of rows, ``first`` and on, to a partial sum."""
     first = tl.multiple_of(first, ALIGNED)
-    if WHOLE_CHANNELS:
-        # All rows of the block have the same taps; only channels differ.
+    if REGULAR:
+        if WHOLE_CHANNELS:
+            c += k
+        if WIDE:
+            offset = y.to(tl.int64) * source_row_stride + x.to(tl.int64) * source_column_stride
+            offset += c.to(tl.int64) * source_channel_stride
+        else:
+            offset = y * source_row_stride + x * source_column_stride + c * source_channel_stride
+    elif WHOLE_CHANNELS:
         y = tl.load(gather + row_count + first)
         x = tl.load(gather + 2 * row_count + first)
-        channel = tl.load(gather + 3 * row_count + first) + k
+        c = tl.load(gather + 3 * row_count + first) + k
         offset = tl.load(gather + first) + k * source_channel_stride
-        valid = (source_row + y >= 0) & (source_row + y < source_rows)
-        valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-        if POSITIONS == 1:
-            mask = (channel < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
-        else:
-            mask = (channel < source_channels)[:, None] & (valid & present)[None, :]
     else:
         offset = tl.load(gather + first + k)
         if LEAVES_SOURCE:
             y = tl.load(gather + row_count + first + k)
             x = tl.load(gather + 2 * row_count + first + k)
+    if WHOLE_CHANNELS:
+        # All rows of the block have the same taps; only channels differ.
+        valid = (source_row + y >= 0) & (source_row + y < source_rows)
+        valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
+        if POSITIONS == 1:
+            mask = (c < tl.where(valid, source_channels, 0))[:, None] & present[None, :]
+        else:
+            mask = (c < source_channels)[:, None] & (valid & present)[None, :]
+    else:
+        used = first + k < stop
+        if REGULAR:
+            used = used & (c < source_channels)
+        mask = used[:, None] & present[None, :]
+        if LEAVES_SOURCE:
             if POSITIONS == 1:
                 valid = (source_row + y >= 0) & (source_row + y < source_rows)
                 valid = valid & (source_column + x >= 0) & (source_column + x < source_columns)
-                mask = valid[:, None] & present[None, :]
+                mask = mask & valid[:, None]
             else:
                 down = y[:, None] + source_row[None, :]
                 across = x[:, None] + source_column[None, :]
-                mask = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-                mask = mask & present[None, :]
-        else:
-            mask = (first + k < stop)[:, None] & present[None, :]
+                mask = mask & (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
     place_of_tile = source + ((offset * UNIT)[:, None] + place[None, :])
     values = tl.load(place_of_tile, mask=mask, other=0.0)
     if PRODUCT == "tf32":
@@ -131,20 +158,20 @@ def _add_rows(
                        "classes_across", "step_rows", "step_columns", "position_rows", "position_columns",
                        "target_rows", "target_columns", "target_channel_stride", "target_row_stride",
                        "target_column_stride", "target_group_stride", "output_blocks", "position_blocks",
-                       "batch_blocks", "class_count"]
+                       "batch_blocks", "class_count", "padded_channels", "y_step", "x_step"]
 )  # fmt: skip
 def _gather_correlate(
-    source, packed, gather, ranges, target, scales,
+    source, packed, gather, ranges, origins, target, scales,
     batch_units, target_batch_units, source_rows, source_columns,
     source_batch_stride, source_row_stride, source_column_stride, source_channel_stride, source_group_stride,
     source_channels, source_plane_units, row_units, column_units, plane_units, outputs,
     target_channels, residues_down, residues_across, patch_rows, patch_columns, classes_across,
     step_rows, step_columns, position_rows, position_columns, target_rows, target_columns,
     target_batch_stride, target_channel_stride, target_row_stride, target_column_stride, target_group_stride,
-    output_blocks, position_blocks, batch_blocks, class_count,
-    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, UNIT: tl.constexpr,
-    TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
-    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr, CHAIN: tl.constexpr,
+    output_blocks, position_blocks, batch_blocks, class_count, padded_channels, y_step, x_step,
+    PRODUCT: tl.constexpr, LEAVES_SOURCE: tl.constexpr, WHOLE_CHANNELS: tl.constexpr, REGULAR: tl.constexpr,
+    UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
+    IMAGES: tl.constexpr, ROWS: tl.constexpr, IMAGES_FIRST: tl.constexpr, CHAIN: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     output_block = program % output_blocks
@@ -198,6 +225,27 @@ def _gather_correlate(
     start = start // ALIGNED * ALIGNED  # rows before those of the class have no effect
 
     k = tl.arange(0, ROWS)
+
+    # Places and channels of the first block of rows, which come in the order (y, x, channel), and how to go on.
+    y = 0
+    x = 0
+    c = 0
+    if REGULAR:
+        x_first = tl.load(origins + entry * 4 + 2)
+        x_count = tl.maximum(tl.load(origins + entry * 4 + 3), 1)
+        x_span = x_count * x_step
+        x_end = x_first + x_span
+        c = start - tl.load(origins + entry * 4)
+        if not WHOLE_CHANNELS:
+            c = c + k
+        tap = c // padded_channels
+        c = c % padded_channels
+        y = tl.load(origins + entry * 4 + 1) + tap // x_count * y_step
+        x = x_first + tap % x_count * x_step
+        c_advance = ROWS % padded_channels
+        x_advance = (ROWS // padded_channels) % x_count * x_step
+        y_advance = (ROWS // padded_channels) // x_count * y_step
+
     m = output_block * OUTPUTS + tl.arange(0, OUTPUTS)
     column_count = column_units * 16
     if PRODUCT == "tf32":
@@ -217,26 +265,35 @@ def _gather_correlate(
     else:
         total = tl.zeros((OUTPUTS, PIXELS), tl.float32)
 
+    await_predecessor(DEPENDENT)
     # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
     if CHAIN:
         for chain in range(start, stop, CHAIN):
             part = tl.zeros_like(total)
             for first in range(chain, tl.minimum(chain + CHAIN, stop), ROWS):
                 part = _add_rows(
-                    source, filters, gather, k, place, present, source_row, source_column, first, stop, part,
-                    source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-                    row_count, column_count, plane_units,
-                    PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+                    source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, part,
+                    source_rows, source_columns, source_channels, source_row_stride, source_column_stride,
+                    source_channel_stride, source_plane_units, row_count, column_count, plane_units,
+                    PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
                 )  # fmt: skip
+                if REGULAR:
+                    y, x, c = _next_place(
+                        y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, padded_channels
+                    )
             total += part
     else:
         for first in range(start, stop, ROWS):
             total = _add_rows(
-                source, filters, gather, k, place, present, source_row, source_column, first, stop, total,
-                source_rows, source_columns, source_channels, source_channel_stride, source_plane_units,
-                row_count, column_count, plane_units,
-                PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, UNIT, POSITIONS, IMAGES_FIRST,
+                source, filters, gather, k, place, present, source_row, source_column, y, x, c, first, stop, total,
+                source_rows, source_columns, source_channels, source_row_stride, source_column_stride,
+                source_channel_stride, source_plane_units, row_count, column_count, plane_units,
+                PRODUCT, LEAVES_SOURCE, WHOLE_CHANNELS, REGULAR, UNIT, WIDE, POSITIONS, IMAGES_FIRST,
             )  # fmt: skip
+            if REGULAR:
+                y, x, c = _next_place(
+                    y, x, c, y_advance, x_advance, c_advance, y_step, x_step, x_span, x_end, padded_channels
+                )
 
     if PRODUCT == "float16":
         total = total * tl.load(scales) * tl.load(scales + 1)
@@ -314,10 +371,11 @@ def gather_correlate(
     programs = output_blocks * position_blocks * batch_blocks * plan.class_count * plan.groups
     if programs == 0:
         return
+    whole_channels = plan.padded_channels % blocks.rows == 0
     sb, sc, sh, sw = source.stride()
     tb, tc, th, tw = target.stride()
     _gather_correlate[(programs,)](
-        source, packed.matrix, tables.gather, tables.ranges, target, packed.scales,
+        source, packed.matrix, tables.gather, tables.ranges, tables.origins, target, packed.scales,
         padded_batch // unit, plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
         sb, sh // unit, sw // unit, sc // unit, plan.source_channels * sc // unit,
         plan.source_channels, source_planes.stride(0) // 16,
@@ -327,9 +385,10 @@ def gather_correlate(
         plan.rows.step, plan.columns.step, plan.rows.positions, plan.columns.positions,
         plan.rows.target_length, plan.columns.target_length,
         tb, tc // target_unit, th // target_unit, tw // target_unit, plan.target_channels * tc // target_unit,
-        output_blocks, position_blocks, batch_blocks, plan.class_count,
-        product, plan.leaves_source, plan.padded_channels % blocks.rows == 0, unit,
-        target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
+        output_blocks, position_blocks, batch_blocks, plan.class_count, plan.padded_channels, plan.rows.place_step,
+        plan.columns.place_step, product, plan.leaves_source, whole_channels, plan.is_regular,
+        unit, target_unit, wide, blocks.outputs, blocks.pixels, blocks.images, blocks.rows, blocks.images_first,
         chain_of(product, max(plan.class_rows())),
         num_warps=blocks.warps, num_stages=blocks.stages,
+        **launch_options(source.device),
     )  # fmt: skip

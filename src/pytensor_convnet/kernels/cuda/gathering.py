@@ -18,6 +18,7 @@ with just the taps that it needs. Either way a strided gradient becomes a dense 
 
 import functools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -103,6 +104,12 @@ class Axis:
         return -(-self.target_length // self.patch)
 
     @property
+    def place_step(self) -> int:
+        """From each place of a class to its next one, where that is the same everywhere; else 0."""
+        steps = {after - before for entry in self.classes for before, after in pairwise(entry.places)}
+        return steps.pop() if len(steps) == 1 else int(not steps)
+
+    @property
     def leaves_source(self) -> bool:
         """Whether any position reads beyond the source."""
         return any(
@@ -177,6 +184,16 @@ class Gathering:
     def leaves_source(self) -> bool:
         return self.rows.leaves_source or self.columns.leaves_source
 
+    @property
+    def leaves_target(self) -> bool:
+        """Whether some patches hang over the edge of the target."""
+        return any(axis.target_length % axis.patch for axis in (self.rows, self.columns))
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether places follow each other by steps, so that a kernel may count instead of looking them up."""
+        return self.rows.place_step > 0 and self.columns.place_step > 0
+
     def class_rows(self) -> list[int]:
         """The rows of the matrix that each class has, without the spare ones."""
         return [
@@ -216,12 +233,15 @@ class Tables:
         For each row of the matrix: ``t * dilation`` of residue 0 on both axes, and the source's channel, -1 where none.
     ranges : tensor of int32, (classes, positions of rows, 2)
         The rows of the matrix that lie inside the source, for each row of positions.
+    origins : tensor of int32, (classes, 4)
+        The first row of the matrix of each class, its first ``a`` of rows and of columns, and how many of columns.
     row_count : int
     """
 
     gather: torch.Tensor
     taps: torch.Tensor
     ranges: torch.Tensor
+    origins: torch.Tensor
     row_count: int
 
 
@@ -230,7 +250,7 @@ def tables(
     plan: Gathering, channel_stride: int, row_stride: int, column_stride: int, wide: bool, device: torch.device
 ) -> Tables:
     """The tables of a gathering for a source of such strides, in units."""
-    gather, taps, ranges, start = [], [], [], 0
+    gather, taps, ranges, origins, start = [], [], [], [], 0
     channel = np.arange(plan.padded_channels)
     exists = channel < plan.source_channels
     for rows in plan.rows.classes:
@@ -251,12 +271,15 @@ def tables(
                     _then(np.where(present, c, -1), spare - 1),
                 ]
             )
+            origins.append([start, *(entry.places[0] if entry.places else 0 for entry in (rows, columns))])
+            origins[-1].append(len(columns.places))
             ranges.append(start + _inside(plan.rows, rows) * len(columns.places) * plan.padded_channels)
             start += len(y) + len(spare)
     return Tables(
         gather=_on(np.concatenate(gather, axis=1), torch.int64 if wide else torch.int32, device),
         taps=_on(np.concatenate(taps, axis=1), torch.int32, device),
         ranges=_on(np.stack(ranges), torch.int32, device),
+        origins=_on(np.array(origins), torch.int32, device),
         row_count=start,
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import change_format, prepare
+from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
@@ -53,10 +53,15 @@ class Gather:
 
 @dataclass(frozen=True)
 class Share:
-    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``."""
+    """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``.
+
+    ``patch`` are the rows and columns of the patches in which the maps are taken. What they read must have no gaps but
+    those of a `Gathering.is_regular`.
+    """
 
     prepared: bool
     product: str
+    patch: tuple[int, int]
     blocks: GradBlocks
 
 
@@ -122,16 +127,15 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
 def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor:
     filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
     magnitudes = largest_magnitudes(source, dense(filters)) if method.product == "float16" else None
-    planes = source[None]
-    if method.prepared:
-        planes = prepare(source, method.product, None if magnitudes is None else magnitudes[0])
-    return gather_from(task, method, filters, planes, magnitudes)
+    planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
+    return gather_from(task, method, filters, planes, magnitudes, copy)
 
 
 def gather_from(
-    task: Task, method: Gather, filters: torch.Tensor, planes: torch.Tensor, magnitudes: torch.Tensor | None
-) -> torch.Tensor:
-    """Forward pass or input gradient from the planes of a source, prepared where the method says so."""
+    task: Task, method: Gather, filters: torch.Tensor, planes: torch.Tensor, magnitudes: torch.Tensor | None,
+    copy: Copy | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Forward pass or input gradient from the planes of a source, prepared where the method says so, or by ``copy``."""
     geometry, source = task.geometry, planes[0]
     gradient = task.name == "correlate2d_input_grad"
     shape = geometry.images if gradient else geometry.maps
@@ -141,7 +145,7 @@ def gather_from(
     unit = UNIT if method.prepared else unit_of(source)
     found = tables_for(plan, source, unit, wide)
     columns = max(UNIT, method.blocks.outputs)
-    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns)
+    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns, copy)
     gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
     return change_format(target, task.formats[-1])
 
@@ -162,7 +166,7 @@ def filter_grad_from(
     """The filter gradient from the planes of images and maps, prepared where the method says so."""
     geometry, images, maps = task.geometry, image_planes[0], map_planes[0]
     filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    plan = gathering(geometry, False)
+    plan = gathering(geometry, False, method.patch)
     wide = is_wide(images, maps)
     units = (UNIT, UNIT) if method.prepared else (unit_of(images), unit_of(maps))
     found = tables_for(plan, images, units[0], wide)

@@ -4,6 +4,8 @@ For each class and group, ``packed[k, m]`` is the filter's element at the taps `
 and column ``m`` meet in, 0 where they meet in none:
 
     i * dilation == first_tap[k] + residue_factor * residue(m), 0 <= i < taps, likewise j
+
+Where the source must be prepared, too, one launch does both.
 """
 
 from dataclasses import dataclass
@@ -12,10 +14,14 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.copying import COUNTS as COPY_COUNTS
+from pytensor_convnet.kernels.cuda.copying import Copy, copy_tile
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
-from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, round_to_tf32, scale_exponent, split
 
-TILE = 64
+TILE = 32
+"""Rows and columns that a program packs: few, as there are few filters and many multiprocessors."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +37,28 @@ class Packed:
     column_count: int
 
 
-@triton.jit(
-    do_not_specialize=["filters_start", "source_stride", "target_stride", "row_stride", "column_stride", "group_stride",
-                       "row_count", "column_count", "outputs", "target_channels", "residues_across",
-                       "rows_dilation", "columns_dilation", "rows_taps", "columns_taps",
-                       "rows_residue_factor", "columns_residue_factor", "plane_stride"]
-)  # fmt: skip
-def _pack(
-    filters, taps, partials, packed, scales,
+COUNTS = ["filters_start", "source_stride", "target_stride", "row_stride", "column_stride", "group_stride", "row_count",
+          "column_count", "outputs", "target_channels", "residues_across", "rows_dilation", "columns_dilation",
+          "rows_taps", "columns_taps", "rows_residue_factor", "columns_residue_factor",
+          "packed_plane_stride"]  # fmt: skip
+"""The integers of packing, which no kernel is compiled for."""
+
+
+@triton.jit
+def pack_tile(
+    program, filters, taps, partials, packed, scales,
     filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
-    plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr,
+    packed_plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    """Pack the tile of a program."""
     row_blocks = tl.cdiv(row_count, TILE)
-    group = (tl.program_id(0) // row_blocks).to(tl.int64)
-    k = (tl.program_id(0) % row_blocks) * TILE + tl.arange(0, TILE)
-    m = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    column_blocks = tl.cdiv(column_count, TILE)
+    k = (program % row_blocks) * TILE + tl.arange(0, TILE)
+    m = (program // row_blocks % column_blocks) * TILE + tl.arange(0, TILE)
+    group = (program // row_blocks // column_blocks).to(tl.int64)
     inside = k < row_count
     y = tl.load(taps + k, mask=inside, other=0)
     x = tl.load(taps + row_count + k, mask=inside, other=0)
@@ -62,6 +72,7 @@ def _pack(
     meet = meet & (i < rows_taps) & (j < columns_taps) & (c >= 0)[:, None] & (m < outputs)[None, :]
     place = c.to(tl.int64)[:, None] * source_stride + (m % target_channels).to(tl.int64)[None, :] * target_stride
     place += i * row_stride + j * column_stride + group * group_stride + filters_start
+    await_predecessor(DEPENDENT)
     w = tl.load(filters + place, mask=meet, other=0.0)
     if PRODUCT == "tf32":
         target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
@@ -72,23 +83,69 @@ def _pack(
         source_exponent = scale_exponent(partials, PARTIALS)
         filter_exponent = scale_exponent(partials + PARTIALS, PARTIALS)
         w = w * power_of_two(filter_exponent)
-        if tl.program_id(0) + tl.program_id(1) == 0:
+        if program == 0:
             tl.store(scales, power_of_two(-source_exponent))
             tl.store(scales + 1, power_of_two(-filter_exponent))
-    if PRODUCT == "tf32":  # tensor cores would cut off what they do not use
-        rounded = ((w.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-        w = tl.where(tl.abs(w) < float("inf"), rounded, w)
+    if PRODUCT == "tf32":
+        w = round_to_tf32(w)
     if PRODUCT == "bf16x3":
         high, low = split(w)
         tl.store(target, high, mask=present)
-        tl.store(target + plane_stride, low, mask=present)
+        tl.store(target + packed_plane_stride, low, mask=present)
     else:
         tl.store(target, w.to(packed.dtype.element_ty), mask=present)
 
 
+@triton.jit(do_not_specialize=COUNTS)
+def _pack(
+    filters, taps, partials, packed, scales,
+    filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
+    row_count, column_count, outputs, target_channels, residues_across,
+    rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
+    packed_plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    pack_tile(
+        tl.program_id(0), filters, taps, partials, packed, scales,
+        filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
+        row_count, column_count, outputs, target_channels, residues_across,
+        rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
+        packed_plane_stride, PRODUCT, PARTIALS, TILE, DEPENDENT,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["pack_programs", *COUNTS, *COPY_COUNTS])
+def _pack_and_copy(
+    pack_programs, filters, taps, partials, packed, scales,
+    filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
+    row_count, column_count, outputs, target_channels, residues_across,
+    rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
+    packed_plane_stride,
+    source, target, along_count, across_count, across_padded, along_blocks, across_blocks,
+    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    if program < pack_programs:
+        pack_tile(
+            program, filters, taps, partials, packed, scales,
+            filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
+            row_count, column_count, outputs, target_channels, residues_across,
+            rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
+            packed_plane_stride, PRODUCT, PARTIALS, TILE, DEPENDENT,
+        )  # fmt: skip
+    else:
+        copy_tile(
+            program - pack_programs, source, target, partials, along_count, across_count, across_padded, along_blocks,
+            across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+            PRODUCT, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+        )  # fmt: skip
+
+
 def pack(
     filters: torch.Tensor, plan: Gathering, tables: Tables, gradient: bool, flip: bool, product: str,
-    partials: torch.Tensor | None, column_multiple: int,
+    partials: torch.Tensor | None, column_multiple: int, copy: Copy | None = None,
 ) -> Packed:  # fmt: skip
     """The filters, (filters, channels // groups, rows, columns) with any strides, as a gathering wants them.
 
@@ -98,6 +155,8 @@ def pack(
         Of `largest_magnitudes` of source and filters, for float16 alone.
     column_multiple : int
         Columns are padded to a multiple of this.
+    copy : Copy or None
+        That of the source's `preparation`, done by the same launch.
     """
     column_count = -(-plan.outputs // column_multiple) * column_multiple
     dtype = DTYPES.get(product, filters.dtype)
@@ -112,13 +171,21 @@ def pack(
         start = (filters.shape[2] - 1) * row_stride + (filters.shape[3] - 1) * column_stride
         row_stride, column_stride = -row_stride, -column_stride
     source_stride, target_stride = (filter_stride, channel_stride) if gradient else (channel_stride, filter_stride)
-    grid = (plan.groups * triton.cdiv(tables.row_count, TILE), triton.cdiv(column_count, TILE))
-    _pack[grid](
+    programs = plan.groups * triton.cdiv(tables.row_count, TILE) * triton.cdiv(column_count, TILE)
+    arguments = (
         filters, tables.taps, partials, packed, scales,
         start, source_stride, target_stride, row_stride, column_stride, per_group * filter_stride,
         tables.row_count, column_count, plan.outputs, plan.target_channels, plan.columns.classes[0].count,
         plan.rows.dilation, plan.columns.dilation, plan.rows.taps, plan.columns.taps,
         plan.rows.residue_factor, plan.columns.residue_factor, packed.stride(0),
-        product, 0 if partials is None else partials.shape[1], TILE, num_warps=4,
     )  # fmt: skip
+    settings = product, 0 if partials is None else partials.shape[1], TILE
+    options = {"num_warps": 4, **launch_options(device)}
+    if copy is None:
+        _pack[(programs,)](*arguments, *settings, **options)
+    else:
+        _pack_and_copy[(programs + copy.programs,)](
+            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, *copy.tiles, copy.along_innermost,
+            **options,
+        )  # fmt: skip
     return Packed(packed, scales, column_count)

@@ -19,6 +19,8 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+
 BLOCK = 4096
 """How many elements are searched at once for the largest magnitude of an operand."""
 
@@ -64,6 +66,13 @@ def split(x):
 
 
 @triton.jit
+def round_to_tf32(x):
+    """A float32 tile rounded to tf32, of which tensor cores would cut off what they do not use."""
+    rounded = ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(tl.abs(x) < float("inf"), rounded, x)
+
+
+@triton.jit
 def power_of_two(exponent):
     """2 ** exponent in float32, for exponents from -126 to 127."""
     return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
@@ -78,7 +87,10 @@ def scale_exponent(partials, PARTIALS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["a_size", "b_size"])
-def _largest_magnitudes(a, b, partials, a_size, b_size, PARTIALS: tl.constexpr, BLOCK: tl.constexpr):
+def _largest_magnitudes(
+    a, b, partials, a_size, b_size, PARTIALS: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr
+):
+    await_predecessor(DEPENDENT)
     program = tl.program_id(0)
     second = program >= PARTIALS
     values = a
@@ -105,5 +117,7 @@ def largest_magnitudes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     blocks = max(a.numel(), b.numel()) / BLOCK
     partials = next((count for count in (1, 16) if blocks <= count), 256)
     found = torch.empty((2, partials), dtype=torch.float32, device=a.device)
-    _largest_magnitudes[(2 * partials,)](a, b, found, a.numel(), b.numel(), partials, BLOCK, num_warps=8)
+    _largest_magnitudes[(2 * partials,)](
+        a, b, found, a.numel(), b.numel(), partials, BLOCK, num_warps=8, **launch_options(a.device)
+    )
     return found

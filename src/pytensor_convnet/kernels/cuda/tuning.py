@@ -34,7 +34,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
 
-CANDIDATES = 12
+CANDIDATES = 16
 """How many of our own methods are measured."""
 
 CLOSE = 1.3

@@ -1,0 +1,113 @@
+"""What is measured of a network on a GPU: steps of training, each from another minibatch of images that lie there."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+
+from pytensor_convnet.bench.nets import NetCase, NetData
+
+PRECISIONS = {"medium": "float32", "bf16": "bfloat16"}
+"""The precisions, and what layers compute in. Parameters, images and losses are float32 in both."""
+
+RESIDENT_IMAGES = 50_000
+RESIDENT_BYTES = 640_000_000
+"""A data set has as many images as the first, or fewer where they would have more bytes than the second."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network to be trained, the images that it learns from, and the precision.
+
+    The device is 'cuda', or 'cpu', which does the same without capturing anything.
+    """
+
+    case: NetCase
+    precision: str
+    data: NetData
+    device: str = "cuda"
+
+    @property
+    def dtype(self) -> str:
+        return PRECISIONS[self.precision]
+
+    @property
+    def minibatches(self) -> int:
+        """How many the data set has; images left over are in none."""
+        return len(self.data.labels) // self.case.batch
+
+    def wait(self) -> None:
+        """Let all that torch, or what is built on it, has begun on the device come to its end."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def resident_data(case: NetCase) -> NetData:
+    """The images of a case, as many as the GPU is to keep, and its initial parameters."""
+    image_bytes = 4 * prod(case.image_shape)
+    return NetData.of(case, min(RESIDENT_IMAGES, RESIDENT_BYTES // image_bytes))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A training that one implementation has ready.
+
+    Attributes
+    ----------
+    step : function of int
+        Begins the step on the minibatch of that number, and returns its loss, which may still be on its way:
+        ``float(loss)`` waits for it. It holds until the next step begins.
+    wait : function without arguments
+        Waits for all steps that were begun.
+    settings : function without arguments, optional
+        Makes the context in which steps run.
+    """
+
+    step: Callable[[int], Any]
+    wait: Callable[[], object]
+    settings: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Implementation(ABC):
+    """One way to train a network."""
+
+    name: ClassVar[str]
+    layouts: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def steps(self, training: Training, layout: str) -> Steps:
+        """Build a training, its data set on the device and its images in that order."""
+
+
+class Ours(Implementation):
+    """This package as its users have it: a function of the number of a minibatch, compiled in the mode 'CUDA'."""
+
+    name = "pytensor-convnet"
+    layouts = ("bc01",)
+
+    def steps(self, training, layout):
+        import pytensor
+        import pytensor.tensor as pt
+
+        from pytensor_convnet.bench.peers.ours import training_step
+
+        case, data = training.case, training.data
+        images = pytensor.shared(data.images, shape=data.images.shape, borrow=True)
+        labels = pytensor.shared(data.labels, shape=data.labels.shape, borrow=True)
+        number = pt.lscalar("number")
+        here = slice(number * case.batch, (number + 1) * case.batch)
+        loss, updates = training_step(case, data.parameters, images[here], labels[here])
+        function = pytensor.function([number], loss, updates=updates, mode=self.mode(training.precision))
+        return Steps(function, training.wait)
+
+    def mode(self, precision: str) -> Any:
+        """The mode of PyTensor that computes so."""
+        if precision == "medium":
+            return "CUDA"
+        from pytensor_convnet.cuda import cuda_mode
+
+        return cuda_mode(precision=precision)

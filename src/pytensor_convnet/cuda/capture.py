@@ -1,0 +1,176 @@
+"""A program compiled and captured: one launch for a whole function, new values of shared variables included.
+
+The steps are: torch's tracer runs the program once on fake tensors, torch's compiler (Inductor) fuses what lies between
+our kernels and cuBLAS's, and the result is captured in one CUDA graph, which reads its inputs, and writes the new
+values of shared variables, where they lie. Where the compiler fails, the program is captured as it is.
+
+Nothing of this changes a shared variable: the runs before the capture compute on copies.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pytensor_convnet.cuda.hosting import HostValues
+from pytensor_convnet.cuda.program import Program
+
+Step = Callable[..., Sequence[torch.Tensor]]
+"""From inputs and feeds to the outputs that are returned; new values are written into inputs."""
+
+
+class Capture:
+    """A program for one combination of shapes, ready to be launched.
+
+    Parameters
+    ----------
+    program : Program
+    inputs : list of tensor
+        Of `Program.on_device`: the very tensors that every launch reads, and updates.
+    host : HostValues
+    arguments : dict of int to number
+        By the place among ``inputs``, the arguments of no axes.
+    compile : bool
+        Whether torch's compiler fuses the program.
+
+    Attributes
+    ----------
+    outputs : list of tensor or None
+        What a launch wrote, until the next; None for updates and for host outputs.
+    compiled : bool
+        Whether the compiler did.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: list[torch.Tensor],
+        host: HostValues,
+        arguments: dict[int, Any],
+        compile: bool,
+    ) -> None:
+        self.inputs = inputs
+        device = program.target.device
+        self.feeds = [
+            torch.full((), value, dtype=dtype, device=device)
+            for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
+        ]
+        self._numbers = [inputs[place] for place in arguments] + self.feeds
+        self._written = [*arguments.values(), *host.feeds]
+        self._returned = [
+            place for place in range(len(program.fgraph.outputs))
+            if place not in program.updates and place not in program.host_outputs
+        ]  # fmt: skip
+        self._count = len(program.fgraph.outputs)
+        step = as_step(program, host, self._returned)
+        with exact_or_not(program.target.precision):
+            scratch = [tensor.clone() for tensor in inputs]
+            self.compiled = False
+            if compile and device.type == "cuda":
+                step = self._compiled(step, scratch)
+            self._launch, results = _captured(step, inputs, self.feeds, scratch, device)
+        self.outputs: list[torch.Tensor | None] = [None] * self._count
+        self._results = results
+
+    def _compiled(self, step: Step, scratch: list[torch.Tensor]) -> Step:
+        try:
+            compiled = compile_step(step, [*scratch, *self.feeds])
+            compiled(*scratch, *self.feeds)
+        except Exception as error:  # whatever a compiler may raise; the program runs without it
+            warnings.warn(
+                f"torch's compiler failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); the function "
+                " is captured without it, which is slower",
+                stacklevel=2,
+            )
+            return step
+        self.compiled = True
+        return compiled
+
+    def launch(self, numbers: Sequence[Any]) -> None:
+        """Run the function once, with these arguments of no axes and feeds; only those that changed are written."""
+        for place, value in enumerate(numbers):
+            if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
+                self._numbers[place].copy_(value)
+                self._written[place] = None
+            elif value != self._written[place]:
+                self._numbers[place].fill_(value)
+                self._written[place] = value
+        results = self._launch()
+        if results is not None:
+            self._results = results
+
+    def results(self) -> list[torch.Tensor | None]:
+        """Copies of the outputs of the last launch, which the next one does not touch."""
+        outputs: list[torch.Tensor | None] = [None] * self._count
+        for place, tensor in zip(self._returned, self._results):
+            outputs[place] = tensor.clone()
+        return outputs
+
+
+def as_step(program: Program, host: HostValues, returned: list[int]) -> Step:
+    """A program as a function of tensors that returns outputs and writes new values into its inputs."""
+    count = len(program.on_device)
+    place_of = {place: position for position, place in enumerate(program.on_device)}
+
+    def step(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        inputs, feeds = tensors[:count], tensors[count:]
+        outputs: list[Any] = list(program.run(inputs, feeds, host))
+        written = [
+            (inputs[place_of[place]], outputs[output]) for output, place in program.updates.items() if place in place_of
+        ]
+        # A new value that is an old one, maybe of another variable, is copied before anything is written.
+        held = {tensor.untyped_storage()._cdata for tensor in inputs}
+        fresh = [(to, new.clone() if new.untyped_storage()._cdata in held else new) for to, new in written]
+        results = [
+            outputs[place].clone() if outputs[place].untyped_storage()._cdata in held else outputs[place]
+            for place in returned
+        ]
+        for to, new in fresh:
+            to.copy_(new)
+        return results
+
+    return step
+
+
+def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
+    """The step traced on fake tensors and fused by torch's compiler."""
+    from torch._inductor import compile as inductor_compile
+    from torch._inductor import config
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        with config.patch(combo_kernels=True):  # small kernels that need nothing of each other become one
+            return inductor_compile(graph, tensors)
+
+
+def _captured(
+    step: Step, inputs: list[torch.Tensor], feeds: list[torch.Tensor], scratch: list[torch.Tensor], device: torch.device
+) -> tuple[Callable[[], Any], Sequence[torch.Tensor]]:
+    """What runs the step, and the tensors that its results are in."""
+    if device.type != "cuda":
+        return lambda: step(*inputs, *feeds), ()
+    with torch.cuda.device(device), torch.no_grad():
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                step(*scratch, *feeds)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = step(*inputs, *feeds)
+    return graph.replay, results
+
+
+@contextmanager
+def exact_or_not(precision: str) -> Any:
+    """Products of matrices in tf32 where the precision allows it."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision in ("medium", "bf16")
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

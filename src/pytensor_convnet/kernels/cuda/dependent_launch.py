@@ -1,0 +1,38 @@
+"""Launches that overlap: a kernel starts while the one before it ends.
+
+On Hopper and later a kernel may be launched as soon as all programs of its predecessor have started ("programmatic
+dependent launch"). It does what needs none of the predecessor's results, and waits there. A chain of small kernels, or
+a CUDA graph of them, then loses a good part of what lies between two launches.
+
+Every kernel that is launched so calls `await_predecessor` before it reads or writes what another kernel may write or
+read. As all of them wait, what came before the predecessor has ended, too.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+FIRST_CAPABILITY = 9, 0
+
+
+@triton.jit
+def await_predecessor(DEPENDENT: tl.constexpr):
+    """Let the next kernel start, and wait until all before this one have ended and their results can be seen."""
+    if DEPENDENT:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+def launch_options(device: torch.device) -> dict[str, Any]:
+    """What a launch is given in addition, and the kernel's ``DEPENDENT``."""
+    able = device.type == "cuda" and _is_able(device.index)
+    return {"DEPENDENT": True, "launch_pdl": True} if able else {"DEPENDENT": False}
+
+
+@functools.cache
+def _is_able(index: int | None) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(index) >= FIRST_CAPABILITY

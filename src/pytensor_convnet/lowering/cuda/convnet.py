@@ -1,0 +1,319 @@
+"""Our own Ops: by the Triton kernels where there is a GPU (or Triton's interpreter), else by the CPU kernels.
+
+Images and maps are batch-last inside: what comes in another format, at the data's entry or from a product of
+matrices, is copied once. Batches that do not fill the innermost axis keep the format they have.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from pytensor.graph.basic import Apply
+
+from pytensor_convnet.lowering.cuda import plain
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, integers, lower, torch_dtype
+from pytensor_convnet.ops import (
+    AveragePool2d,
+    AveragePool2dGrad,
+    Correlate2d,
+    Correlate2dFilterGrad,
+    Correlate2dInputGrad,
+    CrossMapNorm,
+    CrossMapNormGrad,
+    CrossMapSum,
+    DrawWinners2d,
+    LocallyConnected2d,
+    LocallyConnected2dFilterGrad,
+    LocallyConnected2dInputGrad,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+    MaxPool2dMaxima,
+)
+from pytensor_convnet.ops.base import ConvnetOp, evaluate
+
+LEAST_BATCH = 16
+"""The smallest batch that is kept batch-last."""
+
+LEAST_TILED = 4 << 20
+"""Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
+
+
+MOST_FUSED_TAPS = 25
+"""Torch's compiler fuses average pooling of windows up to this size."""
+
+
+def has_kernels(target: Target) -> bool:
+    """Whether Triton's kernels run there: on a GPU, or in Triton's interpreter."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
+    return target.device.type == "cuda" or interpreted
+
+
+def formatted(images: torch.Tensor) -> torch.Tensor:
+    """Images in the format that kernels are to compute in; a tensor is copied once, however many kernels read it."""
+    if images.shape[0] < LEAST_BATCH or images.permute(1, 2, 3, 0).is_contiguous():
+        return images
+    copied = getattr(images, "_batch_last", None)
+    if copied is None:
+        copied = images._batch_last = _batch_last(images)
+    return copied
+
+
+def _batch_last(images: torch.Tensor) -> torch.Tensor:
+    """A batch-last copy: of many images in tiles, by a kernel; of few by torch, which fuses it with what is before."""
+    if images.numel() * images.element_size() < LEAST_TILED or images.device.type != "cuda":
+        return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    images = images.contiguous()
+    [copied] = _kernel("change_format", [images], ("batch_last",), [(images.shape, images.dtype, "batch_last")])
+    return copied
+
+
+def _format_of(batch: int) -> str:
+    return "batch_last" if batch >= LEAST_BATCH else "bc01"
+
+
+def _host_integers(op: ConvnetOp, node: Apply) -> frozenset[int]:
+    return frozenset(range(op.tensor_count, len(node.inputs)))
+
+
+def _shapes(op: ConvnetOp, tensors: Sequence[torch.Tensor], numbers: Sequence[Any]) -> list[tuple[int, ...]]:
+    """The shapes of an Op's results."""
+    shapes = op.output_shapes([tuple(tensor.shape) for tensor in tensors], *numbers)
+    return [tuple(int(length) for length in shape) for shape in shapes]
+
+
+def on_the_host(op: ConvnetOp, node: Apply, target: Target) -> Callable[..., Any]:
+    """The Op by the CPU kernels, on tensors of torch's CPU device."""
+
+    def run(*values: Any) -> list[torch.Tensor]:
+        arrays = [value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value) for value in values]
+        arrays = [array.astype(x.type.dtype, copy=False) for array, x in zip(arrays, node.inputs)]
+        return [target.tensor(result) for result in evaluate(op, node, *arrays)]
+
+    return run
+
+
+def _lower_ours(op_type: type, on_gpu: Callable[[Any, Apply, Target], Callable[..., Any]]) -> None:
+    """Register an Op: by ``on_gpu`` where Triton's kernels run, else by the CPU kernels."""
+
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        make = on_gpu if has_kernels(target) else on_the_host
+        return Lowering(make(op, node, target), _host_integers(op, node))
+
+
+def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any) -> Any:
+    from pytensor_convnet.lowering.cuda.operators import KernelCall, call
+
+    return call(KernelCall(name, tensors, arguments, results))
+
+
+# ------------------------------------------------------------------------------------------ correlation
+
+
+def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
+    """The kernel call of a pass of a correlation; all but the gradient of filters give images."""
+    gives_filters = name == "correlate2d_filter_grad"
+
+    def deferred(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+        from pytensor_convnet.lowering.cuda.operators import KernelCall
+
+        dtype = torch_dtype(node.outputs[0])
+        working = torch.bfloat16 if target.precision == "bf16" else dtype
+        precision = "medium" if target.precision == "bf16" else target.precision
+        filters = {"correlate2d": 1, "correlate2d_input_grad": 0}.get(name)
+
+        def deferred_call(first: Any, second: Any, *lengths: Any) -> KernelCall:
+            tensors = [
+                target.tensor(value, working).contiguous()
+                if position == filters
+                else formatted(target.tensor(value, working))
+                for position, value in enumerate((first, second))
+            ]
+            shape, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
+            format = "bc01" if gives_filters else _format_of(shape[0])
+            keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
+            finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
+            arguments = (*integers(lengths), *moves)
+            return KernelCall(name, tensors, arguments, [(shape, working, format)], keywords, finish)
+
+        return deferred_call
+
+    return deferred
+
+
+def _shape_and_moves(op: Any, tensors: list[torch.Tensor], lengths: Sequence[Any], gives_filters: bool) -> Any:
+    """The shape of a pass's result, and how filters move, as the kernels want it."""
+    [shape] = _shapes(op, tensors, [int(length) for length in lengths])
+    taps = tuple(shape[-2:]) if gives_filters else op.filter_taps([*tensors, *lengths])
+    return shape, (op.stride, op.resolved_padding(*taps), op.dilation, op.groups, op.flip)
+
+
+def _lower_pass(op_type: type, name: str, on_gpu: Callable[..., Any] | None) -> None:
+    """Register a pass: by a kernel call where there is one, else by torch's operations, or on the host."""
+    gives_filters = "filter_grad" in name
+
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        host = _host_integers(op, node)
+        if not has_kernels(target):
+            return Lowering(on_the_host(op, node, target), host)
+        dtype = torch_dtype(node.outputs[0])
+        if on_gpu is None or dtype == torch.float64:
+
+            def plainly(first: Any, second: Any, *lengths: Any) -> torch.Tensor:
+                tensors = [target.tensor(value, dtype) for value in (first, second)]
+                _, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
+                return getattr(plain, name)(*tensors, *integers(lengths), *moves)
+
+            return Lowering(plainly, host)
+        from pytensor_convnet.lowering.cuda.operators import call_together
+
+        deferred = on_gpu(op, node, target)
+        function = lambda *values: call_together([deferred(*values)])  # noqa: E731
+        return Lowering(function, host, deferred=deferred if gives_filters else None)
+
+
+_lower_pass(Correlate2d, "correlate2d", _correlation("correlate2d"))
+_lower_pass(Correlate2dInputGrad, "correlate2d_input_grad", _correlation("correlate2d_input_grad"))
+_lower_pass(Correlate2dFilterGrad, "correlate2d_filter_grad", _correlation("correlate2d_filter_grad"))
+_lower_pass(LocallyConnected2d, "locally_connected2d", None)
+_lower_pass(LocallyConnected2dInputGrad, "locally_connected2d_input_grad", None)
+_lower_pass(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad", None)
+
+
+# ---------------------------------------------------------------------------------------------- pooling
+
+
+def _windows(numbers: Sequence[Any]) -> tuple[Any, ...]:
+    """Window, stride and padding as the kernels want them."""
+    window, stride, padding = (np.asarray(entry).tolist() for entry in numbers)
+    return tuple(window), tuple(stride), tuple(tuple(sides) for sides in padding)
+
+
+def _gpu_max_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(images: Any, *numbers: Any) -> Any:
+        images = formatted(target.tensor(images))
+        shape, *_ = _shapes(op, [images], numbers)
+        format = _format_of(shape[0])
+        maxima = (shape, images.dtype, format)
+        arguments = (*_windows(numbers), op.ignore_border, format)
+        if isinstance(op, MaxPool2dMaxima):
+            return _kernel("max_pool2d_maxima", [images], arguments, [maxima])
+        winners = torch_dtype(node.outputs[1])
+        return _kernel("max_pool2d", [images], (str(winners), *arguments), [maxima, (shape, winners, format)])
+
+    return run
+
+
+def _gpu_max_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(winners: Any, maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
+        winners, maps = formatted(target.tensor(winners)), formatted(target.tensor(maps))
+        lengths = (int(rows), int(columns))
+        format = _format_of(maps.shape[0])
+        results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
+        return _kernel("max_pool2d_grad", [winners, maps], (*lengths, *_windows(numbers), format), results)
+
+    return run
+
+
+def _gpu_max_pool_gather(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(images: Any, winners: Any, *numbers: Any) -> Any:
+        images, winners = formatted(target.tensor(images)), formatted(target.tensor(winners))
+        format = _format_of(images.shape[0])
+        results = [(winners.shape, images.dtype, format)]
+        return _kernel("max_pool2d_gather", [images, winners], (*_windows(numbers), format), results)
+
+    return run
+
+
+def _fused_average(op: Any, images: torch.Tensor, numbers: Sequence[Any]) -> list[Any] | None:
+    """How torch's average pooling is called, where its compiler makes that part of what is before and after it.
+
+    None where nothing is compiled, and where torch has other windows than these.
+    """
+    window, stride, ((top, bottom), (left, right)) = _windows(numbers)
+    traced = type(images) is not torch.Tensor
+    if not (traced and op.ignore_border and (top, left) == (bottom, right) and math.prod(window) <= MOST_FUSED_TAPS):
+        return None
+    if 2 * top > window[0] or 2 * left > window[1]:
+        return None
+    divisor = 1 if op.mode == "sum" else None
+    return [list(window), list(stride), [top, left], False, op.mode == "average_inc_pad", divisor]
+
+
+def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(images: Any, *numbers: Any) -> Any:
+        images = target.tensor(images)
+        fused = _fused_average(op, images, numbers)
+        if fused is not None:
+            return formatted(torch.ops.aten.avg_pool2d(images, *fused))
+        images = formatted(images)
+        [shape] = _shapes(op, [images], numbers)
+        format = _format_of(shape[0])
+        arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
+        return _kernel("average_pool2d", [images], arguments, [(shape, images.dtype, format)])
+
+    return run
+
+
+def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
+        maps, lengths = target.tensor(maps), (int(rows), int(columns))
+        fused = _fused_average(op, maps, numbers)
+        if fused is not None:
+            images = maps.new_empty((*maps.shape[:2], *lengths))  # only its shape is read
+            return formatted(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
+        maps, format = formatted(maps), _format_of(maps.shape[0])
+        results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
+        return _kernel("average_pool2d_grad", [maps], (*lengths, *_windows(numbers), op.mode, format), results)
+
+    return run
+
+
+def _gpu_draw_winners(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    dtype = torch_dtype(node.outputs[0])
+
+    def run(images: Any, uniforms: Any, *numbers: Any) -> Any:
+        images = target.tensor(images)
+        return plain.draw_winners2d(images, target.tensor(uniforms, images.dtype), dtype, *_windows(numbers))
+
+    return run
+
+
+_lower_ours(MaxPool2d, _gpu_max_pool)
+_lower_ours(MaxPool2dMaxima, _gpu_max_pool)
+_lower_ours(MaxPool2dGrad, _gpu_max_pool_grad)
+_lower_ours(MaxPool2dGather, _gpu_max_pool_gather)
+_lower_ours(AveragePool2d, _gpu_average_pool)
+_lower_ours(AveragePool2dGrad, _gpu_average_pool_grad)
+_lower_ours(DrawWinners2d, _gpu_draw_winners)
+
+
+# ---------------------------------------------------------------------------------------- normalisation
+
+
+def _gpu_cross_map_norm(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    name = "cross_map_norm" if isinstance(op, CrossMapNorm) else "cross_map_norm_grad"
+
+    def run(*values: Any) -> Any:
+        tensors = [formatted(target.tensor(value)) for value in values]
+        tensors = [tensor.to(tensors[0].dtype) for tensor in tensors]
+        shape, format = tensors[0].shape, _format_of(tensors[0].shape[0])
+        arguments = (op.size, op.scale, op.power, op.blocked, format)
+        return _kernel(name, tensors, arguments, [(shape, tensors[0].dtype, format)])
+
+    return run
+
+
+def _gpu_cross_map_sum(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    return lambda images: plain.cross_map_sum(target.tensor(images), op.size, op.blocked, op.transposed)
+
+
+_lower_ours(CrossMapNorm, _gpu_cross_map_norm)
+_lower_ours(CrossMapNormGrad, _gpu_cross_map_norm)
+_lower_ours(CrossMapSum, _gpu_cross_map_sum)

@@ -1,0 +1,132 @@
+"""Our kernels as one operator of torch, ``pytensor_convnet::kernels``, that its compiler leaves as it is.
+
+What is called and what comes out is said in a string: the names of kernels, their arguments, and shape, dtype and
+physical format of each result. So the compiler knows all it must without running a kernel, and a graph that it
+keeps on disk means the same in every process.
+
+Several calls at once run side by side, each on a stream of its own: at small batches no kernel fills a GPU alone.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from pytensor_convnet.kernels import cuda as kernel_functions
+from pytensor_convnet.kernels.cuda.formats import empty
+
+Result = tuple[Sequence[int], torch.dtype, str]
+"""Shape, dtype and physical format."""
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel to be called.
+
+    Attributes
+    ----------
+    name : str
+        Its name among `kernels.cuda`.
+    tensors : list of tensor
+        Its first arguments.
+    arguments, keywords : sequence, dict
+        Its other arguments: numbers, strings, and tuples of them; dtypes by name, as ``'torch.uint8'``.
+    results : list of (shape, dtype, format)
+    finish : callable
+        From the first result to what the call gives.
+    """
+
+    name: str
+    tensors: list[Tensor]
+    arguments: Sequence[Any]
+    results: list[Result]
+    keywords: dict[str, Any] = field(default_factory=dict)
+    finish: Callable[[Tensor], Tensor] = lambda result: result
+
+    def said(self) -> list[Any]:
+        described = [(list(shape), str(dtype), format) for shape, dtype, format in self.results]
+        return [self.name, len(self.tensors), list(self.arguments), self.keywords, described]
+
+
+def call(kernel_call: KernelCall) -> list[Tensor]:
+    """All results of a kernel."""
+    return kernels(kernel_call.tensors, json.dumps([kernel_call.said()]))
+
+
+def call_together(calls: Sequence[KernelCall]) -> list[Tensor]:
+    """What each of several calls gives, computed side by side."""
+    tensors = [tensor for one in calls for tensor in one.tensors]
+    results = iter(kernels(tensors, json.dumps([one.said() for one in calls])))
+    found = [[next(results) for _ in one.results] for one in calls]
+    return [one.finish(first) for one, (first, *_) in zip(calls, found)]
+
+
+@custom_op("pytensor_convnet::kernels", mutates_args=())
+def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
+    """The results of kernels; see `call`."""
+    calls = _understood(said)
+    given = iter(tensors)
+    found: list[Tensor] = []
+    with _streams(tensors[0].device, len(calls)) as streams:
+        for stream, (name, count, arguments, keywords, _) in zip(streams, calls):
+            with torch.cuda.stream(stream):  # nothing where there is none
+                result = getattr(kernel_functions, name)(*(next(given) for _ in range(count)), *arguments, **keywords)
+            found.extend(result if isinstance(result, tuple) else (result,))
+    return found
+
+
+@kernels.register_fake
+def _(tensors: list[Tensor], said: str) -> list[Tensor]:
+    device = tensors[0].device
+    return [
+        empty(shape, format, dtype, device) for *_, results in _understood(said) for shape, dtype, format in results
+    ]
+
+
+@contextmanager
+def _streams(device: torch.device, count: int) -> Any:
+    """A stream for each of several calls while a graph is captured; else the present one for all, None without a GPU.
+
+    All begin when the present stream has come here, and it goes on when all have ended.
+    """
+    if device.type != "cuda":
+        yield [None] * count
+        return
+    present = torch.cuda.current_stream(device)
+    if count == 1 or not torch.cuda.is_current_stream_capturing():
+        yield [present] * count
+        return
+    others = _other_streams(device, count - 1)
+    for stream in others:
+        stream.wait_stream(present)
+    yield [present, *others]
+    for stream in others:
+        present.wait_stream(stream)
+
+
+@lru_cache(maxsize=64)
+def _other_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(count)]
+
+
+@lru_cache(maxsize=4096)
+def _understood(said: str) -> list[tuple[str, int, Any, dict[str, Any], Any]]:
+    return [
+        (name, count, _restored(arguments), keywords, _restored(results))
+        for name, count, arguments, keywords, results in json.loads(said)
+    ]
+
+
+def _restored(value: Any) -> Any:
+    """Lists, which JSON makes of tuples, as tuples again; the names of dtypes as dtypes."""
+    if isinstance(value, list):
+        return tuple(_restored(entry) for entry in value)
+    if isinstance(value, str) and value.startswith("torch."):
+        return getattr(torch, value.removeprefix("torch."))
+    return value

@@ -1,0 +1,217 @@
+"""A training while it runs: the compiled functions, the data that they share, and one epoch of steps.
+
+A step on a GPU takes a tenth of a millisecond, and a GPU that is waited for after each would idle half its time. So
+steps are only set going here, one after another; nobody reads a number that is still being computed, but for the sum
+of losses at most ten times a second and in the end of an epoch.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+
+from pytensor_convnet.history import BatchReport, EpochReport, Score
+from pytensor_convnet.learning import Judge, Learner, ModeName
+from pytensor_convnet.minibatches import LabelledImages, epoch_order
+from pytensor_convnet.models import Classifier
+from pytensor_convnet.placement import is_cuda
+from pytensor_convnet.profiling import StepProfiler
+from pytensor_convnet.random_states import WORDS, generator_of, random_variables, state_words
+from pytensor_convnet.settings import Settings
+from pytensor_convnet.training_states import TrainingState
+
+REPORT_SECONDS = 0.1
+"""How much time passes at least between two reports within an epoch."""
+
+
+class Diverged(ArithmeticError):
+    """The loss became infinite or no number: the parameters run away."""
+
+
+class StepFailed(RuntimeError):
+    """A compiled function raised an error in the midst of training.
+
+    Attributes
+    ----------
+    epoch : int or None
+        The best epoch before; None if none was finished.
+    parameters : mapping of str to float32 array
+        Its parameters; empty if none was finished.
+    """
+
+    epoch: int | None = None
+    parameters: Mapping[str, np.ndarray] = {}
+
+
+class Session:
+    """The compiled functions of a training, on their data.
+
+    Parameters
+    ----------
+    model : Classifier
+    data : LabelledImages
+    to_learn, to_judge : integer array, (number,)
+        The positions of the images to learn from, and of those by which the network is judged; maybe none.
+    settings : Settings
+    mode : str, Mode or None
+
+    Attributes
+    ----------
+    judged : LabelledImages
+        What `score` looks at.
+    compile_seconds : float
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        data: LabelledImages,
+        to_learn: np.ndarray,
+        to_judge: np.ndarray,
+        settings: Settings,
+        mode: ModeName,
+    ) -> None:
+        started = time.perf_counter()
+        self.model = model
+        self.settings = settings
+        self.to_learn = to_learn
+        self.learnt = data.with_order(to_learn)
+        self.judged = data.with_order(to_judge if len(to_judge) else to_learn)
+        self.learner = Learner(model, self.learnt, settings.batch_size, mode)
+        self.judge = Judge(model, self.judged, settings.batch_size, mode)
+        # What mode CUDA calls a second time with the same shapes, it captures.
+        calls = 2 if is_cuda(mode) else 1
+        with failures_told(lambda: "the first step"):
+            self._warm_up(self.learner.step, self.learnt, calls)
+            self._warm_up(self.judge.add, self.judged, calls)
+        self.learner.set_steps(settings.learning_rate, settings.momentum)
+        self.next_order: tuple[int, np.ndarray] | None = None
+        self.next_report = -math.inf
+        self.compile_seconds = time.perf_counter() - started
+
+    def _warm_up(self, function: Any, data: LabelledImages, calls: int) -> None:
+        """Call a function with a minibatch of each size: what is compiled at the first call is compiled now.
+
+        Steps of learning have rate 0 and momentum 0 yet, and change nothing.
+        """
+        last = data.number_of_batches(self.settings.batch_size) - 1
+        for number in {0, last}:
+            with closing(data.minibatches(self.settings.batch_size, [number])) as minibatches:  # type: ignore[type-var]
+                for minibatch in minibatches:
+                    for _ in range(calls):
+                        np.asarray(function(*minibatch))
+
+    def learn(self, epoch: int, epochs: int, profiler: StepProfiler | None = None) -> Iterator[BatchReport | None]:
+        """Learn from each minibatch, in the order of this epoch.
+
+        Parameters
+        ----------
+        epoch, epochs : int
+            Which epoch it is, counted from 1, and how many there are to be.
+        profiler : StepProfiler, optional
+            Watches the steps.
+
+        Yields
+        ------
+        BatchReport or None
+            After each step; None where there is nothing to report yet. After the last step always a report.
+
+        Raises
+        ------
+        Diverged, StepFailed
+        """
+        started = time.perf_counter()
+        batches, batch = self.learnt.number_of_batches(self.settings.batch_size), 0
+        with failures_told(lambda: f"epoch {epoch}, minibatch {batch} of {batches}"):
+            self.learnt.set_order(self._order(epoch))
+            self.learner.begin()
+            minibatches = self.learnt.minibatches(self.settings.batch_size)
+            if profiler is not None:
+                minibatches = profiler.watch(minibatches)
+            step = self.learner.step
+            with closing(minibatches):  # type: ignore[type-var]
+                for batch, minibatch in enumerate(minibatches, start=1):
+                    total = step(*minibatch)
+                    is_last = batch == batches
+                    if is_last and epoch < epochs:
+                        # While a device still computes.
+                        self.next_order = epoch + 1, self._order(epoch + 1)
+                    is_due = is_last or time.perf_counter() >= self.next_report
+                    # Only a number that lies here already costs nothing to look at.
+                    if is_due or isinstance(total, np.ndarray | np.generic):
+                        loss = float(total)
+                        self._check_loss(loss, epoch, batch, batches)
+                    yield self._report(epoch, epochs, batch, batches, loss, started) if is_due else None
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order of images of an epoch, maybe drawn before."""
+        if self.next_order is not None and self.next_order[0] == epoch:
+            return self.next_order[1]
+        return epoch_order(self.to_learn, self.settings.seed, epoch)
+
+    def _check_loss(self, loss: float, epoch: int, batch: int, batches: int) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss became {loss} in epoch {epoch}, by minibatch {batch} of {batches}: the steps are too large; "
+                f"lower learning_rate (it is {self.settings.learning_rate:g}) or momentum (it is "
+                f"{self.settings.momentum:g})"
+            )
+
+    def _report(self, epoch: int, epochs: int, batch: int, batches: int, loss: float, started: float) -> BatchReport:
+        now = time.perf_counter()
+        self.next_report = now + REPORT_SECONDS
+        seen = min(batch * self.settings.batch_size, self.learnt.count)
+        seconds = now - started
+        return BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
+
+    def score(self, positions: np.ndarray, what: str, part: int = 0) -> Score:
+        """Judge the network by the images at ``positions`` of a part; ``what`` names that in a `StepFailed`."""
+        with failures_told(lambda: what):
+            self.judged.set_order(positions, part)
+            return self.judge.score()
+
+    def state(
+        self,
+        record: Mapping[str, str | int | float],
+        epochs: Sequence[EpochReport],
+        best_epoch: int,
+        best_parameters: Mapping[str, np.ndarray],
+    ) -> TrainingState:
+        """All that is needed to go on from here."""
+        generators = [variable.get_value() for variable in self._random_variables()]
+        return TrainingState(
+            record,
+            tuple(epochs),
+            best_epoch,
+            best_parameters,
+            self.model.get_values(),
+            {name: velocity.get_value() for name, velocity in self.learner.velocities.items()},
+            np.array([state_words(generator) for generator in generators], np.uint64).reshape(-1, WORDS),
+        )
+
+    def resume(self, state: TrainingState) -> None:
+        """Go on from there."""
+        self.model.set_values(state.parameters)
+        for name, velocity in self.learner.velocities.items():
+            velocity.set_value(state.velocities[name])
+        for variable, words in zip(self._random_variables(), state.random_states, strict=True):
+            variable.set_value(generator_of(words))
+
+    def _random_variables(self) -> list[Any]:
+        return random_variables([self.learner.step, self.judge.add])
+
+
+@contextmanager
+def failures_told(where: Callable[[], str]) -> Iterator[None]:
+    """Turn an error of a compiled function into a `StepFailed` of one line, which says ``where``."""
+    try:
+        yield
+    except (Diverged, StepFailed):
+        raise
+    except Exception as error:
+        # PyTensor adds the graph around an error, in many lines; whoever wants them finds them in the cause.
+        reason = next(iter(str(error).splitlines()), "")
+        raise StepFailed(f"{where()} failed: {type(error).__name__}: {reason}") from error

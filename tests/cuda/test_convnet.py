@@ -1,0 +1,142 @@
+"""Our Ops in mode CUDA, by the CPU's kernels and by Triton's."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+from pytensor_convnet import conv2d, max_pool_2d, pool_2d
+from pytensor_convnet.cuda import cuda_mode
+from pytensor_convnet.cuda_convnet import CrossMapNorm, FilterActs, StochasticMaxPool
+from pytensor_convnet.learning import Learner
+from pytensor_convnet.minibatches import SharedImages
+from pytensor_convnet.models import CudaConvnet, Lenet
+
+RNG = np.random.default_rng(0)
+
+
+def assert_same(mode, inputs, outputs, *values, tolerance=2e-5):
+    expected = pytensor.function(inputs, outputs, mode="FAST_COMPILE")(*values)
+    function = pytensor.function(inputs, outputs, mode=mode)
+    for _ in range(2):
+        for got, want in zip(function(*values), expected):
+            assert got.shape == want.shape
+            assert np.linalg.norm(got - want) <= tolerance * max(np.linalg.norm(want), 1e-6)
+
+
+def with_gradients(output, *wrt):
+    weights = pt.cos(pt.arange(output.size).reshape(output.shape).astype(output.dtype))
+    return [output, *pt.grad((output * weights).sum(), list(wrt))]
+
+
+NETWORKS = {
+    "convolution": lambda x, w: conv2d(x, w),
+    "correlation": lambda x, w: conv2d(x, w, filter_flip=False, border_mode="half"),
+    "strided": lambda x, w: conv2d(x, w, subsample=(2, 1), border_mode=(1, 2)),
+    "uneven padding": lambda x, w: conv2d(x, w, border_mode=((0, 2), (1, 0))),
+    "dilated": lambda x, w: conv2d(x, w, filter_dilation=(2, 1)),
+    "max pooled": lambda x, w: max_pool_2d(conv2d(x, w), (2, 2), ignore_border=True),
+    "overlapping": lambda x, w: max_pool_2d(conv2d(x, w), (3, 3), st=(2, 2), ignore_border=False),
+    "averaged": lambda x, w: pool_2d(conv2d(x, w), (3, 2), stride=(2, 2), pad=(1, 0), mode="average_exc_pad",
+                                     ignore_border=True),
+    "summed": lambda x, w: pool_2d(conv2d(x, w), (2, 2), ignore_border=True, mode="sum"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [2, 17])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_and_their_gradients(mode, name, batch):
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    images = RNG.normal(size=(batch, 3, 9, 8)).astype("float32")
+    filters = RNG.normal(size=(4, 3, 3, 2)).astype("float32")
+    assert_same(mode, [x, w], with_gradients(NETWORKS[name](x, w), x, w), images, filters)
+
+
+@pytest.mark.parametrize("name", ["convolution", "strided", "overlapping", "averaged"])
+def test_networks_by_tritons_kernels(interpreter, mode, name):
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    images = RNG.normal(size=(17, 2, 6, 7)).astype("float32")
+    filters = RNG.normal(size=(3, 2, 3, 2)).astype("float32")
+    assert_same(mode, [x, w], with_gradients(NETWORKS[name](x, w), x, w), images, filters)
+
+
+def test_float64_by_torchs_own_operations(interpreter, mode):
+    x, w = pt.dtensor4("x"), pt.dtensor4("w")
+    images, filters = RNG.normal(size=(2, 4, 7, 6)), RNG.normal(size=(4, 2, 3, 2))
+    output = conv2d(x, w, subsample=(2, 1), border_mode=((1, 0), (2, 1)), num_groups=2)
+    assert_same(mode, [x, w], with_gradients(output, x, w), images, filters, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("kernels", ["cpu_kernels", "interpreter"])
+def test_the_cuda_convnet_family(request, mode, kernels):
+    request.getfixturevalue(kernels)
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    maps = FilterActs(pad=1, stride=2)(x, w)
+    normalised = CrossMapNorm(size_f=3, add_scale=0.1, pow_scale=0.75, blocked=False)(maps)[0]
+    images = RNG.normal(size=(3, 7, 7, 18)).astype("float32")
+    filters = RNG.normal(size=(3, 3, 3, 4)).astype("float32")
+    assert_same(mode, [x, w], with_gradients(normalised, x, w), images, filters)
+
+
+@pytest.mark.parametrize("kernels", ["cpu_kernels", "interpreter"])
+def test_filters_that_are_not_shared(request, mode, kernels):
+    request.getfixturevalue(kernels)
+    x, w = pt.ftensor4("x"), pt.tensor("w", shape=(None,) * 6, dtype="float32")
+    images = RNG.normal(size=(3, 2, 5, 6)).astype("float32")
+    filters = RNG.normal(size=(4, 3, 5, 2, 3, 2)).astype("float32")
+    assert_same(mode, [x, w], with_gradients(conv2d(x, w, unshared=True), x, w), images, filters)
+
+
+def test_drawn_winners_are_the_cpus(interpreter, mode):
+    from pytensor_convnet.ops import DrawWinners2d
+
+    x, u = pt.ftensor4("x"), pt.ftensor4("u")
+    images = RNG.normal(size=(2, 3, 7, 6)).astype("float32")
+    images[0, 0] = -1  # nothing to draw in proportion to
+    uniforms = RNG.random(size=(2, 3, 4, 3)).astype("float32")
+    winners = DrawWinners2d()(x, u, [3, 3], [2, 2], [[1, 0], [1, 0]])
+    assert_same(mode, [x, u], [winners], images, uniforms, tolerance=0)
+
+
+def test_stochastic_pooling_runs(mode):
+    x = pt.ftensor4("x")
+    pooled = StochasticMaxPool(ds=2, stride=2)(x)
+    images = RNG.random(size=(3, 6, 6, 4)).astype("float32")
+    rng = [v for v in pytensor.graph.traversal.graph_inputs([pooled]) if hasattr(v, "get_value")]
+    function = pytensor.function([x], pooled, mode=mode)
+    assert np.isin(np.asarray(function(images)), images).all()
+    assert rng
+
+
+def losses_of(model, images, labels, mode, steps):
+    """Sums of losses over steps from minibatches of 16 images."""
+    data = SharedImages([(images, labels)])
+    learner = Learner(model, data, 16, mode)
+    learner.set_steps(0.02, 0.9)
+    minibatches = list(data.minibatches(16))
+    return [float(learner.step(*minibatches[i % len(minibatches)])) for i in range(steps)]
+
+
+@pytest.mark.parametrize(("network", "shape"), [(Lenet, (1, 20, 20)), (CudaConvnet, (3, 12, 12))])
+def test_networks_learn_as_on_the_cpu(mode, network, shape):
+    images = RNG.random(size=(56, *shape)).astype("float32")
+    labels = RNG.integers(0, 10, 56)
+    losses, parameters = [], []
+    for each in (mode, "FAST_COMPILE"):
+        model = network(np.random.default_rng(0), shape, 10)
+        losses.append(losses_of(model, images, labels, each, 10))
+        parameters.append(model.get_values())
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for name, value in parameters[0].items():
+        np.testing.assert_allclose(value, parameters[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_maps_are_kept_in_bfloat16_where_that_is_asked_for(interpreter, device):
+    model = Lenet(np.random.default_rng(0), (1, 16, 16), 10)
+    images, labels = RNG.random(size=(16, 1, 16, 16)).astype("float32"), RNG.integers(0, 10, 16)
+    losses = []
+    for mode in (cuda_mode("bf16", device), "FAST_COMPILE"):
+        model = Lenet(np.random.default_rng(0), (1, 16, 16), 10)
+        losses.append(losses_of(model, images, labels, mode, 2))
+        assert all(value.dtype == np.float32 for value in model.get_values().values())
+    np.testing.assert_allclose(*losses, rtol=2e-2)

@@ -1,0 +1,233 @@
+"""Functions of mode CUDA: what they return, how they are captured, what becomes of errors."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+import torch
+
+import pytensor_convnet
+from pytensor_convnet.cuda import DeviceArray, cuda_mode
+from pytensor_convnet.cuda.devices import DeviceUnavailable
+
+
+def test_the_mode_is_known_by_its_name():
+    assert pytensor.compile.mode.get_mode("CUDA") is pytensor.compile.mode.predefined_modes["CUDA"]
+
+
+def test_without_a_gpu_an_error_says_what_is_missing(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.delenv("PYTENSOR_CONVNET_DEVICE", raising=False)
+    x = pt.fvector("x")
+    with pytest.raises(DeviceUnavailable, match="needs an NVIDIA GPU(?s:.*)PYTENSOR_CONVNET_DEVICE=cpu"):
+        pytensor.function([x], x + 1, mode="CUDA")
+
+
+def test_the_environment_names_the_device(monkeypatch):
+    monkeypatch.setenv("PYTENSOR_CONVNET_DEVICE", "cpu")
+    x = pt.fvector("x")
+    function = pytensor.function([x], x + 1, mode="CUDA")
+    assert function(np.ones(2, "float32")).tensor.device.type == "cpu"
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="precision must be one of medium, high, ieee, bf16, got 'low'"):
+        cuda_mode("low")
+
+
+def test_results_are_arrays(mode):
+    x = pt.fvector("x")
+    total, doubled = pytensor.function([x], [x.sum(), 2 * x], mode=mode)(np.arange(3, dtype="float32"))
+    assert isinstance(total, DeviceArray)
+    assert (float(total), int(total), total + 1, total > 2) == (3.0, 3, 4.0, True)
+    assert (doubled.shape, doubled.dtype, doubled.ndim, len(doubled)) == ((3,), np.float32, 1, 3)
+    assert f"{total:.2f}" == "3.00"
+    assert "DeviceArray([0., 2., 4.]" in repr(doubled)
+    np.testing.assert_array_equal(np.concatenate([doubled, [1]]), [0, 2, 4, 1])
+    np.testing.assert_array_equal(doubled[1:] * doubled[1:], [4, 16])
+    assert doubled.mean() == 2
+
+
+def test_a_result_stays_when_the_function_is_called_again(mode):
+    x = pt.fvector("x")
+    function = pytensor.function([x], x + 1, mode=mode)
+    results = [function(np.full(2, i, "float32")) for i in range(6)]
+    assert [float(result[0]) for result in results] == [1, 2, 3, 4, 5, 6]
+
+
+def test_results_and_tensors_are_arguments_again(mode, device):
+    x = pt.fvector("x")
+    function = pytensor.function([x], x + 1, mode=mode)
+    once = function(torch.zeros(3, device=device))
+    for _ in range(3):
+        once = function(once)
+    np.testing.assert_array_equal(once, [4, 4, 4])
+
+
+def test_an_argument_of_the_wrong_kind_is_refused(mode, device):
+    x = pt.fvector("x")
+    function = pytensor.function([x], x + 1, mode=mode, name="increment")
+    for wrong in (np.zeros((2, 2), "float32"), torch.zeros(2, 2, device=device), np.zeros(2)):
+        with pytest.raises(TypeError) as caught:
+            function(wrong)
+        assert any("argument x of increment, at index 0" in note for note in caught.value.__notes__)
+    with pytest.raises(TypeError, match="Missing"):
+        function()
+
+
+def test_arguments_by_name(mode):
+    x, y = pt.fscalars("x", "y")
+    function = pytensor.function([x, y], x - y, mode=mode)
+    assert [float(function(3, 1)), float(function(3, y=2)), float(function(y=3, x=1))] == [2, 1, -2]
+
+
+def test_a_loop_over_minibatches_is_captured_once_for_each_length(mode):
+    data = pytensor.shared(np.arange(10, dtype="float32"), shape=(None,))
+    i = pt.lscalar("i")
+    function = pytensor.function([i], data[i * 4 : (i + 1) * 4].sum(), mode=mode)
+    for _ in range(3):
+        assert [float(function(k)) for k in range(3)] == [6, 22, 17]
+    assert len(function.vm.captures) == 2
+
+
+def test_a_window_may_hang_over_an_end_or_have_steps(mode):
+    data = pytensor.shared(np.arange(10, dtype="float32"), shape=(None,))
+    i = pt.lscalar("i")
+    function = pytensor.function([i], [data[i : i + 3], data[i::-2], data[-i:], data[i]], mode=mode)
+    values = np.arange(10, dtype="float32")
+    for _ in range(3):
+        for k in (1, 4, 8):
+            expected = [values[k : k + 3], values[k::-2], values[-k:], values[k]]
+            for got, want in zip(function(k), expected):
+                np.testing.assert_array_equal(got, want)
+    with pytest.raises(IndexError, match="index 10 is out of bounds for axis 0"):
+        function(10)
+
+
+def test_a_written_window(mode):
+    buffer = pytensor.shared(np.zeros(6, "float32"), shape=(6,))
+    i = pt.lscalar("i")
+    function = pytensor.function([i], updates={buffer: buffer[i : i + 2].set(pt.cast(i, "float32") + 1)}, mode=mode)
+    for k in (0, 2, 4):
+        function(k)
+    np.testing.assert_array_equal(buffer.get_value(), [1, 1, 3, 3, 5, 5])
+
+
+def test_a_shared_counter_stays_on_the_host(mode):
+    data = pytensor.shared(np.arange(8, dtype="float32"), shape=(8,))
+    i = pytensor.shared(np.int64(0))
+    function = pytensor.function([], data[i * 2 : i * 2 + 2].sum(), updates={i: (i + 1) % 4}, mode=mode)
+    assert [float(function()) for _ in range(6)] == [1, 5, 9, 13, 1, 5]
+    assert i.get_value() == 2
+    assert len(function.vm.captures) == 1
+
+
+def test_numbers_that_shapes_depend_on(mode):
+    n = pt.lscalar("n")
+    function = pytensor.function([n], [pt.arange(n), pt.zeros((n, 2)), n + 1], mode=mode)
+    for k in (2, 3, 2, 2):
+        numbers, zeros, successor = function(k)
+        assert (numbers.shape, zeros.shape, int(successor)) == ((k,), (k, 2), k + 1)
+
+
+def test_new_shapes_are_captured_anew_and_old_ones_kept(mode):
+    x = pt.fmatrix("x")
+    function = pytensor.function([x], (x * 2).sum(axis=0), mode=mode)
+    for _ in range(3):
+        for rows in (2, 5, 3):
+            np.testing.assert_array_equal(function(np.ones((rows, 4), "float32")), np.full(4, 2 * rows))
+    assert len(function.vm.captures) == 3
+
+
+def test_captures_are_bounded(mode):
+    from pytensor_convnet.cuda.execution import MOST_CAPTURES
+
+    x = pt.fvector("x")
+    function = pytensor.function([x], x.sum(), mode=mode)
+    for length in range(1, MOST_CAPTURES + 10):
+        assert float(function(np.ones(length, "float32"))) == float(function(np.ones(length, "float32"))) == length
+    assert len(function.vm.captures) == MOST_CAPTURES
+
+
+def test_what_reads_the_host_is_named_once_and_runs(mode):
+    x = pt.fvector("x")
+    with pytest.warns(UserWarning, match="cannot be captured(?s:.*)how many entries a mask selects"):
+        function = pytensor.function([x], x[x > 0].sum(), mode=mode)
+    assert [float(function(np.array([1, -2, 3], "float32"))) for _ in range(3)] == [4, 4, 4]
+    assert not function.vm.captures
+
+
+def test_a_shape_that_depends_on_data_is_named(mode):
+    x = pt.fvector("x")
+    with pytest.warns(UserWarning, match="argmax|Argmax"):
+        function = pytensor.function([x], x[: pt.argmax(x)], mode=mode)
+    np.testing.assert_array_equal(function(np.array([1, 5, 9, 2], "float32")), [1, 5])
+
+
+def test_functions_are_copied_and_pickled(mode):
+    w = pytensor.shared(np.zeros(2, "float32"), name="w")
+    x = pt.fvector("x")
+    function = pytensor.function([x], (w * x).sum(), updates={w: w + x}, mode=mode)
+    one = np.ones(2, "float32")
+    assert [float(function(one)) for _ in range(3)] == [0, 2, 4]
+    restored = pickle.loads(pickle.dumps(function))
+    copied = copy.copy(function)
+    assert [float(restored(one)), float(restored(one))] == [6, 8]
+    assert float(function(one)) == 6
+    assert float(copied(one)) in (6, 8)  # a copy shares the variable or has its own, as in PyTensor's other modes
+    assert w.get_value()[0] >= 4
+
+
+def test_an_error_leaves_shared_variables_as_they_were(mode, monkeypatch):
+    w, v = (pytensor.shared(np.full(2, 3, "float32"), name=name) for name in "wv")
+    x = pt.fvector("x")
+    function = pytensor.function([x], updates={w: w + 1, v: v * x}, mode=mode)
+    function(np.ones(2, "float32"))
+    with pytest.raises(ValueError, match="broadcast"):
+        function(np.ones(1, "float32"))
+
+    def no_memory(*arguments):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(function.vm.program, "run", no_memory)
+    function.vm.captures.clear()
+    with pytest.raises(MemoryError, match="not enough memory(?s:.*)as they were before the call"):
+        function(np.ones(2, "float32"))
+    assert (w.get_value()[0], v.get_value()[0]) == (4, 3)
+
+
+def test_new_values_may_be_each_others_old_ones(mode):
+    a, b = (pytensor.shared(np.full(2, value, "float32")) for value in (1, 2))
+    swap = pytensor.function([], [a, b], updates={a: b, b: a}, mode=mode)
+    for step in range(4):
+        old = [float(x[0]) for x in swap()]
+        assert old == ([1, 2] if step % 2 == 0 else [2, 1])
+
+
+def test_an_update_may_change_a_shape(mode):
+    stack = pytensor.shared(np.zeros(1, "float32"), shape=(None,))
+    x = pt.fscalar("x")
+    push = pytensor.function([x], stack.shape[0], updates={stack: pt.concatenate([stack, x[None]])}, mode=mode)
+    assert [int(push(value)) for value in range(1, 5)] == [1, 2, 3, 4]
+    np.testing.assert_array_equal(stack.get_value(), [0, 1, 2, 3, 4])
+
+
+def test_givens_and_functions_without_outputs(mode):
+    x = pt.fvector("x")
+    data = pytensor.shared(np.arange(3, dtype="float32"))
+    assert float(pytensor.function([], x.sum(), givens={x: data}, mode=mode)()) == 3
+    assert not pytensor.function([], None, updates={data: data + 1}, mode=mode)()
+    np.testing.assert_array_equal(data.get_value(), [1, 2, 3])
+
+
+def test_importing_the_package_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, pytensor_convnet; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert pytensor_convnet.cuda is not None

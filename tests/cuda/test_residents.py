@@ -1,0 +1,105 @@
+"""A shared variable is one value for functions of all modes."""
+
+import pickle
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+OTHER_MODES = ["FAST_COMPILE", "NUMBA"]
+
+
+def functions(mode, value, variable=None):
+    """Add a number to a shared variable, and read it."""
+    w = pytensor.shared(value, name="w") if variable is None else variable
+    x = pt.fscalar("x")
+    return w, pytensor.function([x], updates={w: w + x}, mode=mode), pytensor.function([], 1 * w, mode=mode)
+
+
+@pytest.mark.parametrize("other", OTHER_MODES)
+@pytest.mark.parametrize("compiled_first", ["CUDA", "other"])
+def test_functions_of_two_modes_see_each_others_updates(mode, other, compiled_first):
+    w = pytensor.shared(np.zeros(2, "float32"), name="w")
+    order = [mode, other] if compiled_first == "CUDA" else [other, mode]
+    made = {id(m): functions(m, None, w) for m in order}
+    _, add_here, read_here = made[id(mode)]
+    _, add_there, read_there = made[id(other)]
+    for step in range(4):
+        add_here(1)
+        assert np.asarray(read_there())[0] == 3 * step + 1
+        add_there(2)
+        assert np.asarray(read_here())[0] == 3 * step + 3
+        assert w.get_value()[0] == 3 * step + 3
+
+
+def test_get_value_is_numpy_and_set_value_takes_numpy(mode):
+    w, add, read = functions(mode, np.zeros(2, "float32"))
+    for _ in range(3):
+        add(1)
+    assert type(w.get_value()) is np.ndarray
+    np.testing.assert_array_equal(w.get_value(borrow=True), [3, 3])
+    w.set_value(np.full(2, 7, "float32"))
+    add(1)
+    np.testing.assert_array_equal(read(), [8, 8])
+
+
+def test_a_value_that_was_read_does_not_change_later(mode):
+    w, add, _ = functions(mode, np.zeros(2, "float32"))
+    add(1)
+    value = w.get_value(borrow=True)
+    for _ in range(3):
+        add(1)
+    np.testing.assert_array_equal(value, [1, 1])
+
+
+def test_values_of_other_shapes_come_and_go(mode):
+    w = pytensor.shared(np.ones(3, "float32"), shape=(None,))
+    total = pytensor.function([], w.sum(), mode=mode)
+    for length in (3, 5, 3, 5, 3):
+        w.set_value(np.ones(length, "float32"))
+        assert [float(total()) for _ in range(2)] == [length, length]
+
+
+def test_the_wrong_type_is_refused_and_the_value_kept(mode):
+    w, add, read = functions(mode, np.zeros(2, "float32"))
+    add(1)
+    with pytest.raises(TypeError):
+        w.set_value(np.zeros((2, 2), "float32"))
+    np.testing.assert_array_equal(read(), [1, 1])
+
+
+def test_shared_variables_are_pickled_with_their_present_value(mode):
+    w, add, _ = functions(mode, np.zeros(2, "float32"))
+    add(5)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(w)).get_value(), [5, 5])
+
+
+@pytest.mark.parametrize("other", OTHER_MODES)
+def test_functions_of_other_modes_are_pickled_with_present_values(mode, other):
+    w, add, _ = functions(mode, np.zeros(2, "float32"))
+    read = pytensor.function([], 1 * w, mode=other)
+    add(5)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(read))(), [5, 5])
+
+
+def test_a_network_and_its_function_are_pickled_together(mode):
+    w, add, read = functions(mode, np.zeros(2, "float32"))
+    add(1)
+    w2, add2, read2 = pickle.loads(pickle.dumps((w, add, read)))
+    add2(1)
+    np.testing.assert_array_equal(read2(), [2, 2])
+    np.testing.assert_array_equal(w2.get_value(), [2, 2])
+    np.testing.assert_array_equal(read(), [1, 1])
+
+
+def test_memory_is_free_when_a_variable_is_gone(mode):
+    import gc
+    import weakref
+
+    w, add, read = functions(mode, np.zeros(2, "float32"))
+    add(1)
+    tensor = weakref.ref(w.container.resident.tensor())
+    del w, add, read
+    gc.collect()
+    assert tensor() is None
