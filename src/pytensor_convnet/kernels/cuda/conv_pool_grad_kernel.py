@@ -14,7 +14,8 @@ of float32, for the kernel of `correlate2d_input_grad`.
 
 Floors: images, pooled gradients and winners read once; two floating-point operations a multiply-add of
 `correlate2d_filter_grad`, at the product's rate. For `spread`: pooled gradients and winners read once, maps in the
-product's dtype written once. Measured on an H100: see *Correlation and max pooling as one* in `docs/cuda-kernels.md`.
+product's dtype written once. Measured on an H100 (`docs/cuda-kernels.md`): the filter gradient at 17% of the floor,
+held back by the comparisons of winners, and 1.1 to 1.3 times as fast as by way of maps; `spread` at 82 to 95%.
 """
 
 from dataclasses import dataclass

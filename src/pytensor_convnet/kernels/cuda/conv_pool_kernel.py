@@ -18,7 +18,8 @@ place of its last few bits how early the tap comes. Maxima are therefore exact t
 maps that are closer than that count as equal, of which the first wins. NaN is above infinity, as it must be.
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
-the product's rate. Measured on an H100: see *Correlation and max pooling as one* in `docs/cuda-kernels.md`.
+the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 25% of the floor, 1.1 to 3 times as fast as
+`correlate2d` and `max_pool2d`; held back by the latency of each map pixel and by the integer operations of keys.
 """
 
 from dataclasses import dataclass

@@ -190,23 +190,23 @@ def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torc
 
 def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
     gradients: tuple[torch.Tensor, ...] = ()
-    planes = largest = None
+    planes = found = None
+    most = float(overlap(task.windows))  # so many times a pooled gradient may a map pixel's be
     if method.input is not None:
-        product, magnitudes = method.input.product, None
+        product = method.input.product
         if product == "float16":
-            magnitudes = _magnitudes(maps, dense(filters), 0, task.windows)
-            largest = magnitudes[0].amax()
-        planes = spread(winners, maps, task.windows, product, None if magnitudes is None else magnitudes[0])
+            found = largest_magnitudes(maps, dense(filters), (most, 1.0))
+        planes = spread(winners, maps, task.windows, product, None if found is None else found[0])
         part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
-        gradients += (gather_from(part, method.input, filters, planes, magnitudes),)
+        gradients += (gather_from(part, method.input, filters, planes, found),)
     if isinstance(method.filters, PoolShare):
         gradients += (_pooled_filter_grad(task, method.filters, images, winners, maps),)
     elif method.filters is not None:
         product, magnitudes = method.filters.product, None
-        if product == "float16" and largest is not None:
-            magnitudes = torch.stack([largest_magnitudes(images, images[:0])[0].amax(), largest])[:, None]
+        if product == "float16" and found is not None:  # maps are not searched again
+            magnitudes = _together(largest_magnitudes(images, dense(filters))[0], found[0])
         elif product == "float16":
-            magnitudes = _magnitudes(images, maps, 1, task.windows)
+            magnitudes = largest_magnitudes(images, maps, (1.0, most))
         image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
         if planes is None:
             planes = spread(winners, maps, task.windows, product, map_magnitudes)
@@ -216,19 +216,18 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     return gradients
 
 
-def _magnitudes(first: torch.Tensor, second: torch.Tensor, pooled: int, windows: Windows) -> torch.Tensor:
-    """`largest_magnitudes`, where the one of pooled maps is what a map pixel may add up to."""
-    found = largest_magnitudes(first, second)
-    most = overlap(windows)
-    if most > 1:
-        found[pooled].mul_(most)
-    return found
+def _together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Magnitudes of two searches as those of one, (2, parts)."""
+    if first.shape != second.shape:
+        first, second = first.amax(0, keepdim=True), second.amax(0, keepdim=True)
+    return torch.stack([first, second])
 
 
 def _pooled_filter_grad(task: PoolTask, method: PoolShare, images, winners, maps) -> torch.Tensor:
     geometry = task.geometry
     gradient = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    magnitudes = _magnitudes(images, maps, 1, task.windows) if method.product == "float16" else None
+    most = float(overlap(task.windows))
+    magnitudes = largest_magnitudes(images, maps, (1.0, most)) if method.product == "float16" else None
     planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
     plan = gathering(geometry, False)
     wide = is_wide(planes[0], maps)

@@ -44,6 +44,7 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
 )
 
 DTYPES = (*FLOATS, *INTEGERS, torch.bool)
+WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
 @triton.jit(do_not_specialize_on_alignment=LENGTHS)
@@ -213,6 +214,9 @@ def _checked(images, window, stride, padding, ignore_border, memory_format) -> t
 
 def check_winners_dtype(winners_dtype: torch.dtype, windows: Windows) -> None:
     """Raise ValueError unless it can number the taps of the windows."""
+    if winners_dtype not in WINNERS:
+        name = str(winners_dtype).removeprefix("torch.")
+        raise ValueError(f"winners_dtype must be uint8, int32 or int64, got {name}")
     if winners_dtype == torch.uint8 and windows.taps > 256:
         raise ValueError(
             f"winners_dtype: one byte cannot number the {windows.taps} taps of a window of "

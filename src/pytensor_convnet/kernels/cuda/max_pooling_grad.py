@@ -17,6 +17,7 @@ import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.kernels.cuda.formats import empty, to_format
+from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
     Patch,
@@ -40,8 +41,6 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     vectors_at,
     working,
 )
-
-WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
 @triton.jit
