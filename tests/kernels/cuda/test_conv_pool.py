@@ -344,6 +344,13 @@ def test_functions_in_every_precision(name, precision, device):
     np.testing.assert_array_equal((result[0] if isinstance(result, tuple) else result).cpu().numpy(), expected)
 
 
+def test_biases_may_lie_apart(device):
+    given, expected = arguments(task_of(LAYERS["overlapping"], device=device), FORWARD)
+    apart = torch.stack([given[-2], given[-2] + 1], dim=1)[:, 0]
+    maxima, _ = cuda.correlate2d_max_pool2d(*given[:-2], apart, given[-1])
+    np.testing.assert_array_equal(maxima.cpu().numpy(), expected)
+
+
 def test_an_empty_batch_gives_an_empty_result(device):
     geometry = replace(LAYERS["overlapping"][0], images=(0, 4, 9, 8))
     given, expected = arguments(task_of((geometry, LAYERS["overlapping"][1]), device=device), FORWARD)

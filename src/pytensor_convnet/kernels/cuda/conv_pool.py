@@ -72,7 +72,7 @@ def correlate2d_max_pool2d(
     images = as_format(images)
     formats = str(format_of(images)), memory_format or str(format_of(images))
     task = _task("correlate2d_max_pool2d", geometry, images, precision, formats, windows, activation, winners_dtype)
-    operands = images, filters, biases
+    operands = images, filters, biases.contiguous()
     maxima, winners = carry_out(task, choose(task, operands), *operands)
     return maxima, winners
 
