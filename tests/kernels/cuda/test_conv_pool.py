@@ -407,9 +407,9 @@ def suite_task(case, name, dtype=torch.float32, precision="medium"):
 def test_candidates_are_few_and_end_with_the_pair(case, name, precision):
     found = pool_candidates(suite_task(case, name, precision=precision), tuning.CANDIDATES)
     assert found[-1] == Pair()
-    assert (
-        (1 if precision == "ieee" or (case, name) == ("alex2", FORWARD) else 2) <= len(found) <= tuning.CANDIDATES + 1
-    )
+    too_large = (case, name) == ("alex2", FORWARD) or (case, name, precision) == ("alex1", FORWARD, "high")
+    others_suit = precision != "ieee" and not too_large  # filters have to stay in shared memory
+    assert others_suit < len(found) <= tuning.CANDIDATES + 1
     for method in found:
         assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
 
