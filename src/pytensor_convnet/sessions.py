@@ -84,7 +84,7 @@ class Session:
         self.judge = Judge(model, self.judged, settings.batch_size, mode)
         # What mode CUDA calls a second time with the same shapes, it captures.
         calls = 2 if is_cuda(mode) else 1
-        with failures_told(lambda: "the first step"):
+        with failures_told("the first step"):
             self._warm_up(self.learner.step, self.learnt, calls)
             self._warm_up(self.judge.add, self.judged, calls)
         self.learner.set_steps(settings.learning_rate, settings.momentum)
@@ -169,7 +169,7 @@ class Session:
 
     def score(self, positions: np.ndarray, what: str, part: int = 0) -> Score:
         """Judge the network by the images at ``positions`` of a part; ``what`` names that in a `StepFailed`."""
-        with failures_told(lambda: what):
+        with failures_told(what):
             self.judged.set_order(positions, part)
             return self.judge.score()
 
@@ -205,8 +205,8 @@ class Session:
 
 
 @contextmanager
-def failures_told(where: Callable[[], str]) -> Iterator[None]:
-    """Turn an error of a compiled function into a `StepFailed` of one line, which says ``where``."""
+def failures_told(where: str | Callable[[], str]) -> Iterator[None]:
+    """Turn an error of a compiled function, or of a device, into a `StepFailed` of one line, which says ``where``."""
     try:
         yield
     except (Diverged, StepFailed):
@@ -214,4 +214,5 @@ def failures_told(where: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         # PyTensor adds the graph around an error, in many lines; whoever wants them finds them in the cause.
         reason = next(iter(str(error).splitlines()), "")
-        raise StepFailed(f"{where()} failed: {type(error).__name__}: {reason}") from error
+        place = where if isinstance(where, str) else where()
+        raise StepFailed(f"{place} failed: {type(error).__name__}: {reason}") from error

@@ -14,7 +14,7 @@ from pytensor_convnet.learning import BATCH_SIZE, ModeName
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.placement import placed_images
 from pytensor_convnet.profiling import StepProfiler
-from pytensor_convnet.sessions import Diverged, Session, StepFailed
+from pytensor_convnet.sessions import Diverged, Session, StepFailed, failures_told
 from pytensor_convnet.settings import InvalidSetting, Settings, check_mode, check_same, check_settings
 from pytensor_convnet.training_states import TrainingState
 
@@ -94,7 +94,7 @@ def train(
     on_state : callable, optional
         Called with a `TrainingState` after each epoch, before ``on_epoch``.
     profiler : StepProfiler, optional
-        Watches steps of the first epoch.
+        Records some of the first steps.
 
     Returns
     -------
@@ -149,11 +149,13 @@ def train(
             for epoch in range(len(history.epochs) + 1, epochs + 1):
                 progress = _learn(session, epoch, epochs, profiler, on_batch, raise_if_interrupted)
                 validation = session.score(to_validate, f"validation after epoch {epoch}") if len(to_validate) else None
-                best.offer(epoch, validation)
                 report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
-                history.epochs.append(report)
-                if on_state is not None:
-                    on_state(session.state(record, history.epochs, best.epoch, best.values))
+                with failures_told(f"reading the parameters of epoch {epoch}"):
+                    best.offer(epoch, validation)
+                    history.epochs.append(report)
+                    state = None if on_state is None else session.state(record, history.epochs, best.epoch, best.values)
+                if on_state is not None and state is not None:
+                    on_state(state)
                 on_epoch(report)
                 raise_if_interrupted()
         history.best_epoch = best.epoch or None

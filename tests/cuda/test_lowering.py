@@ -162,7 +162,7 @@ def test_reading_parts(mode, name):
 WRITES = {
     "set position": lambda x, i: x[1].set(7.0), "add to slice": lambda x, i: x[1:3].inc(x[:2]),
     "set reversed": lambda x, i: x[::-2].set(1.0), "add at positions": lambda x, i: x[i].inc(1.0),
-    "set at positions": lambda x, i: x[i].set(x[:3]), "add at pairs": lambda x, i: x[i, i].inc(2.0),
+    "set at positions": lambda x, i: x[i[:2]].set(x[:2]), "add at pairs": lambda x, i: x[i, i].inc(2.0),
     "add to columns": lambda x, i: x[:, i].inc(1.0),
 }  # fmt: skip
 

@@ -32,11 +32,13 @@ def test_a_training_with_dropout_is_resumed_to_the_bit(dataset, mode):
     np.testing.assert_array_equal(at_once.random_states, resumed.random_states)
 
 
-def test_it_learns_what_the_cpu_learns_from_resident_and_from_streamed_images(dataset, mode):
+def test_it_learns_what_the_cpu_learns_from_resident_and_from_streamed_images(dataset, mode, device):
     lenets = {}
     for name, changes in {"cpu": {}, "resident": {"mode": mode}, "streamed": {"mode": mode, "stream": True}}.items():
         lenets[name] = make_lenet(dataset)
         train(lenets[name], dataset, **SETTINGS | {"epochs": 1} | changes)
-    assert same_values(lenets["resident"].get_values(), lenets["streamed"].get_values())
+    if device == "cpu":  # on a GPU these are two programs, compiled each on its own
+        assert same_values(lenets["resident"].get_values(), lenets["streamed"].get_values())
     for name, value in lenets["cpu"].get_values().items():
-        np.testing.assert_allclose(lenets["resident"].get_values()[name], value, rtol=1e-3, atol=1e-5)
+        for kind in ("resident", "streamed"):
+            np.testing.assert_allclose(lenets[kind].get_values()[name], value, rtol=1e-3, atol=1e-5)

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pytensor.graph.basic import Variable
 
-from pytensor_convnet.cuda.hosting import HostValues
+from pytensor_convnet.cuda.hosting import HostNumbers
 from pytensor_convnet.cuda.program import Program
 
 Step = Callable[..., Sequence[torch.Tensor]]
@@ -29,7 +30,9 @@ class Capture:
     program : Program
     inputs : list of tensor
         Of `Program.on_device`: the very tensors that every launch reads, and updates.
-    host : HostValues
+    host : HostNumbers
+    known : dict of Variable to NumPy array
+        As `HostProgram.values` gives them.
     arguments : dict of int to number
         By the place among ``inputs``, the arguments of no axes.
     compile : bool
@@ -47,7 +50,8 @@ class Capture:
         self,
         program: Program,
         inputs: list[torch.Tensor],
-        host: HostValues,
+        host: HostNumbers,
+        known: dict[Variable, Any],
         arguments: dict[int, Any],
         compile: bool,
     ) -> None:
@@ -64,7 +68,7 @@ class Capture:
             if place not in program.updates and place not in program.host_outputs
         ]  # fmt: skip
         self._count = len(program.fgraph.outputs)
-        step = as_step(program, host, self._returned)
+        step = as_step(program, host, known, self._returned)
         with exact_or_not(program.target.precision):
             scratch = [tensor.clone() for tensor in inputs]
             self.compiled = False
@@ -109,14 +113,14 @@ class Capture:
         return outputs
 
 
-def as_step(program: Program, host: HostValues, returned: list[int]) -> Step:
+def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], returned: list[int]) -> Step:
     """A program as a function of tensors that returns outputs and writes new values into its inputs."""
     count = len(program.on_device)
     place_of = {place: position for position, place in enumerate(program.on_device)}
 
     def step(*tensors: torch.Tensor) -> list[torch.Tensor]:
         inputs, feeds = tensors[:count], tensors[count:]
-        outputs: list[Any] = list(program.run(inputs, feeds, host))
+        outputs: list[Any] = list(program.run(inputs, feeds, host, known))
         written = [
             (inputs[place_of[place]], outputs[output]) for output, place in program.updates.items() if place in place_of
         ]

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytensor.graph.basic import Variable
 
 from pytensor_convnet.cuda.arrays import DeviceArray
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
-from pytensor_convnet.cuda.hosting import MOST_REMEMBERED, HostValues, value_of
+from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.cuda.residents import Resident, last_change, resident_of
 
@@ -65,8 +66,9 @@ class Execution:
         explicit = [place for place in program.on_device if place not in residents]
         self._numbers = [place for place in explicit if program.fgraph.inputs[place].type.ndim == 0]
         self._arrays = {place for place in explicit if place not in self._numbers}
-        self._known: dict[tuple[int, ...], tuple[Capture, HostValues]] = {}
+        self._known: dict[tuple[int, ...], Capture] = {}
         self._last_change = -1
+        self._shapes_now: Shapes = ()
         self._updated = {place: residents[place] for place in program.updates.values() if place in residents}
         self._host_updates = {output: place for output, place in program.updates.items() if place in program.on_host}
 
@@ -83,29 +85,30 @@ class Execution:
     def _run(self) -> list[Any]:
         integers = tuple(self._integer(place) for place in self.program.on_host)
         numbers = tuple(self._number(place) for place in self._numbers)
-        if not self._arrays and self._last_change == last_change() and integers in self._known:
-            known, host = self._known[integers]
-            return self._as_returned(self._launch(known, {}, numbers, host), host)
+        if not self._arrays and self._last_change == last_change():
+            host = self.program.host(integers, self._shapes_now)
+            known = self._known.get(host.key)
+            if known is not None:
+                return self._as_returned(self._launch(known, {}, numbers, host), integers)
         tensors = self._tensors()
-        host = self.program.host(integers, self._shapes(tensors))
+        self._shapes_now = shapes = self._shapes(tensors)
+        host = self.program.host(integers, shapes)
         key = self._key(tensors, host)
         capture: Capture | None = self.captures.get(key)
         if capture is None and self.capture and key in self._seen:
-            capture = self._captured(key, tensors, host)
+            capture = self._captured(key, tensors, host, self.program.host.values(integers, shapes))
         if capture is None:
             self._remember(key)
-            return self._as_returned(self._step_by_step(tensors, host), host)
+            known_values = self.program.host.values(integers, shapes)
+            return self._as_returned(self._step_by_step(tensors, host, known_values), integers)
         self.captures.move_to_end(key)
         outputs = self._launch(capture, tensors, numbers, host)
-        self._know(integers, capture, host)
-        return self._as_returned(outputs, host)
-
-    def _know(self, integers: tuple[int, ...], capture: Capture, host: HostValues) -> None:
-        """Launch the same, for the same integers, without looking at everything again until something changes."""
-        if self._last_change != last_change() or len(self._known) >= MOST_REMEMBERED:
+        if self._last_change != last_change():
             self._known.clear()
             self._last_change = last_change()
-        self._known[integers] = capture, host
+        # Until something changes, the same is launched for the same key without looking at all variables again.
+        self._known[host.key] = capture
+        return self._as_returned(outputs, integers)
 
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The values of all inputs on the device, by place."""
@@ -133,7 +136,7 @@ class Execution:
     def _shapes(self, tensors: dict[int, torch.Tensor]) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(tensors[place].shape) if place in tensors else () for place in range(len(self.cells)))
 
-    def _key(self, tensors: dict[int, torch.Tensor], host: HostValues) -> Any:
+    def _key(self, tensors: dict[int, torch.Tensor], host: HostNumbers) -> Any:
         """What a captured graph holds as it is: numbers, which shared tensors, the shapes of arguments."""
         held = tuple(
             id(tensor) if place in self.residents else tuple(tensor.shape) for place, tensor in tensors.items()
@@ -145,11 +148,13 @@ class Execution:
         while len(self._seen) > 8 * MOST_CAPTURES:
             self._seen.popitem(last=False)
 
-    def _captured(self, key: Any, tensors: dict[int, torch.Tensor], host: HostValues) -> Capture:
+    def _captured(
+        self, key: Any, tensors: dict[int, torch.Tensor], host: HostNumbers, known: dict[Variable, Any]
+    ) -> Capture:
         held = {place: tensor if place in self.residents else tensor.clone() for place, tensor in tensors.items()}
         order = list(held)
         numbers = {order.index(place): self._number(place) for place in self._numbers}
-        capture = Capture(self.program, list(held.values()), host, numbers, self.compile)
+        capture = Capture(self.program, list(held.values()), host, known, numbers, self.compile)
         self.captures[key] = capture
         while len(self.captures) > MOST_CAPTURES:
             self.captures.popitem(last=False)
@@ -157,7 +162,7 @@ class Execution:
         return capture
 
     def _launch(
-        self, capture: Capture, tensors: dict[int, torch.Tensor], numbers: tuple[Any, ...], host: HostValues
+        self, capture: Capture, tensors: dict[int, torch.Tensor], numbers: tuple[Any, ...], host: HostNumbers
     ) -> list[Any]:
         for place, held in zip(self.program.on_device, capture.inputs):
             if place in self._arrays:
@@ -168,14 +173,16 @@ class Execution:
         capture.launch((*numbers, *host.feeds))
         return capture.results()
 
-    def _step_by_step(self, tensors: dict[int, torch.Tensor], host: HostValues) -> list[Any]:
+    def _step_by_step(
+        self, tensors: dict[int, torch.Tensor], host: HostNumbers, known: dict[Variable, Any]
+    ) -> list[Any]:
         program = self.program
         feeds = [
             torch.full((), value, dtype=dtype, device=self.device)
             for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
         ]
         with exact_or_not(program.target.precision):
-            outputs = program.run(list(tensors.values()), feeds, host)
+            outputs = program.run(list(tensors.values()), feeds, host, known)
         held = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for place, tensor in enumerate(outputs):
             if tensor is not None and tensor.untyped_storage().data_ptr() in held:
@@ -200,10 +207,13 @@ class Execution:
         for place, value in new:
             self._updated[place].written_on_device(value.contiguous())
 
-    def _as_returned(self, outputs: list[Any], host: HostValues) -> list[Any]:
+    def _as_returned(self, outputs: list[Any], integers: tuple[int, ...]) -> list[Any]:
         """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
         program, graph = self.program, self.program.fgraph
-        values = {place: np.asarray(value_of(graph.outputs[place], host.values)) for place in program.host_outputs}
+        values: dict[int, np.ndarray] = {}
+        if program.host_outputs:
+            known = program.host.values(integers, self._shapes_now)
+            values = {place: np.asarray(value_of(graph.outputs[place], known)) for place in program.host_outputs}
         computed = None
         if self.device.type == "cuda" and any(
             outputs[place] is not None and place not in program.updates for place in range(len(outputs))

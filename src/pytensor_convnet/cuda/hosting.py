@@ -37,6 +37,9 @@ MOST_REMEMBERED = 4096
 """Results of so many calls are kept, so that a loop over minibatches computes each number once."""
 
 
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
 class Kind(enum.IntEnum):
     """Where a variable's value is known; see the module."""
 
@@ -63,7 +66,7 @@ def is_host_integer(variable: Variable) -> bool:
     return (
         isinstance(variable.type, TensorType | ScalarType)
         and getattr(variable.type, "ndim", 0) == 0
-        and variable.type.dtype in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+        and variable.type.dtype in ("bool", *_INTEGERS)
     )
 
 
@@ -80,7 +83,8 @@ def kinds_of(fgraph: FunctionGraph, on_host: set[Variable]) -> dict[Variable, Ki
             found = Kind.LATE if kind(x) == Kind.DEVICE and x.owner is not None else Kind.SHAPE
         else:
             found = max((kind(x) for x in node.inputs), default=Kind.CONSTANT)
-            computable = isinstance(node.op, _SMALL) and all(map(is_small, (*node.inputs, *node.outputs)))
+            alone = len(node.outputs) == 1
+            computable = isinstance(node.op, _SMALL) and alone and all(map(is_small, (*node.inputs, *node.outputs)))
             if not computable:
                 found = Kind.DEVICE
         kinds.update((output, found) for output in node.outputs)
@@ -107,15 +111,20 @@ class WindowSpec:
     bounds: Any
     source: int
 
-    def resolve(self, values: dict[Variable, Any], length: int) -> tuple[int, int, int]:
-        """Start, length and step within an axis of ``length``."""
+    def variables(self) -> list[Variable]:
+        """The bounds, or the position, that there are."""
+        parts = self.bounds if isinstance(self.bounds, tuple) else (self.bounds,)
+        return [part for part in parts if part is not None]
+
+    def resolve(self, numbers: dict[Variable, Any], length: int) -> tuple[int, int, int]:
+        """Start, length and step within an axis of ``length``, of bounds that have these values."""
         if not isinstance(self.bounds, tuple):
-            position = int(value_of(self.bounds, values))
+            position = int(numbers[self.bounds])
             if not -length <= position < length:
                 source = self.node.inputs[0]
                 raise IndexError(f"index {position} is out of bounds for axis {self.axis} of {source}, of {length}")
             return position % length, 1, 1
-        bounds = [None if bound is None else int(value_of(bound, values)) for bound in self.bounds]
+        bounds = [None if bound is None else int(numbers[bound]) for bound in self.bounds]
         chosen = range(length)[slice(*bounds)]
         return (chosen.start if len(chosen) else 0), len(chosen), chosen.step
 
@@ -133,37 +142,37 @@ def windows_of(fgraph: FunctionGraph, kinds: dict[Variable, Kind]) -> list[Windo
         first = 1 if isinstance(node.op, Subtensor) else 2
         for axis, entry in enumerate(indices_from_subtensor(node.inputs[first:], node.op.idx_list)):
             bounds = (entry.start, entry.stop, entry.step) if isinstance(entry, slice) else entry
-            parts = bounds if isinstance(bounds, tuple) else (bounds,)
-            known = [kinds.get(part, Kind.CONSTANT) for part in parts if part is not None]
+            window = WindowSpec(node, axis, bounds, places[sliced])
+            known = [kinds.get(part, Kind.CONSTANT) for part in window.variables()]
             if max(known, default=Kind.CONSTANT) == Kind.CALL:
-                found.append(WindowSpec(node, axis, bounds, places[sliced]))
+                found.append(window)
     return found
 
 
 @dataclass(frozen=True)
-class HostValues:
+class HostNumbers:
     """What a call computed on the host.
 
     Attributes
     ----------
-    values : dict of Variable to NumPy array
-        Of all variables of kinds SHAPE and CALL.
-    windows : list of (int, int)
-        Length and step of each of the program's windows.
-    key : tuple of int
+    key : tuple
         The numbers that a captured graph holds as they are.
     feeds : tuple of int
         The numbers that it reads at each launch: `HostProgram.fed`, then the windows' starts.
+    windows : tuple of (int, int)
+        Length and step of each of the program's windows.
     """
 
-    values: dict[Variable, Any]
-    windows: list[tuple[int, int]]
-    key: tuple[int, ...]
+    key: tuple[Any, ...]
     feeds: tuple[int, ...]
+    windows: tuple[tuple[int, int], ...]
 
 
 class HostProgram:
     """Computes at each call what is known on the host.
+
+    What follows from shapes is computed when shapes change; what a call's integers decide, at each call that brings new
+    ones, in Python's integers: a captured step takes some hundred microseconds, and this must be done sooner.
 
     Parameters
     ----------
@@ -186,43 +195,144 @@ class HostProgram:
     ) -> None:
         self.inputs, self.windows = fgraph.inputs, windows
         self.demanded, self.fed = demanded, fed
-        early = (Kind.CONSTANT, Kind.SHAPE, Kind.CALL)
-        self.nodes = [node for node in fgraph.toposort() if kinds[node.outputs[0]] in early]
-        self.kinds = kinds
-        self._remembered: dict[Any, HostValues] = {}
+        self._given = [x for x in fgraph.inputs if kinds[x] == Kind.CALL]
+        nodes = fgraph.toposort()
+        self._of_shapes = [node for node in nodes if kinds[node.outputs[0]] <= Kind.SHAPE]
+        self._of_calls = [node for node in nodes if kinds[node.outputs[0]] == Kind.CALL]
+        bounds = [x for window in windows for x in window.variables()]
+        self._wanted = list(dict.fromkeys([*demanded, *fed, *bounds]))
+        self._function = numbers_function(self._given, self._wanted, self._of_calls)
+        self._shapes: Shapes = ()
+        self._shape_values: dict[Variable, Any] = {}
+        self._remembered: dict[tuple[int, ...], HostNumbers] = {}
 
-    def __call__(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
+    def __call__(self, integers: tuple[int, ...], shapes: Shapes) -> HostNumbers:
         """Compute for integer arguments, in the order of `inputs` of kind CALL, and the shapes of all inputs."""
-        asked = (integers, tuple(shapes))
-        found = self._remembered.get(asked)
+        self._see(shapes)
+        found = self._remembered.get(integers)
         if found is None:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[asked] = self._computed(integers, shapes)
+            found = self._remembered[integers] = self._numbers(integers)
         return found
 
-    def _computed(self, integers: tuple[int, ...], shapes: Shapes) -> HostValues:
+    def values(self, integers: tuple[int, ...], shapes: Shapes) -> dict[Variable, Any]:
+        """The values of all variables of kinds SHAPE and CALL, as NumPy arrays."""
+        self._see(shapes)
+        given = {x: np.asarray(number, x.type.dtype) for x, number in zip(self._given, integers, strict=True)}
+        values = self._shape_values | given
+        for node in self._of_calls:
+            evaluate(node, values)
+        return values
+
+    def _see(self, shapes: Shapes) -> None:
+        """Compute what follows from shapes, if they are others than before."""
+        if shapes is self._shapes or shapes == self._shapes:
+            return
+        self._remembered.clear()
         values: dict[Variable, Any] = {}
-        given = iter(integers)
-        for x in self.inputs:
-            if self.kinds[x] == Kind.CALL:
-                values[x] = np.asarray(next(given), dtype=x.type.dtype)
         of_input = dict(zip(self.inputs, shapes))
-        for node in self.nodes:
-            if isinstance(node.op, Shape | Shape_i) and node.inputs[0] in of_input:
-                shape = of_input[node.inputs[0]]
-                whole = np.array(shape, dtype=np.int64)
+        for node in self._of_shapes:
+            if isinstance(node.op, Shape | Shape_i):
+                whole = np.array(of_input[node.inputs[0]], dtype=np.int64)
                 values[node.outputs[0]] = whole if isinstance(node.op, Shape) else np.asarray(whole[node.op.i])
             else:
                 evaluate(node, values)
-        windows, starts = [], []
-        for window in self.windows:
-            start, length, step = window.resolve(values, shapes[window.source][window.axis])
-            windows.append((length, step))
-            starts.append(start)
-        numbers = [number for x in self.demanded for number in np.ravel(values[x]).tolist()]
-        key = (*numbers, *(length for window in windows for length in window))
-        return HostValues(values, windows, key, (*(values[x].item() for x in self.fed), *starts))
+        self._shape_values, self._shapes = values, shapes
+
+    def _numbers(self, integers: tuple[int, ...]) -> HostNumbers:
+        lengths = [self._shapes[window.source][window.axis] for window in self.windows]
+        values = dict(zip(self._wanted, self._function(self._shape_values, *integers)))
+        resolved = [window.resolve(values, length) for window, length in zip(self.windows, lengths)]
+        windows = tuple((length, step) for _, length, step in resolved)
+        held = tuple(part for x in self.demanded for part in np.ravel(values[x]).tolist())
+        starts = (start for start, _, _ in resolved)
+        return HostNumbers((held, windows), (*(values[x] for x in self.fed), *starts), windows)
+
+
+_EXPRESSIONS = {
+    "Add": " + ".join, "Mul": " * ".join, "Sub": " - ".join,
+    "IntDiv": lambda x: f"{x[0]} // {x[1]} if {x[1]} else 0", "Mod": lambda x: f"{x[0]} % {x[1]} if {x[1]} else 0",
+    "LT": " < ".join, "LE": " <= ".join, "GT": " > ".join, "GE": " >= ".join, "EQ": " == ".join, "NEQ": " != ".join,
+    "AND": " & ".join, "OR": " | ".join, "Neg": lambda x: f"-{x[0]}", "Identity": lambda x: x[0],
+    "Maximum": lambda x: f"max({', '.join(x)})", "Minimum": lambda x: f"min({', '.join(x)})",
+    "Switch": lambda x: f"{x[1]} if {x[0]} else {x[2]}",
+}  # fmt: skip
+"""What scalar Ops are in Python, by name. A quotient by zero is not an error: a `Switch` after it may not choose it."""
+
+
+def numbers_function(given: Sequence[Variable], wanted: Sequence[Variable], nodes: Sequence[Apply]) -> Any:
+    """A Python function that computes numbers from numbers, written out and compiled: one line a node.
+
+    Parameters
+    ----------
+    given : sequence of Variable
+        The function's arguments, after a dict of what is known of shapes.
+    wanted : sequence of Variable
+        What it returns, as a list.
+    nodes : sequence of Apply
+        In an order in which they can be computed; those that are not needed are left out.
+    """
+    names: dict[Variable, str] = {x: f"given{place}" for place, x in enumerate(given)}
+    held: dict[str, Any] = {"number_of": _number_of, "computed": _computed}
+    lines: list[str] = []
+
+    def name_of(x: Variable) -> str:
+        if x not in names:
+            names[x] = name = f"known{len(names)}"
+            held[f"variable_{name}"] = x
+            lines.append(f"{name} = number_of(variable_{name}, shapes)")
+        return names[x]
+
+    for node in _needed_for(wanted, nodes):
+        operands = [name_of(x) for x in node.inputs]
+        result = names[node.outputs[0]] = f"value{len(names)}"
+        expression = _expression(node, operands)
+        if expression is None:
+            held[f"node_{result}"] = node
+            expression = f"computed(node_{result}, {', '.join(operands)})"
+        lines.append(f"{result} = {expression}")
+    lines.append(f"return [{', '.join(name_of(x) for x in wanted)}]")
+    arguments = ", ".join(["shapes", *(names[x] for x in given)])
+    exec("def function(" + arguments + "):\n    " + "\n    ".join(lines), held)
+    return held["function"]
+
+
+def _needed_for(wanted: Sequence[Variable], nodes: Sequence[Apply]) -> list[Apply]:
+    """The nodes that some variables need."""
+    needed = set(wanted)
+    found = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            found.append(node)
+    return found[::-1]
+
+
+def _expression(node: Apply, operands: list[str]) -> str | None:
+    """A node in Python; None where only NumPy computes it."""
+    if isinstance(node.op, ScalarFromTensor | TensorFromScalar):
+        return operands[0]
+    if isinstance(node.op, MakeVector):
+        return f"({', '.join(operands)},)"
+    numbers = isinstance(node.op, Elemwise) and not any(x.type.ndim for x in node.inputs)
+    name = type(node.op.scalar_op).__name__ if numbers else ""
+    whole = all(x.type.dtype in ("bool", *_INTEGERS) for x in (*node.inputs, *node.outputs))
+    return _EXPRESSIONS[name](operands) if name in _EXPRESSIONS and whole else None
+
+
+def _number_of(variable: Variable, shape_values: dict[Variable, Any]) -> Any:
+    """A constant, or what shapes decide, as Python's number, or as an array where it has axes."""
+    value = value_of(variable, shape_values)
+    return value.item() if np.ndim(value) == 0 else value
+
+
+def _computed(node: Apply, *operands: Any) -> Any:
+    """A node by NumPy."""
+    values = {x: np.asarray(value, x.type.dtype) for x, value in zip(node.inputs, operands)}
+    evaluate(node, values)
+    result = values[node.outputs[0]]
+    return result.item() if result.ndim == 0 else result
 
 
 def value_of(variable: Variable, values: dict[Variable, Any]) -> Any:

@@ -17,8 +17,8 @@ from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
 from pytensor_convnet.cuda.hosting import (
+    HostNumbers,
     HostProgram,
-    HostValues,
     Kind,
     WindowSpec,
     evaluate,
@@ -167,7 +167,11 @@ class Program:
         return fed + [torch.int64] * len(self._windows)
 
     def run(
-        self, inputs: Sequence[torch.Tensor], feeds: Sequence[torch.Tensor], host: HostValues
+        self,
+        inputs: Sequence[torch.Tensor],
+        feeds: Sequence[torch.Tensor],
+        host: HostNumbers,
+        known: dict[Variable, Any],
     ) -> list[torch.Tensor | None]:
         """Compute all outputs.
 
@@ -177,14 +181,16 @@ class Program:
             The values of the inputs that are `on_device`.
         feeds : sequence of tensor, ()
             As `feed_dtypes` has them.
-        host : HostValues
+        host : HostNumbers
+        known : dict of Variable to NumPy array
+            As `HostProgram.values` gives them.
 
         Returns
         -------
         list
             A tensor for each output; None for `host_outputs`.
         """
-        values: dict[Variable, Any] = dict(host.values)
+        values: dict[Variable, Any] = dict(known)
         values.update((self.fgraph.inputs[place], tensor) for place, tensor in zip(self.on_device, inputs))
         fed = dict(zip(self._fed, feeds))
         starts = feeds[len(self._fed) :]
@@ -266,16 +272,27 @@ class Program:
 
 
 def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply, ...]]:
-    """Nodes in an order in which they can be computed, ``deferred`` ones together that do not need each other."""
-    needy: set[Apply] = set()  # what needs the result of a deferred node
+    """Nodes in an order in which they can be computed, deferred ones together with those that read the same.
+
+    The two gradients of a convolution, for its images and for its filters, read that of its maps, and need nothing of
+    each other.
+    """
+    groups: list[tuple[Apply, ...]] = []
+    done: set[Apply] = set()
     for node in nodes:
-        if any(x.owner in deferred or x.owner in needy for x in node.inputs):
-            needy.add(node)
-    together = tuple(node for node in nodes if node in deferred and node not in needy)
-    if len(together) < 2:
-        return [(node,) for node in nodes]
-    before = [(node,) for node in nodes if node not in needy and node not in together]
-    return [*before, together, *((node,) for node in nodes if node in needy)]
+        if node in done:
+            continue
+        group = [node]
+        if node in deferred:
+            read = set(node.inputs)
+            for other in deferred - done - {node}:
+                ready = all(x.owner is None or x.owner in done or x.owner not in nodes for x in other.inputs)
+                if ready and any(x in read for x in other.inputs if not isinstance(x, Constant)):
+                    group.append(other)
+        group = [node, *sorted(group[1:], key=nodes.index)]
+        done.update(group)
+        groups.append(tuple(group))
+    return groups
 
 
 def _together(calls: Sequence[tuple[Apply, Lowering, list[Any]]]) -> dict[Variable, Any]:

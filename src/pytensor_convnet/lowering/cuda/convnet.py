@@ -39,12 +39,17 @@ from pytensor_convnet.ops.base import ConvnetOp, evaluate
 LEAST_BATCH = 16
 """The smallest batch that is kept batch-last."""
 
+
+def _batch_last_by_torch(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
 LEAST_TILED = 4 << 20
 """Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
 
 
 MOST_FUSED_TAPS = 25
-"""Torch's compiler fuses average pooling of windows up to this size."""
+"""Torch's compiler fuses the gradient of average pooling of windows up to this size."""
 
 
 def has_kernels(target: Target) -> bool:
@@ -66,7 +71,7 @@ def formatted(images: torch.Tensor) -> torch.Tensor:
 def _batch_last(images: torch.Tensor) -> torch.Tensor:
     """A batch-last copy: of many images in tiles, by a kernel; of few by torch, which fuses it with what is before."""
     if images.numel() * images.element_size() < LEAST_TILED or images.device.type != "cuda":
-        return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+        return _batch_last_by_torch(images)
     images = images.contiguous()
     [copied] = _kernel("change_format", [images], ("batch_last",), [(images.shape, images.dtype, "batch_last")])
     return copied
@@ -175,7 +180,7 @@ def _lower_pass(op_type: type, name: str, on_gpu: Callable[..., Any] | None) -> 
 
         deferred = on_gpu(op, node, target)
         function = lambda *values: call_together([deferred(*values)])  # noqa: E731
-        return Lowering(function, host, deferred=deferred if gives_filters else None)
+        return Lowering(function, host, deferred=None if name == "correlate2d" else deferred)
 
 
 _lower_pass(Correlate2d, "correlate2d", _correlation("correlate2d"))
@@ -231,28 +236,9 @@ def _gpu_max_pool_gather(op: Any, node: Apply, target: Target) -> Callable[..., 
     return run
 
 
-def _fused_average(op: Any, images: torch.Tensor, numbers: Sequence[Any]) -> list[Any] | None:
-    """How torch's average pooling is called, where its compiler makes that part of what is before and after it.
-
-    None where nothing is compiled, and where torch has other windows than these.
-    """
-    window, stride, ((top, bottom), (left, right)) = _windows(numbers)
-    traced = type(images) is not torch.Tensor
-    if not (traced and op.ignore_border and (top, left) == (bottom, right) and math.prod(window) <= MOST_FUSED_TAPS):
-        return None
-    if 2 * top > window[0] or 2 * left > window[1]:
-        return None
-    divisor = 1 if op.mode == "sum" else None
-    return [list(window), list(stride), [top, left], False, op.mode == "average_inc_pad", divisor]
-
-
 def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(images: Any, *numbers: Any) -> Any:
-        images = target.tensor(images)
-        fused = _fused_average(op, images, numbers)
-        if fused is not None:
-            return formatted(torch.ops.aten.avg_pool2d(images, *fused))
-        images = formatted(images)
+        images = formatted(target.tensor(images))
         [shape] = _shapes(op, [images], numbers)
         format = _format_of(shape[0])
         arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
@@ -261,13 +247,28 @@ def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any
     return run
 
 
+def _fused_average(op: Any, maps: torch.Tensor, numbers: Sequence[Any]) -> list[Any] | None:
+    """How torch's gradient of average pooling is called, which its compiler makes part of what reads it.
+
+    None where nothing is compiled, and where torch has other windows than these.
+    """
+    window, stride, ((top, bottom), (left, right)) = _windows(numbers)
+    traced = type(maps) is not torch.Tensor
+    if not (traced and op.ignore_border and (top, left) == (bottom, right) and math.prod(window) <= MOST_FUSED_TAPS):
+        return None
+    if 2 * top > window[0] or 2 * left > window[1]:
+        return None
+    divisor = 1 if op.mode == "sum" else None
+    return [list(window), list(stride), [top, left], False, op.mode == "average_inc_pad", divisor]
+
+
 def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
         maps, lengths = target.tensor(maps), (int(rows), int(columns))
         fused = _fused_average(op, maps, numbers)
         if fused is not None:
             images = maps.new_empty((*maps.shape[:2], *lengths))  # only its shape is read
-            return formatted(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
+            return _batch_last_by_torch(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
         maps, format = formatted(maps), _format_of(maps.shape[0])
         results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
         return _kernel("average_pool2d_grad", [maps], (*lengths, *_windows(numbers), op.mode, format), results)

@@ -157,6 +157,8 @@ def _lower_join(op: Any, node: Apply, target: Target) -> Lowering:
     def join(axis: Any, *tensors: Any) -> torch.Tensor:
         return torch.cat([target.tensor(tensor, dtype) for tensor in tensors], dim=int(axis))
 
+    if hasattr(op, "axis"):  # since PyTensor 3.3 it is no input
+        return Lowering(lambda *tensors: join(op.axis, *tensors))
     return Lowering(join, frozenset({0}))
 
 
@@ -168,6 +170,8 @@ def _lower_split(op: Any, node: Apply, target: Target) -> Lowering:
             raise ValueError(f"Split: lengths {parts} do not add up to axis {int(axis)} of shape {tuple(x.shape)}")
         return list(torch.split(x, parts, dim=int(axis)))
 
+    if hasattr(op, "axis"):
+        return Lowering(lambda x, lengths: split(x, op.axis, lengths), frozenset({1}))
     return Lowering(split, frozenset({1, 2}))
 
 
