@@ -8,4 +8,4 @@ settings.register_profile("suite", max_examples=60, deadline=None, suppress_heal
 settings.load_profile("suite")
 
 # Torch is gigabytes on some systems and no test dependency; SciPy is the independent implementation everywhere.
-collect_ignore_glob = [] if find_spec("torch") else ["against_torch/*", "cuda/*"]
+collect_ignore_glob = [] if find_spec("torch") else ["against_torch/*", "cuda/*", "distributed/*"]

@@ -12,6 +12,8 @@ from pytensor_convnet import datasets, pictures, training
 from pytensor_convnet.array_files import CorruptCheckpoint
 from pytensor_convnet.bench.session import InvalidBenchmark
 from pytensor_convnet.cuda import DeviceUnavailable
+from pytensor_convnet.distributed import LostProcess
+from pytensor_convnet.joining import InvalidLaunch, launched
 
 EXPECTED_ERRORS = (
     datasets.CorruptData,
@@ -22,10 +24,15 @@ EXPECTED_ERRORS = (
     DeviceUnavailable,
     training.Diverged,
     training.StepFailed,
+    LostProcess,
+    InvalidLaunch,
     ImportError,
     OSError,  # datasets.MissingData is one
 )
 """What can go wrong without a mistake in this program: told in one message, without a traceback."""
+
+ERRORS_OF_ALL = (training.InvalidSetting, training.Diverged)
+"""What goes wrong in every process of a run at once, so that the first may tell it for all."""
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:
@@ -57,7 +64,8 @@ def errors_in_one_message() -> Iterator[None]:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
-        typer.echo(f"error: {message}", err=True)
+        if not isinstance(error, ERRORS_OF_ALL) or launched().is_first:
+            typer.echo(f"error: {message}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -21,7 +21,7 @@ class Score:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What is known after a minibatch; at most ten times a second, and after the last one of each epoch.
+    """What is known after a minibatch; about ten times a second, and after the last one of each epoch.
 
     Attributes
     ----------

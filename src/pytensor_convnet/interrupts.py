@@ -8,11 +8,16 @@ from types import FrameType
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[Callable[[], None]]:
+def interrupts_held_back(agree: Callable[[bool], bool] = bool) -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C back until the function that this yields is called, which then raises `KeyboardInterrupt`.
 
     Within compiled code the interrupt would surface as a SystemError, or between the updates of two parameters. A
     second Ctrl-C does not wait. Where Ctrl-C does not raise `KeyboardInterrupt` in this thread, nothing is changed.
+
+    Parameters
+    ----------
+    agree : function of bool, optional
+        From whether Ctrl-C was pressed here to whether to stop, as several processes agree on it (`Processes.any`).
 
     Yields
     ------
@@ -27,7 +32,7 @@ def interrupts_held_back() -> Iterator[Callable[[], None]]:
             signal.default_int_handler(number, frame)
 
     def raise_if_interrupted() -> None:
-        if pressed:
+        if agree(pressed > 0):
             raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()

@@ -15,6 +15,7 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 
+from pytensor_convnet.distributed import ALONE, Processes, all_mean
 from pytensor_convnet.history import Score
 from pytensor_convnet.minibatches import LabelledImages, SharedImages
 from pytensor_convnet.models import Classifier
@@ -117,7 +118,10 @@ class Learner:
     data : LabelledImages
         Where minibatches come from.
     batch_size : int
+        Of this process.
     mode : str, Mode or None
+    processes : Processes, optional
+        Those that learn together, each from its share of a minibatch.
 
     Attributes
     ----------
@@ -135,7 +139,14 @@ class Learner:
     every image has the same weight, and few images make a small step instead of a noisy one.
     """
 
-    def __init__(self, model: Classifier, data: LabelledImages, batch_size: int, mode: ModeName = None) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        data: LabelledImages,
+        batch_size: int,
+        mode: ModeName = None,
+        processes: Processes = ALONE,
+    ) -> None:
         self.velocities = velocities_of(model.parameters)
         self.learning_rate = pytensor.shared(np.zeros((), np.float32), name="learning_rate")
         self.momentum = pytensor.shared(np.zeros((), np.float32), name="momentum")
@@ -143,6 +154,8 @@ class Learner:
         inputs, images, labels = data.symbolic_minibatch()
         loss = negative_log_likelihood(model.log_probabilities(images), labels).sum()
         gradients = pytensor.grad(loss / np.float32(batch_size), list(model.parameters.values()))
+        if processes.count > 1:
+            loss, *gradients = all_mean(loss, *gradients)
         updates = momentum_updates(
             model.parameters,
             dict(zip(model.parameters, gradients, strict=True)),
@@ -150,7 +163,7 @@ class Learner:
             self.momentum,
             self.velocities,
         )
-        total = self.total + loss.astype("float64")
+        total = self.total + processes.count * loss.astype("float64")
         self.step = pytensor.function(inputs, total, updates=updates | {self.total: total}, mode=mode)
 
     def set_steps(self, learning_rate: float, momentum: float) -> None:
@@ -172,7 +185,10 @@ class Judge:
     data : LabelledImages
         Where minibatches come from.
     batch_size : int
+        Of this process.
     mode : str, Mode or None
+    processes : Processes, optional
+        Those that judge together, each by its part of the images.
 
     Attributes
     ----------
@@ -181,7 +197,15 @@ class Judge:
         and how many images were classified right: a float64 vector.
     """
 
-    def __init__(self, model: Classifier, data: LabelledImages, batch_size: int, mode: ModeName = None) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        data: LabelledImages,
+        batch_size: int,
+        mode: ModeName = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.processes = processes
         self.data = data
         self.batch_size = batch_size
         self.sums = pytensor.shared(np.zeros(2), name="judged", shape=(2,))
@@ -193,13 +217,13 @@ class Judge:
         self.add = pytensor.function(inputs, sums, updates={self.sums: sums}, mode=mode)
 
     def score(self) -> Score:
-        """Judge the network by all images of the order that ``data`` has."""
+        """Judge the network by all images of the orders that the processes' ``data`` have."""
         self.sums.set_value(np.zeros(2))
         with closing(self.data.minibatches(self.batch_size)) as minibatches:  # type: ignore[type-var]
             for minibatch in minibatches:
-                sums = self.add(*minibatch)
-        loss, accuracy = np.asarray(sums) / self.data.count
-        return Score(float(loss), float(accuracy))
+                self.add(*minibatch)
+        loss, right, count = self.processes.total(np.append(self.sums.get_value(), self.data.count))
+        return Score(float(loss / count), float(right / count))
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 A step on a GPU takes a tenth of a millisecond, and a GPU that is waited for after each would idle half its time. So
 steps are only set going here, one after another; nobody reads a number that is still being computed, but for the sum
-of losses at most ten times a second and in the end of an epoch.
+of losses about ten times a second and in the end of an epoch.
 """
 
 import math
@@ -18,13 +18,14 @@ from pytensor_convnet.learning import Judge, Learner, ModeName
 from pytensor_convnet.minibatches import LabelledImages, epoch_order
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.placement import is_cuda
+from pytensor_convnet.processes import ALONE, Processes
 from pytensor_convnet.profiling import StepProfiler
 from pytensor_convnet.random_states import WORDS, generator_of, random_variables, state_words
 from pytensor_convnet.settings import Settings
 from pytensor_convnet.training_states import TrainingState
 
 REPORT_SECONDS = 0.1
-"""How much time passes at least between two reports within an epoch."""
+"""About how much time passes between two reports within an epoch."""
 
 
 class Diverged(ArithmeticError):
@@ -57,6 +58,8 @@ class Session:
         The positions of the images to learn from, and of those by which the network is judged; maybe none.
     settings : Settings
     mode : str, Mode or None
+    processes : Processes, optional
+        Those that train together.
 
     Attributes
     ----------
@@ -73,33 +76,38 @@ class Session:
         to_judge: np.ndarray,
         settings: Settings,
         mode: ModeName,
+        processes: Processes = ALONE,
     ) -> None:
         started = time.perf_counter()
         self.model = model
         self.settings = settings
+        self.processes = processes
+        self.batch_size = processes.batch_share(settings.batch_size)
         self.to_learn = to_learn
-        self.learnt = data.with_order(to_learn)
-        self.judged = data.with_order(to_judge if len(to_judge) else to_learn)
-        self.learner = Learner(model, self.learnt, settings.batch_size, mode)
-        self.judge = Judge(model, self.judged, settings.batch_size, mode)
+        self.batches = math.ceil(len(to_learn) / settings.batch_size)
+        self.learnt = data.with_order(processes.share(to_learn, settings.batch_size))
+        self.judged = data.with_order(processes.part(to_judge if len(to_judge) else to_learn))
+        self.learner = Learner(model, self.learnt, self.batch_size, mode, processes)
+        self.judge = Judge(model, self.judged, self.batch_size, mode, processes)
         # What mode CUDA calls a second time with the same shapes, it captures.
         calls = 2 if is_cuda(mode) else 1
         with failures_told("the first step"):
-            self._warm_up(self.learner.step, self.learnt, calls)
-            self._warm_up(self.judge.add, self.judged, calls)
+            self._warm_up(self.learner.step, self.learnt, self.batches, calls)
+            self._warm_up(self.judge.add, self.judged, self.judged.number_of_batches(self.batch_size), calls)
         self.learner.set_steps(settings.learning_rate, settings.momentum)
         self.next_order: tuple[int, np.ndarray] | None = None
-        self.next_report = -math.inf
+        self.steps = 0
+        self.last_report = (0, started)
+        self.next_report: float = 1
         self.compile_seconds = time.perf_counter() - started
 
-    def _warm_up(self, function: Any, data: LabelledImages, calls: int) -> None:
+    def _warm_up(self, function: Any, data: LabelledImages, batches: int, calls: int) -> None:
         """Call a function with a minibatch of each size: what is compiled at the first call is compiled now.
 
         Steps of learning have rate 0 and momentum 0 yet, and change nothing.
         """
-        last = data.number_of_batches(self.settings.batch_size) - 1
-        for number in {0, last}:
-            with closing(data.minibatches(self.settings.batch_size, [number])) as minibatches:  # type: ignore[type-var]
+        for number in {0, max(0, batches - 1)}:
+            with closing(data.minibatches(self.batch_size, [number])) as minibatches:  # type: ignore[type-var]
                 for minibatch in minibatches:
                     for _ in range(calls):
                         np.asarray(function(*minibatch))
@@ -124,22 +132,25 @@ class Session:
         Diverged, StepFailed
         """
         started = time.perf_counter()
-        batches, batch = self.learnt.number_of_batches(self.settings.batch_size), 0
+        batches, batch = self.batches, 0
+        self.last_report = (self.steps, started)
         with failures_told(lambda: f"epoch {epoch}, minibatch {batch} of {batches}"):
             self.learnt.set_order(self._order(epoch))
             self.learner.begin()
-            minibatches = self.learnt.minibatches(self.settings.batch_size)
+            # As many for every process, though a share of the last may be empty.
+            minibatches = self.learnt.minibatches(self.batch_size, range(batches))
             if profiler is not None:
                 minibatches = profiler.watch(minibatches)
             step = self.learner.step
             with closing(minibatches):  # type: ignore[type-var]
                 for batch, minibatch in enumerate(minibatches, start=1):
                     total = step(*minibatch)
+                    self.steps += 1
                     is_last = batch == batches
                     if is_last and epoch < epochs:
                         # While a device still computes.
                         self.next_order = epoch + 1, self._order(epoch + 1)
-                    is_due = is_last or time.perf_counter() >= self.next_report
+                    is_due = is_last or self.steps >= self.next_report
                     # Only a number that lies here already costs nothing to look at.
                     if is_due or isinstance(total, np.ndarray | np.generic):
                         loss = float(total)
@@ -147,10 +158,11 @@ class Session:
                     yield self._report(epoch, epochs, batch, batches, loss, started) if is_due else None
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The order of images of an epoch, maybe drawn before."""
+        """This process's share of the order of images of an epoch, maybe drawn before."""
         if self.next_order is not None and self.next_order[0] == epoch:
             return self.next_order[1]
-        return epoch_order(self.to_learn, self.settings.seed, epoch)
+        order = epoch_order(self.to_learn, self.settings.seed, epoch)
+        return self.processes.share(order, self.settings.batch_size)
 
     def _check_loss(self, loss: float, epoch: int, batch: int, batches: int) -> None:
         if not math.isfinite(loss):
@@ -162,15 +174,26 @@ class Session:
 
     def _report(self, epoch: int, epochs: int, batch: int, batches: int, loss: float, started: float) -> BatchReport:
         now = time.perf_counter()
-        self.next_report = now + REPORT_SECONDS
-        seen = min(batch * self.settings.batch_size, self.learnt.count)
+        self._plan_next_report(now)
+        seen = min(batch * self.settings.batch_size, len(self.to_learn))
         seconds = now - started
         return BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
+
+    def _plan_next_report(self, now: float) -> None:
+        """Choose the next step to report, by the time that those since the last report took, on average of processes.
+
+        Processes do not look at their clocks instead, since all must read the loss after the same steps: where one
+        finds that it is no number, or that Ctrl-C was pressed, all must.
+        """
+        last_steps, last_time = self.last_report
+        seconds = self.processes.total(now - last_time) / self.processes.count / (self.steps - last_steps)
+        self.last_report = (self.steps, now)
+        self.next_report = self.steps + max(1, int(REPORT_SECONDS / seconds))
 
     def score(self, positions: np.ndarray, what: str, part: int = 0) -> Score:
         """Judge the network by the images at ``positions`` of a part; ``what`` names that in a `StepFailed`."""
         with failures_told(what):
-            self.judged.set_order(positions, part)
+            self.judged.set_order(self.processes.part(positions), part)
             return self.judge.score()
 
     def state(
@@ -199,6 +222,14 @@ class Session:
             velocity.set_value(state.velocities[name])
         for variable, words in zip(self._random_variables(), state.random_states, strict=True):
             variable.set_value(generator_of(words))
+
+    def begin_alike(self) -> None:
+        """Give all processes the parameters and velocities of process 0."""
+        if self.processes.count > 1:
+            self.model.set_values(self.processes.from_first(self.model.get_values()))
+            velocities = {name: velocity.get_value() for name, velocity in self.learner.velocities.items()}
+            for name, value in self.processes.from_first(velocities).items():
+                self.learner.velocities[name].set_value(value)
 
     def _random_variables(self) -> list[Any]:
         return random_variables([self.learner.step, self.judge.add])

@@ -11,6 +11,7 @@ from pytensor.compile.mode import get_mode, predefined_modes
 from pytensor_convnet.datasets import Dataset
 from pytensor_convnet.learning import ModeName
 from pytensor_convnet.models import Classifier
+from pytensor_convnet.processes import ALONE, Processes
 
 
 class InvalidSetting(ValueError):
@@ -89,7 +90,13 @@ def check_same(found: Mapping[str, object], wanted: Mapping[str, object]) -> Non
 
 
 def check_settings(
-    settings: Settings, model: Classifier, dataset: Dataset, epochs: int, mode: ModeName, finished: int = 0
+    settings: Settings,
+    model: Classifier,
+    dataset: Dataset,
+    epochs: int,
+    mode: ModeName,
+    finished: int = 0,
+    processes: Processes = ALONE,
 ) -> None:
     """Raise an `InvalidSetting` that names the first argument of `train` that cannot work.
 
@@ -102,6 +109,8 @@ def check_settings(
     mode : str, Mode or None
     finished : int
         How many epochs the training to resume has finished.
+    processes : Processes
+        Those that share each minibatch.
 
     Examples
     --------
@@ -113,6 +122,10 @@ def check_settings(
     for name, count in {"epochs": epochs, "batch_size": settings.batch_size}.items():
         if not _is_integer(count) or count < 1:
             raise InvalidSetting(f"{name} must be a positive integer, got {count!r}")
+    try:
+        processes.batch_share(settings.batch_size)
+    except ValueError as error:
+        raise InvalidSetting(str(error)) from error
     if epochs < finished:
         raise InvalidSetting(f"epochs must be at least the {finished} that are finished, got {epochs}")
     if not _is_integer(settings.seed) or settings.seed < 0:

@@ -1,6 +1,7 @@
 """The command ``pytensor-convnet train``."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from pytensor_convnet import checkpoints, datasets, reports, training, training_states
 from pytensor_convnet.command_line import ModeOption, check_folder, errors_in_one_message, one_of, print_path
+from pytensor_convnet.cuda.devices import find_device
 from pytensor_convnet.datasets import Dataset
+from pytensor_convnet.distributed import Processes, joined
 from pytensor_convnet.history import History
 from pytensor_convnet.learning import BATCH_SIZE
 from pytensor_convnet.models import MODELS, Classifier, Normalisation
@@ -96,13 +99,15 @@ def train(
     Some of the training images are held out to choose the best epoch.
     The test images are looked at once, in the end.
     Ctrl-C ends training early and keeps the best parameters so far.
+    Under torchrun, processes share each minibatch, and the first one prints and writes.
     """
-    console = Console()
-    with errors_in_one_message():
-        training.check_mode(mode)
+    with errors_in_one_message(), _joined(mode) as processes:
+        console = Console(quiet=not processes.is_first)
         profiler = _profiler(profile, mode)
         state = None if resume is None else training_states.load(resume)
         _prepare_outputs([save, checkpoint, profile], plots)
+        if not processes.is_first:
+            save = checkpoint = plots = profiler = None
         dataset = datasets.load(data, data_folder, seed)
         network = _new_network(model, dataset, seed)
         count, test_count = len(dataset.train_images), len(dataset.test_images)
@@ -129,6 +134,7 @@ def train(
                     on_epoch=display.on_epoch,
                     on_state=None if checkpoint is None else _state_writer(checkpoint, network, dataset),
                     profiler=profiler,
+                    processes=processes,
                 )
         except training.StepFailed as failure:
             if save is not None and failure.parameters:
@@ -144,6 +150,17 @@ def train(
         if plots is not None:
             for path in _draw(network, history, plots):
                 print_path(console, "drawn", path)
+
+
+@contextmanager
+def _joined(mode: str | None) -> Iterator[Processes]:
+    """The processes of the run, where functions compiled in ``mode`` compute."""
+    training.check_mode(mode)
+    gpu = gpu_of(mode)
+    if gpu is not None:
+        find_device(gpu)  # or say what is missing
+    with joined(gpu or "cpu") as processes:
+        yield processes
 
 
 def _profiler(file: Path | None, mode: str | None) -> StepProfiler | None:

@@ -13,6 +13,7 @@ from pytensor_convnet.interrupts import interrupts_held_back
 from pytensor_convnet.learning import BATCH_SIZE, ModeName
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.placement import placed_images
+from pytensor_convnet.processes import ALONE, Processes
 from pytensor_convnet.profiling import StepProfiler
 from pytensor_convnet.sessions import Diverged, Session, StepFailed, failures_told
 from pytensor_convnet.settings import InvalidSetting, Settings, check_mode, check_same, check_settings
@@ -50,6 +51,7 @@ def train(
     on_epoch: Callable[[EpochReport], object] = _ignore,
     on_state: Callable[[TrainingState], object] | None = None,
     profiler: StepProfiler | None = None,
+    processes: Processes = ALONE,
 ) -> History:
     """Train a network, keep the best parameters it had, and judge them.
 
@@ -88,13 +90,16 @@ def train(
     on_compiled : callable, optional
         Called with the seconds that compilation took.
     on_batch, on_epoch : callable, optional
-        Called with a `BatchReport` after a minibatch, at most ten times a second but after the last of each epoch, and
+        Called with a `BatchReport` after a minibatch, about ten times a second but after the last of each epoch, and
         with an `EpochReport` after each epoch. A `KeyboardInterrupt`, raised in there or by Ctrl-C, ends training as if
         the epoch before had been the last. If none was finished the network keeps what it has learnt until then.
     on_state : callable, optional
         Called with a `TrainingState` after each epoch, before ``on_epoch``.
     profiler : StepProfiler, optional
         Records some of the first steps.
+    processes : Processes, optional
+        Those that train together (`distributed.joined`): all call this with the same arguments but for callbacks, each
+        learns from its share of every minibatch, and what is reported is that of all.
 
     Returns
     -------
@@ -125,7 +130,8 @@ def train(
     1.0
     """
     settings = Settings(batch_size, learning_rate, momentum, seed, shift, validation_fraction)
-    check_settings(settings, model, dataset, epochs, mode, finished=0 if resume is None else len(resume.epochs))
+    finished = 0 if resume is None else len(resume.epochs)
+    check_settings(settings, model, dataset, epochs, mode, finished, processes)
     record = {} if resume is None and on_state is None else settings.record(model, dataset)
     if resume is not None:
         check_same(resume.settings, record)
@@ -136,15 +142,21 @@ def train(
     data = placed_images(
         [(images, np.tile(dataset.train_labels, copies)), (dataset.test_images, dataset.test_labels)], mode, stream
     )
-    session = Session(model, data, to_learn_from, to_validate, settings, mode)
+    session = Session(model, data, to_learn_from, to_validate, settings, mode, processes)
     history = History(compile_seconds=session.compile_seconds)
     best = _BestParameters(model)
     if resume is not None:
         history.epochs.extend(resume.epochs)
         best.resume(resume)
         session.resume(resume)
+    session.begin_alike()
     on_compiled(history.compile_seconds)
-    with interrupts_held_back() as raise_if_interrupted:
+
+    def agree(interrupted: bool) -> bool:
+        with failures_told("agreeing with the other processes whether to go on"):
+            return processes.any(interrupted)
+
+    with interrupts_held_back(agree) as raise_if_interrupted:
         with best.restored_in_the_end(history):
             for epoch in range(len(history.epochs) + 1, epochs + 1):
                 progress = _learn(session, epoch, epochs, profiler, on_batch, raise_if_interrupted)
@@ -180,7 +192,7 @@ def _learn(
             if report is not None:
                 on_batch(report)
                 last_report = report
-            raise_if_interrupted()
+                raise_if_interrupted()
     return last_report
 
 

@@ -4,7 +4,7 @@ The steps are: torch's tracer runs the program once on fake tensors, torch's com
 our kernels and cuBLAS's, and the result is captured in one CUDA graph, which reads its inputs, and writes the new
 values of shared variables, where they lie. Where the compiler fails, the program is captured as it is.
 
-Nothing of this changes a shared variable: the runs before the capture compute on copies.
+Nothing of this changes a shared variable: the runs before the capture compute on copies. Nor do other processes notice.
 """
 
 import warnings
@@ -17,6 +17,7 @@ from pytensor.graph.basic import Variable
 
 from pytensor_convnet.cuda.hosting import HostNumbers
 from pytensor_convnet.cuda.program import Program
+from pytensor_convnet.kernels.collectives import rehearsal
 
 Step = Callable[..., Sequence[torch.Tensor]]
 """From inputs and feeds to the outputs that are returned; new values are written into inputs."""
@@ -81,7 +82,8 @@ class Capture:
     def _compiled(self, step: Step, scratch: list[torch.Tensor]) -> Step:
         try:
             compiled = compile_step(step, [*scratch, *self.feeds])
-            compiled(*scratch, *self.feeds)
+            with rehearsal():
+                compiled(*scratch, *self.feeds)
         except Exception as error:  # whatever a compiler may raise; the program runs without it
             warnings.warn(
                 f"torch's compiler failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); the function "
@@ -159,7 +161,7 @@ def _captured(
     with torch.cuda.device(device), torch.no_grad():
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), rehearsal():
             for _ in range(2):
                 step(*scratch, *feeds)
         torch.cuda.current_stream().wait_stream(side)

@@ -8,11 +8,13 @@ shape.
 from hashlib import sha256
 from pathlib import Path
 
+import numba
 import numpy as np
-from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+from pytensor.link.numba.dispatch.basic import get_numba_type, numba_njit, register_funcify_and_cache_key
 
 from pytensor_convnet import geometry
 from pytensor_convnet.ops import (
+    AllMean,
     AveragePool2d,
     AveragePool2dGrad,
     Correlate2d,
@@ -272,3 +274,25 @@ def _rational_tanh(op, node, **kwargs):
         return (t + t) / (one + t * t)
 
     return rational_tanh, _SOURCE
+
+
+def _means_over_processes(tensors):
+    from pytensor_convnet.kernels.collectives import all_mean_of_arrays
+
+    return tuple(all_mean_of_arrays(tensors))
+
+
+@register_funcify_and_cache_key(AllMean)
+def _all_mean(op, node, **kwargs):
+    # Contiguous, as they come; PyTensor's own way out of compiled code takes any layout, and cannot be cached.
+    types = numba.types.Tuple([get_numba_type(output.type, layout="C") for output in node.outputs])
+    alone = len(node.outputs) == 1
+
+    @numba_njit
+    def all_mean(*tensors):
+        with numba.objmode(means=types):
+            means = _means_over_processes(tensors)
+        return means[0] if alone else means
+
+    facts = "AllMean", [(output.type.dtype, output.type.ndim) for output in node.outputs], _SOURCE
+    return all_mean, sha256(repr(facts).encode()).hexdigest()

@@ -4,6 +4,7 @@ The same CPU kernels as the Numba backend's, imported when the first one is need
 """
 
 from pytensor_convnet.ops import (
+    AllMean,
     AveragePool2d,
     AveragePool2dGrad,
     Correlate2d,
@@ -142,3 +143,10 @@ def _cross_map_norm(op, node, images):
 @evaluate.register(CrossMapNormGrad)
 def _cross_map_norm_grad(op, node, images, maps):
     return [_kernels().cross_map_norm_grad(images, maps, *op._props())]
+
+
+@evaluate.register(AllMean)
+def _all_mean(op, node, *tensors):
+    from pytensor_convnet.kernels.collectives import all_mean_of_arrays
+
+    return all_mean_of_arrays(tensors)

@@ -1,5 +1,6 @@
 """The symbolic Ops: what is computed. How is said in `lowering` and `kernels`."""
 
+from pytensor_convnet.ops.all_mean import AllMean
 from pytensor_convnet.ops.conv_pool import (
     CorrelateMaxPool2d,
     CorrelateMaxPool2dFilterGrad,
@@ -23,6 +24,7 @@ from pytensor_convnet.ops.pooling import (
 from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
 
 __all__ = [
+    "AllMean",
     "AveragePool2d",
     "AveragePool2dGrad",
     "Correlate2d",

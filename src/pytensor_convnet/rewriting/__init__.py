@@ -10,10 +10,12 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     winners           winners that nobody reads are not computed
     fusion            correlation and max pooling become one step (Numba backend)
     activations       tanh of maps is computed in vectors (Numba backend)
+    all_means         means over processes are taken together, in one order (every mode)
 """
 
 from pytensor_convnet.rewriting import (  # noqa: F401
     activations,
+    all_means,
     filter_flips,
     fusion,
     layouts,

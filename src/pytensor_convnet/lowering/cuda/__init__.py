@@ -6,6 +6,7 @@
     shapes          making, viewing and joining tensors
     indexing        reading and writing parts of tensors
     random          random numbers
+    collectives     the mean over processes
     convnet         our Ops, by `operators` (the Triton kernels) or `plain` (torch's own operations)
 
 An Op that is not here is computed by PyTensor's own conversion to torch, if that has it. To add one, register a
@@ -18,6 +19,7 @@ function with `lower`:
 """
 
 from pytensor_convnet.lowering.cuda import (  # noqa: F401
+    collectives,
     convnet,
     elementwise,
     indexing,
