@@ -17,7 +17,7 @@ from pytensor_convnet.kernels.cuda import correlation
 from pytensor_convnet.kernels.cuda.formats import empty, memory_format
 
 
-def _moves(
+def moves_of(
     stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> tuple[Any, Padding, Any, int, bool]:
     """How a filter moves, as the kernels want it; it is not turned."""
@@ -30,13 +30,22 @@ def format_of(images: Tensor) -> str:
     return memory_format(images) or "batch_last"
 
 
+def map_lengths(images: Tensor, filters: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Any:
+    """Rows and columns of the maps."""
+    top, bottom, left, right = padding
+    return (
+        correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0]),
+        correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1]),
+    )
+
+
 @custom_op("pytensor_convnet::correlate2d", mutates_args=())
 def correlate2d(
     images: Tensor, filters: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int,
     precision: str,
 ) -> Tensor:  # fmt: skip
     """Images correlated with filters; see `kernels.cuda.correlation.correlate2d`."""
-    return correlation.correlate2d(images, filters, *_moves(stride, padding, dilation, groups), precision=precision)
+    return correlation.correlate2d(images, filters, *moves_of(stride, padding, dilation, groups), precision=precision)
 
 
 @custom_op("pytensor_convnet::correlate2d_input_grad", mutates_args=())
@@ -45,7 +54,7 @@ def correlate2d_input_grad(
     dilation: list[int], groups: int, precision: str,
 ) -> Tensor:  # fmt: skip
     """The gradient of `correlate2d` for images of ``rows`` x ``columns``."""
-    moves = _moves(stride, padding, dilation, groups)
+    moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_input_grad(
         filters, maps, rows, columns, *moves, precision=precision, memory_format=format
     )
@@ -57,7 +66,7 @@ def correlate2d_filter_grad(
     dilation: list[int], groups: int, precision: str,
 ) -> Tensor:  # fmt: skip
     """The gradient of `correlate2d` for filters of ``rows`` x ``columns``."""
-    moves = _moves(stride, padding, dilation, groups)
+    moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_filter_grad(images, maps, rows, columns, *moves, precision=precision)
 
 
@@ -66,11 +75,7 @@ def correlate2d_filter_grad(
 
 @correlate2d.register_fake
 def _(images, filters, stride, padding, dilation, groups, precision):
-    top, bottom, left, right = padding
-    _, _, rows, columns = images.shape
-    out_rows = correlation_length(rows, filters.shape[2], stride[0], top, bottom, dilation[0])
-    out_columns = correlation_length(columns, filters.shape[3], stride[1], left, right, dilation[1])
-    shape = images.shape[0], filters.shape[0], out_rows, out_columns
+    shape = images.shape[0], filters.shape[0], *map_lengths(images, filters, stride, padding, dilation)
     return empty(shape, format_of(images), images.dtype, images.device)
 
 

@@ -62,7 +62,7 @@ def max_pool2d(
     if return_indices or as_pair(dilation, "dilation", least=1) != (1, 1) or not is_for_kernels(input, NUMBERS):
         torchs: Any = F.max_pool2d
         return torchs(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    windows = _windows(kernel_size, stride, padding)
+    windows = windows_of(kernel_size, stride, padding)
     maxima, _ = operators.max_pool2d(_batch(input), *windows, ceil_mode)
     return maxima if input.ndim == 4 else maxima[0]
 
@@ -108,7 +108,7 @@ def avg_pool2d(
         mode = "sum"
         if divisor_override == 0:
             raise ValueError("divisor_override must not be zero")
-    maps = operators.average_pool2d(_batch(input), *_windows(kernel_size, stride, padding), ceil_mode, mode)
+    maps = operators.average_pool2d(_batch(input), *windows_of(kernel_size, stride, padding), ceil_mode, mode)
     if divisor_override is not None:
         maps = maps / divisor_override
     return maps if input.ndim == 4 else maps[0]
@@ -123,7 +123,8 @@ def _batch(input: Tensor) -> Tensor:
     return input if input.ndim == 4 else input[None]
 
 
-def _windows(kernel_size: Any, stride: Any, padding: Any) -> tuple[list[int], list[int], list[int]]:
+def windows_of(kernel_size: Any, stride: Any, padding: Any) -> tuple[list[int], list[int], list[int]]:
+    """Window, stride and padding as the operators take them."""
     window = as_pair(_scalar(kernel_size), "kernel_size", least=1)
     step = window if stride is None or stride == [] else as_pair(_scalar(stride), "stride", least=1)
     return list(window), list(step), list(as_pair(_scalar(padding), "padding", least=0))

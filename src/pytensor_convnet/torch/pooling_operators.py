@@ -17,7 +17,8 @@ from pytensor_convnet.kernels.cuda.formats import empty, memory_format
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool
 
 
-def _sides(padding: list[int]) -> Padding:
+def sides_of(padding: list[int]) -> Padding:
+    """A padding as the kernels want it."""
     rows, columns = padding
     return (rows, rows), (columns, columns)
 
@@ -34,7 +35,7 @@ def _like(tensor: Tensor, rows: int, columns: int, format: str | None = None) ->
 
 
 def _pooled(images: Tensor, window: list[int], stride: list[int], padding: list[int], partial: bool) -> Tensor:
-    windows = check_pool(images.shape, window, stride, _sides(padding), not partial)
+    windows = check_pool(images.shape, window, stride, sides_of(padding), not partial)
     return _like(images, windows.out_rows, windows.out_columns)
 
 
@@ -48,7 +49,7 @@ def max_pool2d(
     images: Tensor, window: list[int], stride: list[int], padding: list[int], partial: bool
 ) -> tuple[Tensor, Tensor]:
     """The maxima of windows and their winners; see `kernels.cuda.max_pooling.max_pool2d`."""
-    return max_pooling.max_pool2d(images, winners_dtype(window), window, stride, _sides(padding), not partial)
+    return max_pooling.max_pool2d(images, winners_dtype(window), window, stride, sides_of(padding), not partial)
 
 
 @custom_op("pytensor_convnet::max_pool2d_grad", mutates_args=())
@@ -57,7 +58,7 @@ def max_pool2d_grad(
 ) -> Tensor:
     """``maps`` at the pixels that won, in images of ``rows`` x ``columns``."""
     return max_pooling_grad.max_pool2d_grad(
-        winners, maps, rows, columns, window, stride, _sides(padding), format_of(winners)
+        winners, maps, rows, columns, window, stride, sides_of(padding), format_of(winners)
     )
 
 
@@ -66,7 +67,7 @@ def max_pool2d_gather(
     images: Tensor, winners: Tensor, window: list[int], stride: list[int], padding: list[int]
 ) -> Tensor:
     """``images`` at the pixels that won."""
-    return max_pooling_grad.max_pool2d_gather(images, winners, window, stride, _sides(padding))
+    return max_pooling_grad.max_pool2d_gather(images, winners, window, stride, sides_of(padding))
 
 
 @custom_op("pytensor_convnet::average_pool2d", mutates_args=())
@@ -74,7 +75,7 @@ def average_pool2d(
     images: Tensor, window: list[int], stride: list[int], padding: list[int], partial: bool, mode: str
 ) -> Tensor:
     """The averages or sums of windows; see `kernels.cuda.average_pooling.average_pool2d`."""
-    return average_pooling.average_pool2d(images, window, stride, _sides(padding), not partial, mode)
+    return average_pooling.average_pool2d(images, window, stride, sides_of(padding), not partial, mode)
 
 
 @custom_op("pytensor_convnet::average_pool2d_grad", mutates_args=())
@@ -83,7 +84,7 @@ def average_pool2d_grad(
     partial: bool, mode: str,
 ) -> Tensor:  # fmt: skip
     """``maps`` spread over their windows, in images of ``rows`` x ``columns``."""
-    return average_pooling.average_pool2d_grad(maps, rows, columns, window, stride, _sides(padding), mode, format)
+    return average_pooling.average_pool2d_grad(maps, rows, columns, window, stride, sides_of(padding), mode, format)
 
 
 # ------------------------------------------------------------------------ what results look like

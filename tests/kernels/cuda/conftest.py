@@ -19,3 +19,20 @@ if find_spec("torch") and find_spec("triton"):
 def device():
     """Where tests put their tensors."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New tensors hold NaN, or 101 where they are of bytes, so that an element read or left unwritten shows."""
+
+    def poisoning(create):
+        def created(*arguments, **settings):
+            tensor = create(*arguments, **settings)
+            if tensor.is_floating_point():
+                return tensor.fill_(float("nan"))
+            return tensor.fill_(101) if tensor.dtype == torch.uint8 else tensor
+
+        return created
+
+    for name in ("empty", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))

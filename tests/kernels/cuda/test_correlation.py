@@ -33,19 +33,7 @@ GEOMETRIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """New tensors of floats hold NaN, so that an element that is read or left unwritten shows."""
-
-    def poisoning(create):
-        def created(*arguments, **settings):
-            tensor = create(*arguments, **settings)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        return created
-
-    for name in ("empty", "empty_strided"):
-        monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,12 @@ variable ``TRITON_INTERPRET=1`` was set before Triton was imported.
 """
 
 from pytensor_convnet.kernels.cuda.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cuda.conv_pool import (
+    correlate2d_max_pool2d,
+    correlate2d_max_pool2d_filter_grad,
+    correlate2d_max_pool2d_grads,
+    correlate2d_max_pool2d_input_grad,
+)
 from pytensor_convnet.kernels.cuda.copying import change_format
 from pytensor_convnet.kernels.cuda.correlation import (
     PRECISIONS,
@@ -27,6 +33,10 @@ __all__ = [
     "correlate2d",
     "correlate2d_filter_grad",
     "correlate2d_input_grad",
+    "correlate2d_max_pool2d",
+    "correlate2d_max_pool2d_filter_grad",
+    "correlate2d_max_pool2d_grads",
+    "correlate2d_max_pool2d_input_grad",
     "cross_map_norm",
     "cross_map_norm_grad",
     "empty",

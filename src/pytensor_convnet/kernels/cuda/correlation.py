@@ -47,8 +47,8 @@ def correlate2d(
         Shapes, dtypes or settings do not fit; the message names what met and the rule.
     """
     check_tensors(images=images, filters=filters)
-    geometry = _geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip)
-    images = _in_a_format(images)
+    geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip)
+    images = as_format(images)
     return _run("correlate2d", geometry, (images, filters), (images,), precision, memory_format)
 
 
@@ -60,12 +60,12 @@ def correlate2d_input_grad(
     check_tensors(filters=filters, maps=maps)
     images = (
         maps.shape[0],
-        filters.shape[1] * _count(groups, "groups"),
-        _count(rows, "rows"),
-        _count(columns, "columns"),
+        filters.shape[1] * count(groups, "groups"),
+        count(rows, "rows"),
+        count(columns, "columns"),
     )
-    geometry = _geometry(images, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
-    maps = _in_a_format(maps)
+    geometry = checked_geometry(images, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
+    maps = as_format(maps)
     return _run("correlate2d_input_grad", geometry, (filters, maps), (maps,), precision, memory_format)
 
 
@@ -77,25 +77,26 @@ def correlate2d_filter_grad(
     check_tensors(images=images, maps=maps)
     filters = (
         maps.shape[1],
-        images.shape[1] // _count(groups, "groups"),
-        _count(rows, "rows"),
-        _count(columns, "columns"),
+        images.shape[1] // count(groups, "groups"),
+        count(rows, "rows"),
+        count(columns, "columns"),
     )
-    geometry = _geometry(images.shape, filters, stride, padding, dilation, groups, flip, maps.shape)
-    images, maps = _in_a_format(images), _in_a_format(maps)
+    geometry = checked_geometry(images.shape, filters, stride, padding, dilation, groups, flip, maps.shape)
+    images, maps = as_format(images), as_format(maps)
     return _run("correlate2d_filter_grad", geometry, (images, maps), (images, maps), precision, None)
 
 
-def _in_a_format(tensor: torch.Tensor) -> torch.Tensor:
+def as_format(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a batch-last copy where it is dense in no format (a slice, say, or one image repeated)."""
     return tensor if format_of(tensor) else to_format(tensor, "batch_last")
 
 
-def _count(value: Any, name: str) -> int:
+def count(value: Any, name: str) -> int:
+    """A length as a positive integer."""
     return rules.as_count(value, name, least=1)
 
 
-def _geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:
+def checked_geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:
     """The checked geometry of shapes and settings."""
     images, filters = tuple(images), tuple(filters)
     stride, padding, dilation, groups = check_window(stride, padding, dilation, groups)
@@ -105,14 +106,19 @@ def _geometry(images, filters, stride, padding, dilation, groups, flip, maps=Non
     return Geometry(images, filters, stride, padding, dilation, groups, bool(flip))
 
 
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless it is a precision of float32."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
 @torch.no_grad()
 def _run(
     name: str, geometry: Geometry, operands: tuple[torch.Tensor, ...], formatted: tuple[torch.Tensor, ...],
     precision: str, memory_format: str | None,
 ) -> torch.Tensor:  # fmt: skip
     check_format(memory_format)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_precision(precision)
     formats = tuple(str(format_of(tensor)) for tensor in formatted)
     if name != "correlate2d_filter_grad":
         formats += (memory_format or formats[0],)

@@ -44,6 +44,7 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
 )
 
 DTYPES = (*FLOATS, *INTEGERS, torch.bool)
+WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
 @triton.jit(do_not_specialize_on_alignment=LENGTHS)
@@ -181,11 +182,7 @@ def max_pool2d(
         Windows cannot slide over the images, or an argument is none of those above.
     """
     windows, format = _checked(images, window, stride, padding, ignore_border, memory_format)
-    if winners_dtype == torch.uint8 and windows.taps > 256:
-        raise ValueError(
-            f"winners_dtype: one byte cannot number the {windows.taps} taps of a window of "
-            f"{windows.window[0]}x{windows.window[1]}: pass torch.int64"
-        )
+    check_winners_dtype(winners_dtype, windows)
     shape = (*images.shape[:2], windows.out_rows, windows.out_columns)
     maxima = empty(shape, format, images.dtype, images.device)
     winners = empty(shape, format, winners_dtype, images.device)
@@ -213,6 +210,18 @@ def max_pool2d_maxima(
 def _checked(images, window, stride, padding, ignore_border, memory_format) -> tuple[Windows, str]:
     format = check_operand(DTYPES, memory_format, images=images)
     return check_pool(images.shape, window, stride, padding, ignore_border), format
+
+
+def check_winners_dtype(winners_dtype: torch.dtype, windows: Windows) -> None:
+    """Raise ValueError unless it can number the taps of the windows."""
+    if winners_dtype not in WINNERS:
+        name = str(winners_dtype).removeprefix("torch.")
+        raise ValueError(f"winners_dtype must be uint8, int32 or int64, got {name}")
+    if winners_dtype == torch.uint8 and windows.taps > 256:
+        raise ValueError(
+            f"winners_dtype: one byte cannot number the {windows.taps} taps of a window of "
+            f"{windows.window[0]}x{windows.window[1]}: pass torch.int64"
+        )
 
 
 def lowest(dtype: torch.dtype) -> float | int:

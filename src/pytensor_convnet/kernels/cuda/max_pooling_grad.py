@@ -17,6 +17,7 @@ import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.kernels.cuda.formats import empty, to_format
+from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
     Patch,
@@ -40,8 +41,6 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     vectors_at,
     working,
 )
-
-WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
 @triton.jit
@@ -195,7 +194,7 @@ def max_pool2d_grad(
         Such maps do not come from such images, or winners are no winners of theirs.
     """
     format = check_operand(FLOATS, memory_format, maps=maps)
-    _check_winners(winners, maps, "maps")
+    check_winners(winners, maps, "maps")
     shape = (*maps.shape[:2], rows, columns)
     windows = check_pooled(shape, maps.shape, window, stride, padding)
     images = empty(shape, format, maps.dtype, maps.device)
@@ -217,7 +216,7 @@ def max_pool2d_gather(
     Parameters and errors as for that; a winner that is no pixel of the image gives NaN, and nothing is read for it.
     """
     format = check_operand(FLOATS, memory_format, images=images)
-    _check_winners(winners, images, "images")
+    check_winners(winners, images, "images")
     windows = check_pooled(images.shape, winners.shape, window, stride, padding)
     maps = empty(winners.shape, format, images.dtype, images.device)
     if maps.numel():
@@ -234,7 +233,8 @@ def max_pool2d_gather(
     return maps
 
 
-def _check_winners(winners: torch.Tensor, others: torch.Tensor, name: str) -> None:
+def check_winners(winners: torch.Tensor, others: torch.Tensor, name: str) -> None:
+    """Raise ValueError unless these may be the winners of maps, or of images."""
     if winners.dtype not in WINNERS:
         raise ValueError(f"winners must be uint8, int32 or int64, got {str(winners.dtype).removeprefix('torch.')}")
     if winners.device != others.device:

@@ -88,16 +88,19 @@ def scale_exponent(partials, PARTIALS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["a_size", "b_size"])
 def _largest_magnitudes(
-    a, b, partials, a_size, b_size, PARTIALS: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr
-):
+    a, b, partials, a_size, b_size, a_factor, b_factor, PARTIALS: tl.constexpr, BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
     await_predecessor(DEPENDENT)
     program = tl.program_id(0)
     second = program >= PARTIALS
     values = a
     size = a_size
+    factor = a_factor
     if second:
         values = b
         size = b_size
+        factor = b_factor
     start = (program % PARTIALS).to(tl.int64) * BLOCK
     step = tl.full((), PARTIALS * BLOCK, tl.int64)
     largest = tl.zeros((BLOCK,), tl.float32)
@@ -106,11 +109,11 @@ def _largest_magnitudes(
         magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
         largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
         start += step
-    tl.store(partials + program, tl.max(largest, axis=0))
+    tl.store(partials + program, tl.max(largest, axis=0) * factor)
 
 
-def largest_magnitudes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The largest finite magnitudes of parts of two dense float32 tensors, (2, parts).
+def largest_magnitudes(a: torch.Tensor, b: torch.Tensor, factors: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
+    """The largest finite magnitudes of parts of two dense float32 tensors, times a factor each, (2, parts).
 
     Floor: each is read once.
     """
@@ -118,6 +121,6 @@ def largest_magnitudes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     partials = next((count for count in (1, 16) if blocks <= count), 256)
     found = torch.empty((2, partials), dtype=torch.float32, device=a.device)
     _largest_magnitudes[(2 * partials,)](
-        a, b, found, a.numel(), b.numel(), partials, BLOCK, num_warps=8, **launch_options(a.device)
+        a, b, found, a.numel(), b.numel(), *factors, partials, BLOCK, num_warps=8, **launch_options(a.device)
     )
     return found

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -44,12 +45,44 @@ GRAPH_SECONDS, MOST_CALLS = 2e-4, 10
 
 MANY_CHANNELS = 64
 
-_METHODS: dict[str, Any] = {kind.__name__: kind for kind in (Cudnn, Gather, Share)}
-_chosen: dict[Task, Method] = {}
+
+@dataclass(frozen=True)
+class Family:
+    """How tasks of a kind may be computed.
+
+    Attributes
+    ----------
+    candidates : function of a task and a limit
+        The methods worth measuring, at most so many of our own.
+    fixed_choice : function of a task
+        What is taken without measurements.
+    carry_out : function of a task, a method and operands
+    classes : tuple of types
+        What methods are made of, to be read from disk.
+    alone : tuple of types
+        Methods that are not compiled and tried beside others.
+    """
+
+    candidates: Callable[[Any, int], list[Any]]
+    fixed_choice: Callable[[Any], Any]
+    carry_out: Callable[..., Any]
+    classes: tuple[type, ...]
+    alone: tuple[type, ...]
+
+
+_families: dict[type, Family] = {}
+_classes: dict[str, Any] = {}
+_chosen: dict[Task, Any] = {}
 _lock = threading.RLock()
 
 
-def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Method:
+def register(kind: type, family: Family) -> None:
+    """Let tasks of this kind be chosen for as the family says."""
+    _families[kind] = family
+    _classes.update({cls.__name__: cls for cls in family.classes})
+
+
+def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
     """The method for a task, measured on these operands where it is not known yet.
 
     While a CUDA graph is being captured nothing can be measured: a fixed choice is taken, and not kept.
@@ -74,14 +107,19 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Method:
     return method
 
 
-def known_choice(task: Task) -> Method | None:
+def known_choice(task: Task) -> Any:
     """What was measured for a task before, by this process or another; None where it was not."""
     return _chosen.get(task) or _load(task)
 
 
 @functools.lru_cache(maxsize=4096)
-def fixed_choice(task: Task) -> Method:
-    """What is taken without measurements: cuDNN where channels are many and it need not change formats, else ours."""
+def fixed_choice(task: Task) -> Any:
+    """What is taken without measurements."""
+    return _families[type(task)].fixed_choice(task)
+
+
+def _fixed_correlation(task: Task) -> Method:
+    """cuDNN where channels are many and it need not change formats, else ours."""
     filters, channels = task.geometry.filters[:2]
     wanted = set(task.formats)
     many = min(filters // task.geometry.groups, channels) >= MANY_CHANNELS
@@ -98,15 +136,18 @@ def forget() -> None:
 # ------------------------------------------------------------------------------------------ measurement
 
 
-def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Method, float]:
+def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]:
     """Seconds of each candidate that works; the slow ones at first sight, those `CLOSE` to the best more exactly."""
-    calls = {method: functools.partial(carry_out, task, method, *operands) for method in candidates(task, CANDIDATES)}
-    # cuDNN's settings are global, so it is no part of what is compiled and tried side by side.
-    ours = [method for method in calls if not isinstance(method, Cudnn)]
+    family = _families[type(task)]
+    calls = {
+        method: functools.partial(family.carry_out, task, method, *operands)
+        for method in family.candidates(task, CANDIDATES)
+    }
+    ours = [method for method in calls if not isinstance(method, family.alone)]
     works = functools.partial(_works, task.device)
-    with ThreadPoolExecutor(min(len(ours), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max(1, min(len(ours), os.cpu_count() or 1))) as pool:
         working = dict(zip(ours, pool.map(works, [calls[method] for method in ours])))
-    seconds: dict[Method, float] = {}
+    seconds: dict[Any, float] = {}
     for method, call in calls.items():
         if working[method] if method in working else works(call):
             seconds[method] = _seconds(_captured(call, 1), 2, 1)
@@ -117,7 +158,7 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Method, flo
     return seconds
 
 
-def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Method, float] | None:
+def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, float] | None:
     """The fastest candidate, and its seconds; None where none works (there may be no memory left)."""
     seconds = measured(task, operands)
     if not seconds:
@@ -126,7 +167,7 @@ def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Method,
     return method, seconds[method]
 
 
-def _works(device: torch.device, call: Callable[[], torch.Tensor]) -> bool:
+def _works(device: torch.device, call: Callable[[], Any]) -> bool:
     """Compile and run a candidate once; False where the GPU has not enough of something for it."""
     try:
         with torch.cuda.device(device):
@@ -137,7 +178,7 @@ def _works(device: torch.device, call: Callable[[], torch.Tensor]) -> bool:
     return True
 
 
-def _captured(call: Callable[[], torch.Tensor], times: int) -> Callable[[], None]:
+def _captured(call: Callable[[], Any], times: int) -> Callable[[], None]:
     """So many calls as a CUDA graph, after one in which cuDNN finds its algorithm (it does so for each thread)."""
     call()
     graph = torch.cuda.CUDAGraph()
@@ -195,7 +236,7 @@ def _file(key: str) -> Path:
     return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
 
 
-def _load(task: Task) -> Method | None:
+def _load(task: Task) -> Any:
     """What is on disk for a task, or None where nothing that can be read is."""
     key = _key(task)
     try:
@@ -205,7 +246,7 @@ def _load(task: Task) -> Method | None:
         return None
 
 
-def _store(task: Task, method: Method, seconds: float) -> None:
+def _store(task: Task, method: Any, seconds: float) -> None:
     """Keep a choice on disk; where the disk refuses, it is kept in memory alone."""
     key = _key(task)
     try:
@@ -218,18 +259,23 @@ def _store(task: Task, method: Method, seconds: float) -> None:
         return
 
 
-def method_to_json(method: Method) -> dict[str, Any]:
+def method_to_json(method: Any) -> Any:
     """A method as JSON holds it."""
-    return {"kind": type(method).__name__, **dataclasses.asdict(method)}
+    if not dataclasses.is_dataclass(method):
+        return method
+    fields = {field.name: method_to_json(getattr(method, field.name)) for field in dataclasses.fields(method)}
+    return {"kind": type(method).__name__, **fields}
 
 
-def method_from_json(content: dict[str, Any]) -> Method:
+def method_from_json(content: Any) -> Any:
     """The method that `method_to_json` made this of; KeyError or TypeError where it did not."""
-    fields = dict(content)
-    kind = _METHODS[fields.pop("kind")]
-    if "blocks" in fields:
-        fields["blocks"] = (Blocks if kind is Gather else GradBlocks)(**fields["blocks"])
-    if "patch" in fields:
-        rows, columns = fields["patch"]
-        fields["patch"] = rows, columns
-    return kind(**fields)
+    if isinstance(content, list):
+        return tuple(map(method_from_json, content))
+    if not isinstance(content, dict):
+        return content
+    fields = {name: method_from_json(value) for name, value in content.items()}
+    return _classes[fields.pop("kind")](**fields)
+
+
+# cuDNN's settings are global, so it is not tried beside others.
+register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks), (Cudnn,)))

@@ -1,0 +1,229 @@
+"""Which ways to compute a pooled correlation are worth measuring, and what is taken without measurements.
+
+Estimates as in `candidates`: bounds of what a multiprocessor does for each map pixel, not predictions.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil, prod
+from typing import Any
+
+import torch
+import triton
+
+from pytensor_convnet.kernels.cuda.candidates import (
+    LAUNCH,
+    LEAST_IMAGES,
+    MEMORY_RATE,
+    MULTIPROCESSORS,
+    SHARED_BYTES,
+    candidates,
+)
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.methods import Gather, Share
+from pytensor_convnet.kernels.cuda.tuning import Family, register
+
+PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
+"""What may stand for float32 in each precision; for `ieee`, the keys by which maxima are compared are too coarse."""
+
+MOST_TAPS = 31
+"""Windows of more taps would take too many bits of a key."""
+
+MOST_ROWS = 512
+"""Filters of more channels x taps do not stay in shared memory."""
+
+MOST_PATCH = 9
+"""Patches of more pixels, or that more windows touch, are not written out."""
+
+MOST_STAGES = 3
+"""Of the pipeline of a forward pass."""
+
+ALL = 200
+"""More methods than the candidates of a pass of `correlate2d` are."""
+
+CLOCK = 1.7e9
+REGISTERS = 65536
+OPERATIONS, COMPARED, LATENCY = 2500, 10, 900
+"""Of a multiprocessor: floating-point operations a cycle and numbers compared a cycle, about as these kernels reach
+them; and the cycles that a map pixel takes besides, which other programs fill if there are any."""
+
+
+def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
+    """Products, and whether images are prepared for them."""
+    batch = task.geometry.images[0]
+    as_it_is = task.formats[0] == "batch_last" and batch % 4 == 0
+    if task.dtype != torch.float32:
+        if not as_it_is:
+            return (("native", True),)
+        return (("native", False),) if batch % BATCH_MULTIPLE == 0 else (("native", False), ("native", True))
+    found = tuple((product, True) for product in PRODUCTS[task.precision])
+    return (*found, ("bf16x3", False)) if found and as_it_is else found
+
+
+def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
+    """At most ``limit`` methods without maps in memory, or with maps that are spread, by estimate; and the pair."""
+    if task.name == "correlate2d_max_pool2d":
+        fused: Iterator[Any] = _diverse(sorted(_gathers(task), key=lambda method: _seconds(task, method)), limit)
+    else:
+        fused = _gradients(task, limit)
+    return [*itertools.islice(dict.fromkeys(fused), limit), Pair()]
+
+
+def pool_fixed_choice(task: PoolTask) -> Any:
+    """The forward pass in one where that is estimated to be faster; gradients of float32, which spread maps have as
+    float16, but for the filter gradient alone only where channels are few."""
+    found = pool_candidates(task, 1)
+    if task.name == "correlate2d_max_pool2d":
+        return min(found, key=lambda method: _seconds(task, method))
+    few = prod(task.geometry.filters[1:]) <= 128
+    narrow = task.dtype != torch.float32
+    return Pair() if narrow or (task.name.endswith("filter_grad") and not few) else found[0]
+
+
+# ----------------------------------------------------------------------------------------------- forward
+
+
+def row_blocks(rows: int) -> tuple[int, ...]:
+    """So many rows as a sum of few powers of two, of at least 16; a little more where that saves one."""
+    blocks: list[int] = []
+    left = rows
+    while left > 0:
+        above = max(16, triton.next_power_of_2(left))
+        blocks.append(above if above - left <= rows // 8 or above == 16 else above // 2)
+        left -= blocks[-1]
+    together = triton.next_power_of_2(sum(blocks))
+    return (together,) if together == sum(blocks) else tuple(blocks)
+
+
+def _gathers(task: PoolTask) -> Iterator[PoolGather]:
+    geometry, windows = task.geometry, task.windows
+    rows, filters, batch = prod(geometry.filters[1:]), geometry.filters[0] // geometry.groups, geometry.images[0]
+    if batch < LEAST_IMAGES or rows > MOST_ROWS or windows.taps > MOST_TAPS:
+        return
+    blocks = row_blocks(rows)
+    widest = min(128, max(16, triton.next_power_of_2(filters)))
+    runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
+    for product, prepared in _products(task):
+        halves = 2 if product == "bf16x3" else 1
+        most_stages = (
+            MOST_STAGES if prepared or product == "native" else 1
+        )  # what is split in registers is not pipelined
+        for images, run in itertools.product((32, 64, 128), runs):
+            images_first = widest <= 32
+            if images >= 2 * batch or widest * images > 128 * 64 or (images_first and images == 32):
+                continue
+            room = SHARED_BYTES // (2 * halves * sum(blocks)) - widest
+            stages = min(most_stages, room // images)
+            if stages < 1:
+                continue
+            warps = 4 if widest * images <= 64 * 64 else 8
+            yield PoolGather(prepared, product, PoolBlocks(widest, images, blocks, run, warps, stages, images_first))
+
+
+def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
+    """The first methods, but of each product and tile only some."""
+    seen: Counter[tuple] = Counter()
+    for method in methods:
+        kind, tile = (method.product, method.prepared), (method.product, method.prepared, method.blocks.images)
+        if seen[kind] < max(1, limit // 2) and seen[tile] < max(1, limit // 4):
+            seen.update([kind, tile])
+            yield method
+
+
+def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
+    geometry, windows = task.geometry, task.windows
+    pooled = geometry.images[0] * geometry.filters[0] * windows.out_rows * windows.out_columns
+    images, item = prod(geometry.images), task.dtype.itemsize
+    if isinstance(method, Pair):
+        maps = prod(geometry.maps)
+        moved = (images + 2 * maps + 5 * pooled) * item + pooled
+        operations = 2 * geometry.multiply_adds / (MULTIPROCESSORS * OPERATIONS * CLOCK)
+        return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
+    blocks = method.blocks
+    runs = ceil(windows.out_columns / blocks.windows)
+    programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
+    programs *= runs * windows.out_rows * ceil(geometry.images[0] / blocks.images)
+    shared = windows.window[1] == windows.stride[1] + 1
+    columns = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
+    products, halves = (3, 2) if method.product == "bf16x3" else (1, 1)
+    numbers = blocks.filters * blocks.images
+    issued = 2 * products * sum(blocks.rows) * numbers / OPERATIONS + numbers / COMPARED
+    registers = 32 * blocks.warps * (90 + 3 * numbers // (32 * blocks.warps))
+    memory = 2 * halves * sum(blocks.rows) * (blocks.filters + blocks.stages * blocks.images)
+    together = max(1, min(REGISTERS // registers, SHARED_BYTES // memory))  # programs on a multiprocessor at once
+    latency = issued + LATENCY * (1 if blocks.stages > 1 else 2)
+    waves = ceil(programs / (MULTIPROCESSORS * together))
+    seconds = waves * columns * windows.window[0] * max(latency, together * issued) / CLOCK
+    seconds += LAUNCH
+    if method.product == "float16":
+        seconds += LAUNCH + images * item / MEMORY_RATE
+    if method.prepared:
+        seconds += LAUNCH + images * (item + 2 * halves) / MEMORY_RATE
+    return max(seconds, (images + pooled) * item / MEMORY_RATE)
+
+
+# --------------------------------------------------------------------------------------------- gradients
+
+
+def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
+    """Ways to compute the gradients asked for; the most promising first."""
+    windows = task.windows
+    touching = prod(
+        (step - 1 + before) // step + 1 + (length - 1 - before) // step
+        for length, step, (before, _) in zip(windows.window, windows.stride, windows.padding)
+    )
+    if prod(windows.stride) > MOST_PATCH or touching > MOST_PATCH or task.geometry.images[0] < LEAST_IMAGES:
+        return
+    products = list(dict.fromkeys(product for product, _ in _products(task)))
+    each = max(1, limit // (2 * max(1, len(products))))
+    if task.name.endswith("filter_grad"):
+        yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 2)))
+    for product in products:
+        inputs = _spread_parts(task, "correlate2d_input_grad", Gather, product)
+        filters = _spread_parts(task, "correlate2d_filter_grad", Share, product)
+        if task.name.endswith("input_grad"):
+            yield from (Spread(method, None) for method in inputs[: 2 * each])
+        elif task.name.endswith("filter_grad"):
+            yield from (Spread(None, method) for method in filters[:each])
+        else:
+            yield from map(Spread, inputs[: 2 * each], filters)
+
+
+def _spread_parts(task: PoolTask, name: str, kind: type, product: str) -> list[Any]:
+    """Methods for one of the gradients alone that take prepared maps."""
+    ways: list[Any] = [way for way in candidates(task.part(name, ("batch_last",) * 2), ALL) if isinstance(way, kind)]
+    return list(dict.fromkeys(replace(way, prepared=True) for way in ways if way.product == product))
+
+
+def _shares(task: PoolTask) -> Iterator[PoolShare]:
+    geometry = task.geometry
+    rows, filters = prod(geometry.filters[1:]), geometry.filters[0] // geometry.groups
+    width = min(128, max(16, triton.next_power_of_2(filters)))
+    height = min(128, max(16, triton.next_power_of_2(rows)))
+    tiles = ceil(rows / height) * ceil(filters / width) * geometry.groups
+    for (product, prepared), images, programs in itertools.product(_products(task), (32, 64), (4, 2)):
+        if images >= 2 * max(BATCH_MULTIPLE, geometry.images[0]):
+            continue
+        shares = max(1, MULTIPROCESSORS * programs // tiles)
+        warps = 4 if height * width * images <= 128 * 32 * 32 else 8
+        yield PoolShare(prepared, product, PoolGradBlocks(height, width, images, shares, warps, 1))
+
+
+# A pair is made of functions that choose for themselves, so it is not tried beside others.
+register(
+    PoolTask,
+    Family(
+        pool_candidates,
+        pool_fixed_choice,
+        carry_out,
+        (Pair, PoolGather, PoolShare, Spread, Gather, Share, PoolBlocks, PoolGradBlocks, Blocks, GradBlocks),
+        (Pair,),
+    ),
+)

@@ -1,0 +1,309 @@
+"""The kernel of correlation, max pooling, bias and activation as one: maps are pooled where they are computed.
+
+The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
+
+    for each column of the maps under the run, for each row i of the windows:
+        map[m, b]    = sum over k of  filters[m, k] * source[offset[k] + origin(row, column), b]
+        window[m, b] = max(window, key(map, tap));   in a column that the next window shares, next = max(next, ...)
+      after the last row of a window's last column:
+        maxima, winners [m, y, x, b] = activation(value(window) + bias), tap(window);  window = next
+
+The batch is innermost in memory, so a map pixel is one product of a matrix of filters, which stays in shared memory,
+and a tile of source rows, each a run of images. A column that two windows share is computed once; a row of the maps
+that two rows of windows share is computed for each, 3/2 times in all for windows of 3 x 3 that move by 2.
+
+Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
+*key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
+place of its last few bits how early the tap comes. Maxima are therefore exact to 1 in 2**19 for windows of 3 x 3, and
+maps that are closer than that count as equal, of which the first wins. NaN is above infinity, as it must be.
+
+Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
+the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 25% of the floor, 1.1 to 3 times as fast as
+`correlate2d` and `max_pool2d`; held back by the latency of each map pixel and by the integer operations of keys.
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import triton
+import triton.language as tl
+
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import destinations
+from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
+from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
+from pytensor_convnet.kernels.cuda.pool_plans import Windows
+from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
+from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
+
+ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid")
+"""Functions that never decrease, so that the maxima alone need them."""
+
+
+@dataclass(frozen=True)
+class PoolBlocks:
+    """How a pooled correlation is cut into programs.
+
+    Attributes
+    ----------
+    filters, images : int
+        The tile of a map pixel.
+    rows : tuple of int
+        How many rows of the matrix of filters each product takes, powers of two; together all.
+    windows : int
+        How many windows along a row a program computes, at most.
+    warps, stages : int
+    images_first : bool
+        Whether images are the product's rows, which tensor cores take 64 at a time.
+    """
+
+    filters: int
+    images: int
+    rows: tuple[int, ...]
+    windows: int
+    warps: int
+    stages: int
+    images_first: bool
+
+
+@triton.jit
+def activated(x, ACTIVATION: tl.constexpr):
+    """A float32 tile activated. NaN stays NaN."""
+    if ACTIVATION == "relu":
+        x = tl.where(x < 0, 0.0, x)
+    elif ACTIVATION == "sigmoid":
+        x = 1 / (1 + tl.exp(-x))
+    elif ACTIVATION == "tanh":
+        square = x * x  # near zero, where the quotient cancels, the series; its next term is below 2**-24 of the value
+        near = x * (1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * (62 / 2835)))))
+        far = 1 - 2 / (tl.exp(2 * tl.abs(x)) + 1)
+        x = tl.where(square < 0.0625, near, tl.where(x < 0, -far, far))
+    return x
+
+
+@triton.jit
+def _loaded_filters(filters, in_tile, PRODUCT: tl.constexpr, magnitudes, PARTIALS: tl.constexpr):
+    """A tile of filters as the product takes it: one part, or high and low halves for bf16x3."""
+    w = tl.load(filters, mask=in_tile, other=0.0)
+    if PRODUCT == "float16":
+        return ((w * power_of_two(scale_exponent(magnitudes + PARTIALS, PARTIALS))).to(tl.float16),)
+    elif PRODUCT == "bf16x3":
+        return split(w)
+    else:
+        return (w,)
+
+
+@triton.jit
+def _keys(values, inside, tap, TAP_BITS: tl.constexpr):
+    """Integers that order as float32 ``values`` do, NaN above all, and among equals the earlier tap first.
+
+    Of a pixel outside of the maps they are less than all others.
+    """
+    if INTERPRETED:  # a GPU's NaN has no sign, a CPU's may
+        values = tl.where(values == values, values, float("nan"))
+    ones: tl.constexpr = (1 << TAP_BITS) - 1
+    bits = values.to(tl.int32, bitcast=True)
+    bits = bits ^ ((bits >> 31) & (0x7FFFFFFF - ones))
+    return (bits & tl.where(inside, -1 - ones, 0)) | tl.where(inside, ones - tap, -(2**31))
+
+
+@triton.jit
+def _key_values(keys, TAP_BITS: tl.constexpr):
+    """The numbers of `_keys`, their last bits zero, and the taps."""
+    ones: tl.constexpr = (1 << TAP_BITS) - 1
+    bits = (keys ^ ((keys >> 31) & (0x7FFFFFFF - ones))) & (-1 - ones)
+    return bits.to(tl.float32, bitcast=True), ones - (keys & ones)
+
+
+@triton.jit(
+    do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns", "source_row_stride",
+                       "source_column_stride", "source_group_stride", "source_plane_units", "filter_stride",
+                       "row_count", "used_rows", "filter_count", "step_rows", "step_columns", "map_rows",
+                       "map_columns", "out_rows", "out_columns", "target_channel_stride", "target_row_stride",
+                       "target_column_stride", "filter_blocks", "runs", "batch_blocks", "run_windows"]
+)  # fmt: skip
+def _correlate_max_pool(
+    source, filters, gather, places, magnitudes, biases, maxima, winners,
+    batch_units, target_batch_units, source_rows, source_columns, source_row_stride, source_column_stride,
+    source_group_stride, source_plane_units, filter_stride, row_count, used_rows, filter_count, step_rows,
+    step_columns, map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride,
+    target_column_stride, filter_blocks, runs, batch_blocks, run_windows,
+    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
+    LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
+    FILTERS: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, STARTS: tl.constexpr,
+    IMAGES_FIRST: tl.constexpr, PARTIALS: tl.constexpr, TAP_BITS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    filter_block = program % filter_blocks
+    program = program // filter_blocks
+    run = program % runs
+    program = program // runs
+    y = program % out_rows
+    program = program // out_rows
+    batch_block = program % batch_blocks
+    group = program // batch_blocks
+
+    m = filter_block * FILTERS + tl.arange(0, FILTERS)
+    image = batch_block * IMAGES + tl.arange(0, IMAGES)
+    batch = batch_units * UNIT
+    source += group.to(tl.int64) * source_group_stride * UNIT
+    filters += group.to(tl.int64) * filter_count * filter_stride
+
+    # Of each block of rows: the filters, and where the source rows lie, from the origin of a pixel.
+    parts = no_tensors()
+    offsets = no_tensors()
+    downs = no_tensors()
+    acrosses = no_tensors()
+    exist = no_tensors()
+    for block in tl.static_range(len(ROWS)):
+        k = STARTS[block] + tl.arange(0, ROWS[block])
+        used = k < used_rows
+        exist = exist + (used,)
+        place = tl.load(places + k, mask=used, other=0)
+        if IMAGES_FIRST:
+            in_tile = used[:, None] & (m < filter_count)[None, :]
+            from_place = filters + (m.to(tl.int64) * filter_stride)[None, :] + place[:, None]
+        else:
+            in_tile = (m < filter_count)[:, None] & used[None, :]
+            from_place = filters + (m.to(tl.int64) * filter_stride)[:, None] + place[None, :]
+        parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
+        offsets = offsets + (tl.load(gather + k),)
+        downs = downs + (tl.load(gather + row_count + k),)
+        acrosses = acrosses + (tl.load(gather + 2 * row_count + k),)
+
+    # A column that a window shares with the next is carried over to it.
+    CARRIED: tl.constexpr = WINDOW_COLUMNS == STRIDE_COLUMNS + 1
+    NEW: tl.constexpr = STRIDE_COLUMNS if CARRIED else WINDOW_COLUMNS
+    first_x = run * run_windows
+    window_count = tl.minimum(run_windows, out_columns - first_x)
+    column_count = window_count * NEW + (1 if CARRIED else 0)
+    first_row = y * STRIDE_ROWS - TOP
+    LEAST: tl.constexpr = -(2**31)
+    if IMAGES_FIRST:
+        window = tl.full((IMAGES, FILTERS), LEAST, tl.int32)
+    else:
+        window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
+    next_window = window
+    for t in tl.range(0, column_count * WINDOW_ROWS, num_stages=STAGES):
+        i = t % WINDOW_ROWS
+        c = t // WINDOW_ROWS
+        if CARRIED:
+            j = tl.where(c == 0, 0, (c + STRIDE_COLUMNS - 1) % STRIDE_COLUMNS + 1)
+            x = first_x + tl.maximum(c - 1, 0) // STRIDE_COLUMNS
+        else:
+            j = c % WINDOW_COLUMNS
+            x = first_x + c // WINDOW_COLUMNS
+        row = first_row + i
+        column = x * STRIDE_COLUMNS - LEFT + j
+        inside = (row >= 0) & (row < map_rows) & (column >= 0) & (column < map_columns)
+
+        source_row = row * step_rows
+        source_column = column * step_columns
+        if WIDE:
+            origin = source_row.to(tl.int64) * source_row_stride + source_column.to(tl.int64) * source_column_stride
+        else:
+            origin = source_row * source_row_stride + source_column * source_column_stride
+        pixel = source + origin * UNIT
+        present = image < tl.where(inside, batch, 0)
+        total = tl.zeros(window.shape, tl.float32)
+        for block in tl.static_range(len(ROWS)):
+            if LEAVES_SOURCE:
+                down = downs[block] + source_row
+                across = acrosses[block] + source_column
+                valid = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
+            else:
+                valid = exist[block]
+            mask = valid[:, None] & present[None, :]
+            at = pixel + ((offsets[block] * UNIT)[:, None] + image[None, :])
+            values = tl.load(at, mask=mask, other=0.0)
+            if PRODUCT == "bf16x3":
+                if PREPARED:
+                    low = tl.load(at + source_plane_units * 16, mask=mask, other=0.0)
+                else:
+                    values, low = split(values)
+                if IMAGES_FIRST:
+                    total = add_product(tl.trans(low), parts[2 * block], total, PRODUCT)
+                    total = add_product(tl.trans(values), parts[2 * block + 1], total, PRODUCT)
+                    total = add_product(tl.trans(values), parts[2 * block], total, PRODUCT)
+                else:
+                    total = add_product(parts[2 * block], low, total, PRODUCT)
+                    total = add_product(parts[2 * block + 1], values, total, PRODUCT)
+                    total = add_product(parts[2 * block], values, total, PRODUCT)
+            elif IMAGES_FIRST:
+                total = add_product(tl.trans(values), parts[block], total, PRODUCT)
+            else:
+                total = add_product(parts[block], values, total, PRODUCT)
+
+        keys = _keys(total, inside, i * WINDOW_COLUMNS + j, TAP_BITS)
+        window = tl.maximum(window, keys)
+        if j == WINDOW_COLUMNS - 1:
+            if CARRIED:  # there the tap is earlier by so many
+                next_window = tl.maximum(next_window, keys + (WINDOW_COLUMNS - 1))
+            if i == WINDOW_ROWS - 1:
+                result, winner = _key_values(window, TAP_BITS)
+                if PRODUCT == "float16":
+                    result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
+                    result = result * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+                channel = group * filter_count + m
+                bias = tl.load(biases + channel, mask=m < filter_count, other=0.0).to(tl.float32)
+                offset = channel.to(tl.int64) * target_channel_stride
+                offset = (offset + y * target_row_stride + x * target_column_stride) * TARGET_UNIT
+                image_fits = image < target_batch_units * TARGET_UNIT
+                if IMAGES_FIRST:
+                    result += bias[None, :]
+                    offset = offset[None, :] + image[:, None]
+                    stored = (m < filter_count)[None, :] & image_fits[:, None]
+                else:
+                    result += bias[:, None]
+                    offset = offset[:, None] + image[None, :]
+                    stored = (m < filter_count)[:, None] & image_fits[None, :]
+                result = activated(result, ACTIVATION)
+                tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
+                tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
+                window = next_window
+                next_window = tl.full(window.shape, LEAST, tl.int32)
+
+
+def correlate_max_pool(
+    source_planes: torch.Tensor, filters: torch.Tensor, biases: torch.Tensor, plan: Gathering, tables: Tables,
+    windows: Windows, flip: bool, activation: str, maxima: torch.Tensor, winners: torch.Tensor, product: str,
+    magnitudes: torch.Tensor | None, blocks: PoolBlocks, unit: int, prepared: bool, wide: bool,
+) -> None:  # fmt: skip
+    """Write the pooled and activated forward pass to ``maxima`` and ``winners``, both batch-last.
+
+    Parameters
+    ----------
+    source_planes : tensor, (planes, batch, channels, rows, columns)
+        Images with the batch innermost in memory; two planes for bf16x3 where ``prepared``, else one.
+    plan : Gathering
+        That of the forward pass, one output at a time.
+    magnitudes : tensor or None
+        Of `largest_magnitudes` of source and filters, for float16 alone.
+    unit : int
+        Divides the strides of the source, whose batch may be read up to a multiple of it.
+    """
+    source = source_planes[0]
+    target_unit = unit_of(maxima)
+    used_rows = plan.class_rows()[0]
+    filter_blocks = triton.cdiv(plan.target_channels, blocks.filters)
+    runs = triton.cdiv(windows.out_columns, blocks.windows)
+    batch_blocks = triton.cdiv(plan.batch, blocks.images)
+    programs = filter_blocks * runs * windows.out_rows * batch_blocks * plan.groups
+    if programs == 0:
+        return
+    _, sc, sh, sw = source.stride()
+    _, tc, th, tw = maxima.stride()
+    _correlate_max_pool[(programs,)](
+        source, filters, tables.gather, destinations(plan, flip, filters.stride()[1:], filters.device), magnitudes,
+        biases, maxima, winners,
+        -(-plan.batch // unit), plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
+        sh // unit, sw // unit, plan.source_channels * sc // unit, source_planes.stride(0) // 16,
+        filters.stride(0), tables.row_count, used_rows, plan.target_channels, plan.rows.step, plan.columns.step,
+        windows.rows, windows.columns, windows.out_rows, windows.out_columns,
+        tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
+        *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation, product, prepared,
+        plan.leaves_source, unit, target_unit, wide, blocks.filters, blocks.images, blocks.rows,
+        (0, *accumulate(blocks.rows[:-1])), blocks.images_first, 0 if magnitudes is None else magnitudes.shape[1],
+        windows.taps.bit_length(), blocks.stages, num_warps=blocks.warps,
+    )  # fmt: skip

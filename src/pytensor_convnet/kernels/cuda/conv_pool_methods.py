@@ -1,0 +1,238 @@
+"""The ways to compute a correlation with max pooling, and its gradients, as plain values; how each is carried out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytensor_convnet.kernels.cuda import correlation, max_pooling
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, overlap, pooled_filter_grad, spread
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
+from pytensor_convnet.kernels.cuda.copying import change_format, prepare
+from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, is_wide, unit_of
+from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
+from pytensor_convnet.kernels.cuda.methods import (
+    Gather,
+    Share,
+    Task,
+    dense,
+    filter_grad_from,
+    gather_from,
+    tables_for,
+)
+from pytensor_convnet.kernels.cuda.pool_plans import Windows
+from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+
+
+@dataclass(frozen=True)
+class PoolTask(Task):
+    """A pass of a pooled correlation; see `methods.Task`.
+
+    Attributes
+    ----------
+    name : {'correlate2d_max_pool2d', 'correlate2d_max_pool2d_input_grad', '..._filter_grad', '..._grads'}
+    windows : Windows
+        That slide over the maps.
+    activation : str
+    winners : torch dtype
+    """
+
+    windows: Windows
+    activation: str
+    winners: torch.dtype
+
+    def part(self, name: str, formats: tuple[str, ...]) -> Task:
+        """The pass of the correlation alone."""
+        return Task(name, self.geometry, self.dtype, self.precision, formats, self.device)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """By `correlate2d` and `max_pool2d`, or their gradients, each as is best for it."""
+
+
+@dataclass(frozen=True)
+class PoolGather:
+    """The forward pass by `conv_pool_kernel`.
+
+    Attributes
+    ----------
+    prepared : bool
+        Whether images are brought to the product's dtype, batch innermost, first. float16 needs it.
+    product : str
+    blocks : PoolBlocks
+    """
+
+    prepared: bool
+    product: str
+    blocks: PoolBlocks
+
+
+@dataclass(frozen=True)
+class PoolShare:
+    """The filter gradient by `conv_pool_grad_kernel`, of images as they are or ``prepared``."""
+
+    prepared: bool
+    product: str
+    blocks: PoolGradBlocks
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Gradients from maps that `conv_pool_grad_kernel.spread` writes; the filter gradient possibly without these."""
+
+    input: Gather | None
+    filters: Share | PoolShare | None
+
+
+def carry_out(task: PoolTask, method: Any, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Compute a pass by a method.
+
+    Parameters
+    ----------
+    operands : tensor
+        Images, filters and biases; or those of images and filters that the gradients need, winners, pooled maps.
+
+    Returns
+    -------
+    tuple of tensor
+        Maxima and winners, or the gradients asked for.
+    """
+    if task.device.type == "cuda" and task.device.index not in (None, torch.cuda.current_device()):
+        with torch.cuda.device(task.device):  # Triton launches on the current one
+            return carry_out(task, method, *operands)
+    if task.name == "correlate2d_max_pool2d":
+        return _forward_pair(task, *operands) if isinstance(method, Pair) else _forward(task, method, *operands)
+    images = filters = None
+    *sources, winners, maps = operands
+    if task.name.endswith("input_grad"):
+        [filters] = sources
+    elif task.name.endswith("filter_grad"):
+        [images] = sources
+    else:
+        images, filters = sources
+    if isinstance(method, Pair):
+        return _gradient_pair(task, images, filters, winners, maps)
+    maps, winners = change_format(maps, "batch_last"), change_format(winners, "batch_last")
+    return _gradients(task, method, images, filters, winners, maps)
+
+
+def _moves(task: PoolTask) -> tuple[Any, Any, Any, int, bool]:
+    geometry = task.geometry
+    return geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+
+
+# ----------------------------------------------------------------------------------------------- forward
+
+
+def _forward_pair(task: PoolTask, images, filters, biases) -> tuple[torch.Tensor, torch.Tensor]:
+    format = task.formats[-1]
+    maps = correlation.correlate2d(images, filters, *_moves(task), precision=task.precision, memory_format=format)
+    maxima, winners = _empty_results(task, format)
+    max_pooling.launch(maps, maxima, winners, task.windows, format)
+    maxima += biases[:, None, None]
+    return maxima if task.activation == "identity" else getattr(torch, task.activation)(maxima), winners
+
+
+def _empty_results(task: PoolTask, format: str) -> tuple[torch.Tensor, torch.Tensor]:
+    geometry, windows = task.geometry, task.windows
+    shape = geometry.images[0], geometry.filters[0], windows.out_rows, windows.out_columns
+    return empty(shape, format, task.dtype, task.device), empty(shape, format, task.winners, task.device)
+
+
+def _forward(task: PoolTask, method: PoolGather, images, filters, biases) -> tuple[torch.Tensor, torch.Tensor]:
+    geometry, windows = task.geometry, task.windows
+    maxima, winners = _empty_results(task, "batch_last")
+    magnitudes = largest_magnitudes(images, dense(filters)) if method.product == "float16" else None
+    planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
+    plan = gathering(geometry, False)
+    wide = is_wide(planes[0], maxima)
+    correlate_max_pool(
+        planes, filters, biases, plan, tables_for(plan, planes[0], unit, wide), windows, geometry.flip,
+        task.activation, maxima, winners, method.product, magnitudes, method.blocks, unit, method.prepared, wide,
+    )  # fmt: skip
+    return change_format(maxima, task.formats[-1]), change_format(winners, task.formats[-1])
+
+
+def _planes(images: torch.Tensor, method: PoolGather | PoolShare, magnitudes) -> tuple[torch.Tensor, int]:
+    """Images as the kernels read them, and what divides their strides."""
+    if method.prepared:
+        return prepare(images, method.product, magnitudes), UNIT
+    return images[None], unit_of(images)
+
+
+# --------------------------------------------------------------------------------------------- gradients
+
+
+def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
+    windows, geometry = task.windows, task.geometry
+    format = task.formats[-1]
+    full = max_pool2d_grad(
+        winners, maps, windows.rows, windows.columns, windows.window, windows.stride, windows.padding, format
+    )
+    gradients: tuple[torch.Tensor, ...] = ()
+    if filters is not None:
+        rows, columns = geometry.images[2:]
+        of_images = correlation.correlate2d_input_grad(
+            filters, full, rows, columns, *_moves(task), precision=task.precision, memory_format=format
+        )
+        gradients += (of_images,)
+    if images is not None:
+        rows, columns = geometry.filters[2:]
+        of_filters = correlation.correlate2d_filter_grad(
+            images, full, rows, columns, *_moves(task), precision=task.precision
+        )
+        gradients += (of_filters,)
+    return gradients
+
+
+def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
+    gradients: tuple[torch.Tensor, ...] = ()
+    planes = found = None
+    most = float(overlap(task.windows))  # so many times a pooled gradient may a map pixel's be
+    if method.input is not None:
+        product = method.input.product
+        if product == "float16":
+            found = largest_magnitudes(maps, dense(filters), (most, 1.0))
+        planes = spread(winners, maps, task.windows, product, None if found is None else found[0])
+        part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
+        gradients += (gather_from(part, method.input, filters, planes, found),)
+    if isinstance(method.filters, PoolShare):
+        gradients += (_pooled_filter_grad(task, method.filters, images, winners, maps),)
+    elif method.filters is not None:
+        product, magnitudes = method.filters.product, None
+        if product == "float16" and found is not None:  # maps are not searched again
+            magnitudes = _together(largest_magnitudes(images, dense(filters))[0], found[0])
+        elif product == "float16":
+            magnitudes = largest_magnitudes(images, maps, (1.0, most))
+        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
+        if planes is None:
+            planes = spread(winners, maps, task.windows, product, map_magnitudes)
+        part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
+        image_planes = prepare(images, product, image_magnitudes)
+        gradients += (filter_grad_from(part, method.filters, image_planes, planes, magnitudes),)
+    return gradients
+
+
+def _together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Magnitudes of two searches as those of one, (2, parts)."""
+    if first.shape != second.shape:
+        first, second = first.amax(0, keepdim=True), second.amax(0, keepdim=True)
+    return torch.stack([first, second])
+
+
+def _pooled_filter_grad(task: PoolTask, method: PoolShare, images, winners, maps) -> torch.Tensor:
+    geometry = task.geometry
+    gradient = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
+    most = float(overlap(task.windows))
+    magnitudes = largest_magnitudes(images, maps, (1.0, most)) if method.product == "float16" else None
+    planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
+    plan = gathering(geometry, False)
+    wide = is_wide(planes[0], maps)
+    pooled_filter_grad(
+        planes, winners, maps, plan, tables_for(plan, planes[0], unit, wide), task.windows, gradient, geometry.flip,
+        method.product, magnitudes, method.blocks, unit, method.prepared, wide,
+    )  # fmt: skip
+    return gradient
