@@ -43,6 +43,13 @@ def test_flatten_takes_one_of_its_two_names(T):
         T.flatten(numbers(2, 3), 1, 2)
 
 
+def test_reshape_and_split_take_all_arguments_by_position(T):
+    x = T.constant(numbers(2, 6))
+    assert value_of(T.reshape(x, T.stack(3, 4), 2)).shape == (3, 4)
+    parts = T.split(x, [2, 4], 2, 1)
+    assert [value_of(part).shape for part in parts] == [(2, 2), (2, 4)]
+
+
 def test_stack_takes_a_list_or_each_tensor_by_itself(T):
     a, b = numbers(3), numbers(3, seed=1)
     for stacked in (T.stack([a, b]), T.stack(a, b), T.stack(T.constant(a), b), T.stack([a, b], 0)):

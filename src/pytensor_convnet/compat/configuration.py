@@ -15,7 +15,7 @@ from typing import Any
 
 from pytensor.configdefaults import config as pytensor_config
 
-from pytensor_convnet.compat.mirror import note_once
+from pytensor_convnet.compat.device import note_device
 
 ONLY_THEANOS: dict[str, Any] = {
     "device": "cpu",
@@ -144,16 +144,6 @@ class changed_flags(ContextDecorator):
     def __exit__(self, *exception: object) -> None:
         for flag, value in self.old.items():
             setattr(self.settings, flag, value)
-
-
-def note_device(device: str) -> None:
-    """Say once that a program written for a GPU runs on what there is."""
-    if device.startswith(("gpu", "cuda", "opencl")):
-        note_once(
-            "device",
-            f"device={device}: PyTensor has no such setting. The program runs on this machine's CPU, with the same "
-            "operators; nothing needs changing.",
-        )
 
 
 def read_settings(environment: Any = os.environ) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """``theano.sandbox.cuda``: what ran on a GPU. The same operators run on what there is.
 
-``cuda_available`` and ``cuda_enabled`` say that they can be used, which is what programs asked for.
+``cuda_available`` and ``cuda_enabled`` say that they can be used, which is what programs asked for; whether functions
+run on a GPU, `theano.config.device` decides.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 
 from pytensor_convnet.compat.configuration import config
+from pytensor_convnet.compat.device import synchronize as _synchronize
 from pytensor_convnet.compat.mirror import mirror
 from pytensor_convnet.compat.theano.compile.sharedvalue import shared
 from pytensor_convnet.compat.theano.sandbox.cuda import basic_ops, blas, dnn
@@ -41,7 +43,7 @@ cuda_available = cuda_enabled = True
 
 
 def use(device: str = "gpu", *args: Any, **kwargs: Any) -> None:
-    """Take note of the device that a program asks for; `theano.config.device` gives it back."""
+    """Compile functions for the device that a program asks for; `theano.config.device` gives it back."""
     config.device = device
 
 
@@ -51,7 +53,8 @@ def unuse() -> None:
 
 
 def synchronize() -> None:
-    """Nothing to wait for: a function has finished when it returns."""
+    """Wait until all that functions were asked for is computed."""
+    _synchronize(config.device)
 
 
 class CudaNdarray(np.ndarray):
