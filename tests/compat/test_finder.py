@@ -79,6 +79,8 @@ OLD_MODULES = [
     "theano.updates",
     "theano.scan_module",
     "theano.scan_module.scan_utils",
+    "theano.scan_module.scan_op",
+    "theano.scan_module.scan_views",
     "theano.configparser",
     "theano.configdefaults",
     "theano.scalar",
@@ -131,6 +133,8 @@ OLD_NAMES = [
     ("theano.tensor", "horizontal_stack"),
     ("theano.gradient", "grad disconnected_grad grad_clip zero_grad consider_constant verify_grad"),
     ("theano.gradient", "DisconnectedType"),
+    ("theano.scan_module.scan_op", "Scan"),
+    ("theano.scan_module.scan_views", "map reduce foldl foldr"),
     ("theano.printing", "Print debugprint pp pprint pydotprint min_informative_str"),
     ("theano.compile", "SharedVariable FunctionMaker Function ViewOp DeepCopyOp optdb register_mode SpecifyShape"),
     ("theano.gof", "Op Apply Variable FunctionGraph local_optimizer Optimizer Container PerformLinker"),
@@ -247,3 +251,13 @@ def test_variables_are_true_and_comparisons_have_no_truth_value(old_imports):
     with pytest.raises(TypeError, match="T.switch"):
         bool(weights > 0)
     assert theano.function([], weights, mode=PYTHON)() == 0
+
+
+def test_importing_a_mirror_leaves_the_truth_of_variables_to_pytensor():
+    from pytensor_convnet.compat.theano import tensor as T
+
+    compat.install()
+    assert T.matrix()
+    compat.uninstall()
+    with pytest.raises(TypeError, match="boolean"):
+        bool(T.matrix())

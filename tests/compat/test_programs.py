@@ -141,3 +141,31 @@ def test_the_runner_says_what_it_needs(arguments, said):
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode != 0
     assert said in ran.stdout + ran.stderr
+
+
+def test_the_runner_has_six_even_where_it_is_not_installed(tmp_path):
+    script = tmp_path / "old.py"
+    script.write_text(
+        """
+import six.moves.cPickle as pickle
+import six
+from six.moves import xrange, zip_longest, cPickle, urllib
+from six.moves.urllib.parse import quote
+assert cPickle is pickle and callable(urllib.parse.quote)
+assert isinstance("", six.string_types) and isinstance(1, six.integer_types)
+print(pickle.loads(pickle.dumps([1])), list(xrange(2)), dict(six.iteritems({"a": 1})), quote("a b"), six.PY3)
+"""
+    )
+    blocker = tmp_path / "sitecustomize.py"  # as if it were not installed
+    blocker.write_text(
+        """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "six" else find(name, package)
+"""
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "pytensor_convnet.compat", str(script)]
+    environment = {**os.environ, "PYTHONPATH": path, "THEANORC": ""}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout == "[1] [0, 1] {'a': 1} a%20b True\n", ran.stderr

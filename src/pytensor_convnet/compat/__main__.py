@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pytensor_convnet.compat import install
 from pytensor_convnet.compat.old_numpy import restore_old_names
+from pytensor_convnet.compat.old_six import provide_six
 
 USAGE = """usage: python -m pytensor_convnet.compat SCRIPT [ARGS]
 
@@ -24,6 +25,7 @@ def main() -> None:
         sys.exit(f"python -m pytensor_convnet.compat: there is no script {script}")
     install()
     restore_old_names()
+    provide_six()
     sys.argv = arguments
     sys.path[0] = str(script.resolve().parent)
     runpy.run_path(str(script), run_name="__main__")

@@ -23,9 +23,11 @@ from pytensor_convnet.compat.theano.tensor.basic import (
     mean,
     patternbroadcast,
     repeat,
+    reshape,
     row,
     scalar,
     sgn,
+    split,
     squeeze,
     stack,
     tensor,
@@ -41,7 +43,7 @@ from pytensor_convnet.compat.theano.tensor.basic import (
     vector,
     wmatrix,
 )
-from pytensor_convnet.compat.theano.tensor.var import TensorVariable, let_variables_be_true
+from pytensor_convnet.compat.theano.tensor.var import TensorVariable
 
 SOURCES = (
     "pytensor.tensor",
@@ -65,8 +67,6 @@ SOURCES = (
 
 sort, var = pytensor.tensor.sort, pytensor.tensor.var
 """Named like the modules that Theano had them in, which importing has bound to these names."""
-
-let_variables_be_true()
 
 __getattr__, __dir__ = mirror(
     __name__,
@@ -99,11 +99,13 @@ __all__ = [  # what `from theano.tensor import *` gives
     "nnet",
     "patternbroadcast",
     "repeat",
+    "reshape",
     "row",
     "scalar",
     "sgn",
     "signal",
     "sort",
+    "split",
     "squeeze",
     "stack",
     "tensor",
