@@ -180,6 +180,11 @@ def test_a_graph_is_printed_with_arguments_in_theanos_order(theano, tmp_path):
     assert theano.printing.debugprint(x + 1, ids="", file="str").count("[id") == 0
 
 
+def test_a_function_with_defaults_is_printed(theano, scaled):
+    assert "rate" in theano.printing.debugprint(scaled, file="str")
+    assert theano.printing.debugprint([scaled, scaled], file="str").count("rate [id") == 2
+
+
 def test_functions_that_watch_operators_take_theanos_arguments(theano):
     from theano.compile.monitormode import detect_nan
 

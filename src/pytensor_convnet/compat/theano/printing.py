@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pytensor.printing import Print, pp, pprint, pydotprint
+from pytensor.printing import Print, pp, pprint
 from pytensor.printing import debugprint as _debugprint
+from pytensor.printing import pydotprint as _pydotprint
 
 from pytensor_convnet.compat.mirror import mirror
 
@@ -44,7 +45,7 @@ def debugprint(
     file or str
     """
     return _debugprint(
-        obj,
+        [_without_wrappers(one) for one in obj] if isinstance(obj, list | tuple) else _without_wrappers(obj),
         depth,
         print_type,
         file=file,
@@ -55,6 +56,18 @@ def debugprint(
         used_ids=used_ids,
         **settings,
     )
+
+
+def pydotprint(fct: Any, *args: Any, **kwargs: Any) -> Any:
+    """Draw a graph in a file; as ``pytensor.printing.pydotprint``."""
+    return _pydotprint(_without_wrappers(fct), *args, **kwargs)
+
+
+def _without_wrappers(fct: Any) -> Any:
+    """PyTensor's own function within one that fills in defaults or brings results to the host."""
+    while hasattr(fct, "compiled"):
+        fct = fct.compiled
+    return fct
 
 
 __getattr__, __dir__ = mirror(__name__, "pytensor.printing")
