@@ -1,6 +1,7 @@
 """Old module names are other names of the mirrors, and what is missing is explained."""
 
 import importlib
+import pickle
 import sys
 import types
 
@@ -210,6 +211,12 @@ def test_a_function_keeps_its_name_although_a_submodule_has_the_same(old_imports
     assert not isinstance(
         getattr(importlib.import_module(f"pytensor_convnet.compat.theano.{package}"), last), types.ModuleType
     )
+
+
+def test_a_mirror_is_pickled_by_its_name(old_imports):
+    import theano.tensor as T
+
+    assert pickle.loads(pickle.dumps(T)) is T
 
 
 def test_a_star_import_gives_theanos_names(old_imports):

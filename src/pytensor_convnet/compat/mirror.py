@@ -95,6 +95,10 @@ class _Mirror(ModuleType):
             return
         super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An operator that a script defines is pickled with the modules that it uses, when Numba calls it back.
+        return importlib.import_module, (self.__name__,)
+
 
 _MISSING: dict[str, Mapping[str, str]] = {}
 """What each mirror knows to be nowhere."""
