@@ -97,11 +97,3 @@ def test_a_window_without_a_pixel_is_told_when_the_function_runs(pool, mode):
     compiled = pytensor.function([images], pool(images), mode=mode)
     with pytest.raises(ValueError, match="ds 3x3, stride 2x2: start and outputs must leave each window a pixel"):
         compiled(np.ones((3, 8, 8, 2), "float32"))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_partial_sums_must_divide_the_positions(mode):
-    images, maps = (pt.tensor(name, dtype="float32", shape=(None,) * 4) for name in ("images", "maps"))
-    compiled = pytensor.function([images, maps], WeightActs(partial_sum=5)(images, maps)[1], mode=mode)
-    with pytest.raises(ValueError, match="partial_sum must divide the number of positions"):
-        compiled(np.ones((3, 8, 8, 2), "float32"), np.ones((5, 6, 6, 2), "float32"))
