@@ -1,6 +1,7 @@
 """Programs written as people wrote them between 2012 and 2017 run unmodified, and learn."""
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -85,7 +86,7 @@ def test_a_layer_library_around_filter_acts_learns(run_program):
 
 def test_the_layer_benchmark_runs_and_both_its_layouts_agree(run_program, capsys):
     program = run_program("wrapper_benchmark", "2")
-    assert capsys.readouterr().out.count("bprop weights") == 4
+    assert capsys.readouterr().out.count("bprop weights") == 2 * 4
     for (ni, no), (bc01, c01b) in program["results"].items():
         maps, filters = bc01[1], bc01[2]
         np.testing.assert_allclose(c01b[1].transpose(3, 0, 1, 2), maps, rtol=1e-4, atol=1e-4)
@@ -93,6 +94,62 @@ def test_the_layer_benchmark_runs_and_both_its_layouts_agree(run_program, capsys
         np.testing.assert_allclose(flipped, filters, rtol=1e-3, atol=1e-2 * np.abs(filters).max())
         assert maps.shape[1] == no
         assert filters.shape[1] == ni
+
+
+def test_wrappers_of_four_libraries_are_one_network(run_program):
+    results = run_program("four_wrappers")["results"]
+    assert set(results) == {"Plain", "ByGemm", "ByCudnn", "ByCudaConvnet"}
+    costs = np.array(list(results.values()))
+    np.testing.assert_allclose(costs[:, 0], costs[0, 0], rtol=1e-4)
+    assert (costs[:, 1] < costs[:, 0]).all()
+
+
+def test_maxout_in_c01b_learns_with_censored_norms_and_stochastic_pools(run_program):
+    program = run_program("maxout_c01b")
+    assert min(program["costs"][-5:]) < 0.9 * program["costs"][0]
+    assert program["second"].space == (5, 2, 2)
+    assert program["norms"].max() < 0.9 + 1e-5
+    assert [unit.shape for unit in program["units"]] == [(3, 5, 5, 24), (3, 10, 10, 24)]
+    assert program["back"].shape == (24, 3, 10, 10)[1:] + (24,)
+
+
+def test_a_short_script_with_full_convolutions_learns(run_program):
+    program = run_program("full_convolutions")
+    first, last = mean_of_ends(program["costs"])
+    assert last < 0.8 * first
+    assert program["accuracy"] > 0.6
+
+
+def test_two_groups_learn_images_from_cifar10s_own_pickles(run_program, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("data_batch_1", 48), ("test_batch", 16)):
+        labels = rng.integers(0, 4, count)
+        pixels = rng.integers(0, 60, (count, 3, 32, 32))
+        for image, label in zip(pixels, labels, strict=True):
+            image[:, 16 * (label // 2) :, 16 * (label % 2) :][:, :16, :16] += 150
+        batch = {"data": pixels.reshape(count, -1).astype("uint8"), "labels": labels.tolist(), "batch_label": name}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=2))
+    for costs, (cost, error) in run_program("grouped_layers", str(tmp_path))["results"].values():
+        first, last = mean_of_ends(costs)
+        assert last < 0.9 * first
+        assert np.isfinite(cost)
+        assert error < 0.75
+
+
+def test_gradients_of_a_programs_own_take_the_place_of_derivatives(run_program):
+    program = run_program("gradient_recipes")
+    plain, guided = program["saliencies"]
+    assert plain.any()
+    assert not guided.any(), "where the score falls no gradient is positive"
+    assert program["turned"].tolist() == [-0.5, -0.5]
+    assert program["binaries"].tolist() == [-1, 1]
+    assert program["passed"].tolist() == [1, 1]
+    np.testing.assert_allclose(program["stopped"], program["values"])
+
+
+def test_an_operator_of_a_script_runs_in_numbas_mode(run_program):
+    """It is called back there, by what its pickle holds."""
+    assert run_program("gradient_recipes", mode="NUMBA")["turned"].tolist() == [-0.5, -0.5]
 
 
 def test_a_generator_by_cudnn_descriptors_trains_against_its_critic(run_program):
