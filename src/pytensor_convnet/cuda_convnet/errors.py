@@ -5,7 +5,7 @@ shapes, in its own order and under the names of cuda-convnet's arguments, beside
 a graph is built, `in_c01b` when a compiled function runs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ def _axes_of(name: str, ndim: int) -> str:
     return axes.replace(",", " x")
 
 
-def described(shapes: dict[str, Shape]) -> str:
+def described(shapes: Mapping[str, Shape]) -> str:
     """Named c01b shapes, the first of each kind with its axes.
 
     Examples
