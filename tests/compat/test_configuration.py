@@ -45,9 +45,13 @@ def test_settings_in_groups_are_read_and_kept():
     config.gpuarray.preallocate = 0.5
     config.dnn.conv.algo_fwd = "time_once"
     config.nvcc.compiler_bindir = "somewhere"
+    config.warn.ignore_bug_before = "all"
+    config.warn.subtensor_merge_bug = False
     assert (config.lib.cnmem, config.gpuarray.preallocate) == (0.8, 0.5)
     assert config.dnn.conv.algo_fwd == "time_once"
     assert config.nvcc.compiler_bindir == "somewhere"
+    assert (config.warn.ignore_bug_before, config.warn.subtensor_merge_bug) == ("all", False)
+    assert config.numpy.seterr_all == "ignore"
     assert isinstance(config.scan.allow_gc, bool)
     assert "lib.cnmem = 0.8" in str(config)
 

@@ -50,6 +50,12 @@ def test_reshape_and_split_take_all_arguments_by_position(T):
     assert [value_of(part).shape for part in parts] == [(2, 2), (2, 4)]
 
 
+def test_axes_are_marked_as_of_length_one_by_an_operator(T):
+    x = T.tensor3()
+    assert T.Rebroadcast((0, True), (2, False))(x).broadcastable == (True, False, False)
+    assert T.patternbroadcast(x, (False, True, False)).broadcastable == (False, True, False)
+
+
 def test_stack_takes_a_list_or_each_tensor_by_itself(T):
     a, b = numbers(3), numbers(3, seed=1)
     for stacked in (T.stack([a, b]), T.stack(a, b), T.stack(T.constant(a), b), T.stack([a, b], 0)):

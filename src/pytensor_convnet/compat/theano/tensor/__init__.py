@@ -7,6 +7,7 @@ from pytensor_convnet.compat.theano.compile.sharedvalue import shared as _shared
 from pytensor_convnet.compat.theano.gradient import Lop, Rop, consider_constant
 from pytensor_convnet.compat.theano.tensor import basic, extra_ops, nnet, signal
 from pytensor_convnet.compat.theano.tensor.basic import (
+    Rebroadcast,
     abs_,
     addbroadcast,
     argtopk,
@@ -76,6 +77,7 @@ __getattr__, __dir__ = mirror(
 
 __all__ = [  # what `from theano.tensor import *` gives
     "Lop",
+    "Rebroadcast",
     "Rop",
     "TensorVariable",
     "_shared",

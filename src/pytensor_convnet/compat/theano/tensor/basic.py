@@ -173,6 +173,22 @@ def patternbroadcast(x: Any, broadcastable: Sequence[bool]) -> Variable:
     return addbroadcast(x, *(axis for axis, one in enumerate(broadcastable) if one))
 
 
+class Rebroadcast:
+    """`addbroadcast` and `unbroadcast` as an operator.
+
+    Parameters
+    ----------
+    *axis : (int, bool)
+        An axis, and whether its length is 1.
+    """
+
+    def __init__(self, *axis: tuple[int, bool]):
+        self.axis = dict(axis)
+
+    def __call__(self, x: Any) -> Variable:
+        return addbroadcast(x, *(axis for axis, one in self.axis.items() if one))
+
+
 # --------------------------------------------------------------------------------------------- arithmetic
 
 
