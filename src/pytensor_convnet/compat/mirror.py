@@ -22,8 +22,6 @@ WITHOUT_MIRROR = {
     "theano.sandbox.blocksparse": _NO_BLOCKS,
     "theano.tensor.inplace": "PyTensor makes Ops work in place by itself: use the functions of theano.tensor",
     "theano.compile.profilemode": "use theano.function(..., profile=True)",
-    "theano.sandbox.cuda.var": _ONE_ARRAY,
-    "theano.sandbox.cuda.type": _ONE_ARRAY,
     "theano.gpuarray.type": _ONE_ARRAY,
     "theano.misc.pycuda_init": _NO_PYCUDA,
     "theano.misc.pycuda_utils": _NO_PYCUDA,
