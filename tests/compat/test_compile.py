@@ -1,5 +1,6 @@
 """`theano.function`, `theano.shared` and what belongs to them."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -50,6 +51,7 @@ def test_an_input_without_default_is_asked_for(scaled):
 def test_a_function_with_defaults_is_otherwise_pytensors(scaled):
     assert len(scaled.maker.fgraph.inputs) == 3
     assert pickle.loads(pickle.dumps(scaled))(4.0) == 3.0
+    assert copy.deepcopy(scaled)(4.0) == copy.copy(scaled)(4.0) == 3.0
 
 
 def test_an_input_that_remembers_is_a_shared_variable_now(theano):

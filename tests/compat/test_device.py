@@ -1,5 +1,7 @@
 """Where functions run that an old program compiles for a GPU."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -84,6 +86,14 @@ def test_a_function_of_a_program_for_a_gpu_runs_there(theano, gpu, doubled, sett
     assert (float(total), product.tolist()) == (24, [[6, 6], [6, 6]])
     assert doubled.weights.get_value().tolist() == [[4, 4]] * 3
     theano.sandbox.cuda.synchronize()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda function: pickle.loads(pickle.dumps(function))])
+def test_a_copy_of_such_a_function_gives_arrays_too(theano, gpu, duplicate):
+    theano.config.device = "gpu"
+    x = theano.tensor.fvector("x")
+    function = duplicate(theano.function([x], 2 * x))
+    assert isinstance(function(np.ones(2, "float32")), np.ndarray)
 
 
 def test_modes_made_of_the_default_one_run_there_too(theano, gpu, doubled):

@@ -103,7 +103,7 @@ class OnHost:
         return _on_host(results)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "compiled":  # not there yet while unpickling
+        if name == "compiled" or name.startswith("__"):  # not there yet while unpickling; ways to copy are our own
             raise AttributeError(name)
         return getattr(self.compiled, name)
 

@@ -124,6 +124,6 @@ class FilledFunction:
         return results if self._keys is None else dict(zip(self._keys, results))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "compiled":  # not there yet while unpickling
+        if name == "compiled" or name.startswith("__"):  # not there yet while unpickling; ways to copy are our own
             raise AttributeError(name)
         return getattr(self.compiled, name)
