@@ -157,3 +157,13 @@ def test_right_and_left_products_with_a_jacobian(T):
     np.testing.assert_allclose(value_of(T.Lop(y, x, T.constant(weights))), weights @ jacobian, rtol=1e-12)
     [only] = theano.gradient.Lop([y], [x], [T.constant(weights)])
     np.testing.assert_allclose(value_of(only), weights @ jacobian, rtol=1e-12)
+
+
+def test_a_function_of_a_linear_functions_derivative_takes_what_it_was_derived_by(T, old_imports):
+    import theano
+
+    weights, directions, x = T.dmatrix("weights"), T.dmatrix("directions"), T.dvector("x")
+    product = theano.function([weights, directions, x], T.Rop(T.dot(x, weights), weights, directions))
+    assert product([[np.nan, 1], [1, 1]], [[2, 2], [3, 3]], [0, 1]).tolist() == [3, 3]
+    graph = product.maker.fgraph
+    assert not graph.clients[graph.inputs[0]], "nothing is computed of it"
