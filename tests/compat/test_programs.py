@@ -200,6 +200,26 @@ def test_the_runner_says_what_it_needs(arguments, said):
     assert said in ran.stdout + ran.stderr
 
 
+def test_the_runner_restores_names_that_python_and_numpy_have_removed(tmp_path):
+    script = tmp_path / "old.py"
+    (tmp_path / "settings.py").write_text("rate = 0.1\n")
+    script.write_text(
+        f"""
+import collections, fractions, imp, inspect, time
+import numpy as np
+start = time.clock()
+assert isinstance([], collections.Iterable) and fractions.gcd(6, 4) == 2
+assert inspect.getargspec(lambda a, b=1, *c, **d: 0) == (["a", "b"], "c", "d", (1,))
+assert imp.load_source("chosen", {str(tmp_path / "settings.py")!r}).rate == 0.1
+assert np.rank(np.zeros((1, 1))) == 2 and np.float is float and np.isinf(np.NINF)
+print(np.cast["float32"]([1]).dtype, np.product([2, 3]), time.clock() >= start)
+"""
+    )
+    command = [sys.executable, "-W", "ignore", "-m", "pytensor_convnet.compat", str(script)]
+    ran = subprocess.run(command, env={**os.environ, "THEANORC": ""}, capture_output=True, text=True, check=False)
+    assert ran.stdout == "float32 6 True\n", ran.stderr
+
+
 def test_the_runner_has_six_even_where_it_is_not_installed(tmp_path):
     script = tmp_path / "old.py"
     script.write_text(

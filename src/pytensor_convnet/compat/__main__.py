@@ -4,9 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from pytensor_convnet.compat import install
-from pytensor_convnet.compat.old_numpy import restore_old_names
-from pytensor_convnet.compat.old_six import provide_six
+from pytensor_convnet.compat import install, old_numpy, old_python, old_six
 
 USAGE = """usage: python -m pytensor_convnet.compat SCRIPT [ARGS]
 
@@ -24,8 +22,9 @@ def main() -> None:
     if not script.is_file():
         sys.exit(f"python -m pytensor_convnet.compat: there is no script {script}")
     install()
-    restore_old_names()
-    provide_six()
+    for module in (old_numpy, old_python):
+        module.restore_old_names()
+    old_six.provide_six()
     sys.argv = arguments
     sys.path[0] = str(script.resolve().parent)
     runpy.run_path(str(script), run_name="__main__")
