@@ -220,6 +220,25 @@ print(np.cast["float32"]([1]).dtype, np.product([2, 3]), time.clock() >= start)
     assert ran.stdout == "float32 6 True\n", ran.stderr
 
 
+def test_the_runner_keeps_advice_for_new_programs_from_old_ones(tmp_path):
+    script = tmp_path / "old.py"
+    script.write_text(
+        """
+import theano, theano.tensor as T
+x = T.TensorType("float64", broadcastable=(False,))("x")
+mean = theano.shared(0.0)
+running = theano.clone(mean, share_inputs=False)
+running.default_update = 0.9 * running + 0.1 * x.mean()
+theano.function([x], x + 0 * running, mode="FAST_COMPILE")([1.0, 3.0])
+print(mean.get_value())
+"""
+    )
+    command = [sys.executable, "-m", "pytensor_convnet.compat", str(script)]
+    environment = {**os.environ, "THEANORC": "", "THEANO_FLAGS": ""}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("0.2\n", "")
+
+
 def test_the_runner_has_six_even_where_it_is_not_installed(tmp_path):
     script = tmp_path / "old.py"
     script.write_text(

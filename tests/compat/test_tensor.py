@@ -167,3 +167,9 @@ def test_a_function_of_a_linear_functions_derivative_takes_what_it_was_derived_b
     assert product([[np.nan, 1], [1, 1]], [[2, 2], [3, 3]], [0, 1]).tolist() == [3, 3]
     graph = product.maker.fgraph
     assert not graph.clients[graph.inputs[0]], "nothing is computed of it"
+
+
+def test_logarithms_of_zero_count_for_nothing(T):
+    x, y = T.constant([0.0, 0.0, 2.0]), T.constant([0.0, 1.0, 3.0])
+    np.testing.assert_allclose(value_of(T.xlogx.xlogy0(x, y)), [0, 0, 2 * np.log(3)])
+    np.testing.assert_allclose(value_of(T.xlogx.xlogx(x)), [0, 0, 2 * np.log(2)])
