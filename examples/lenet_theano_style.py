@@ -167,7 +167,8 @@ def draw(layers, history, folder):
     figure = plots.new_figure(5, 3.5)
     axes = figure.add_subplot(title="LeNet on digits", xlabel="epoch", ylabel="validation error")
     axes.plot(range(1, len(history) + 1), history, marker="o")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(history) or 1)
+    axes.set_xticks(range(1, len(history) + 1, 1 + len(history) // 10))
     plots.save(figure, folder / "lenet-errors.png")
     print(f"pictures are in {folder}")
 

@@ -10,7 +10,7 @@ is not known yet: what cannot be judged passes.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 Pair = tuple[int, int]
@@ -305,6 +305,10 @@ def normalised_problem(images: Shape, maps: Shape) -> str | None:
     )
 
 
+TRANSLATIONS: list[Callable[[int, Sequence[int]], str]] = []
+"""What is added to the sentence of a `ShapeError`, from its kind and numbers: the same in another layout's terms."""
+
+
 class ShapeError(ValueError):
     """A misfit found while a compiled function runs.
 
@@ -315,7 +319,7 @@ class ShapeError(ValueError):
     def __init__(self, *facts: Any):
         if len(facts) > 1:
             kind, *numbers = facts
-            facts = (_SENTENCES[kind](numbers),)
+            facts = ("".join((_SENTENCES[kind](numbers), *(translate(kind, numbers) for translate in TRANSLATIONS))),)
         super().__init__(*facts)
 
 

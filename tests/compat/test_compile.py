@@ -1,5 +1,6 @@
 """`theano.function`, `theano.shared` and what belongs to them."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -50,6 +51,7 @@ def test_an_input_without_default_is_asked_for(scaled):
 def test_a_function_with_defaults_is_otherwise_pytensors(scaled):
     assert len(scaled.maker.fgraph.inputs) == 3
     assert pickle.loads(pickle.dumps(scaled))(4.0) == 3.0
+    assert copy.deepcopy(scaled)(4.0) == copy.copy(scaled)(4.0) == 3.0
 
 
 def test_an_input_that_remembers_is_a_shared_variable_now(theano):
@@ -170,3 +172,82 @@ def test_a_graph_is_printed_and_watched(theano, capsys):
     theano.function([x], watched, mode=PYTHON)(np.array([7.0]))
     assert "seen" in capsys.readouterr().out
     assert "Add" in theano.printing.debugprint(x + 1, file="str")
+
+
+def test_a_graph_is_printed_with_arguments_in_theanos_order(theano, tmp_path):
+    x = theano.tensor.dvector("x")
+    with open(tmp_path / "graph.txt", "w") as file:
+        theano.printing.debugprint(x + 1, -1, True, file, "int")
+    assert "Vector(float64, shape=(?,))" in (tmp_path / "graph.txt").read_text()
+    assert theano.printing.debugprint(x + 1, ids="", file="str").count("[id") == 0
+
+
+def test_a_function_with_defaults_is_printed(theano, scaled):
+    assert "rate" in theano.printing.debugprint(scaled, file="str")
+    assert "rate" in theano.printing.debugprint([scaled], file="str")
+
+
+def test_functions_that_watch_operators_take_theanos_arguments(theano):
+    from theano.compile.monitormode import detect_nan
+
+    seen = []
+
+    def before(i, node, fn):
+        seen.append((i, str(node.op), float(fn.inputs[0][0])))
+
+    x = theano.tensor.dscalar("x")
+    mode = theano.compile.MonitorMode(pre_func=before, post_func=detect_nan).excluding("fusion", "inplace")
+    assert theano.function([x], theano.tensor.exp(x), mode=mode)(0.0) == 1
+    assert seen == [(0, "Exp", 0.0)]
+
+
+def test_nans_are_detected_and_printed(theano, capsys):
+    x = theano.tensor.dscalar("x")
+    mode = theano.compile.MonitorMode(post_func=theano.compile.monitormode.detect_nan)
+    with np.errstate(invalid="ignore"):
+        theano.function([x], theano.tensor.log(x), mode=mode)(-1.0)
+    assert "NaN detected" in capsys.readouterr().out
+
+
+@pytest.fixture
+def square(theano):
+    x = theano.tensor.dvector("x")
+    return lambda **settings: theano.OpFromGraph([x], [x**2], **settings)
+
+
+def gradient_at_3(theano, op):
+    x = theano.tensor.dvector("x")
+    return theano.function([x], theano.grad(op(x).sum(), x), mode=PYTHON)([3.0]).tolist()
+
+
+def test_the_gradient_of_a_graph_can_be_another_by_setting_it(theano, square):
+    op = square()
+    assert gradient_at_3(theano, op) == [6]
+    op.grad = lambda inputs, output_gradients: (10 * output_gradients[0] * (inputs[0] > 0),)
+    assert gradient_at_3(theano, op) == [10]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"grad_overrides": lambda inputs, output_gradients: [7 * output_gradients[0]]},
+        {"grad_overrides": [lambda inputs, output_gradients: 7 * output_gradients[0]]},
+        {"lop_overrides": lambda inputs, outputs, output_gradients: [7 * output_gradients[0]]},
+        {"lop_overrides": "default", "grad_overrides": lambda inputs, output_gradients: [7 * output_gradients[0]]},
+    ],
+)
+def test_the_gradient_of_a_graph_can_be_given(theano, square, settings):
+    assert gradient_at_3(theano, square(**settings)) == [7]
+
+
+def test_a_function_of_arrays_becomes_an_operator_whose_shapes_are_told_by_its_node(theano):
+    @theano.compile.ops.as_op(
+        itypes=[theano.tensor.dmatrix], otypes=[theano.tensor.dvector], infer_shape=lambda node, shapes: [shapes[0][:1]]
+    )
+    def first_column(x):
+        return x[:, 0].copy()
+
+    x = theano.tensor.dmatrix("x")
+    column = first_column(x)
+    values = theano.function([x], [column, column.shape], mode=PYTHON)(np.arange(6.0).reshape(3, 2))
+    assert [value.tolist() for value in values] == [[0, 2, 4], [3]]

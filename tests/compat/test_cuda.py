@@ -148,3 +148,20 @@ def test_convolution_by_fourier_transforms_is_the_one_convolution(border_mode):
     maps = conv2d_fft(IMAGES, FILTERS, IMAGES.shape, FILTERS.shape, border_mode, pad_last_dim=True)
     np.testing.assert_allclose(value_of(maps), convolved(IMAGES, FILTERS, border_mode), rtol=1e-10)
     np.testing.assert_allclose(value_of(conv3d_fft(VOLUMES, BANK)), convolved_volumes(VOLUMES, BANK), rtol=1e-10)
+
+
+def test_what_was_on_a_gpu_is_known_by_its_dtype(old_imports):
+    import theano
+    from theano.sandbox import cuda
+    from theano.sandbox.cuda.var import CudaNdarrayConstant, CudaNdarraySharedVariable, CudaNdarrayVariable
+
+    single, double = theano.tensor.ftensor4(), theano.tensor.dtensor4()
+    assert isinstance(single.type, cuda.CudaNdarrayType)
+    assert not isinstance(double.type, cuda.CudaNdarrayType)
+    assert cuda.CudaNdarrayType((False, True))().type == theano.tensor.TensorType("float32", (False, True))
+    shared, constant = theano.shared(np.float32(1)), theano.tensor.constant(np.float32(1))
+    kinds = (CudaNdarrayVariable, CudaNdarraySharedVariable, CudaNdarrayConstant)
+    assert [isinstance(single, kind) for kind in kinds] == [True, False, False]
+    assert [isinstance(shared, kind) for kind in kinds] == [True, True, False]
+    assert [isinstance(constant, kind) for kind in kinds] == [True, False, True]
+    assert not any(isinstance(double, kind) for kind in kinds)

@@ -1,6 +1,7 @@
 """Old module names are other names of the mirrors, and what is missing is explained."""
 
 import importlib
+import pickle
 import sys
 import types
 
@@ -52,6 +53,8 @@ OLD_MODULES = [
     "theano.sandbox.cuda.blas",
     "theano.sandbox.cuda.fftconv",
     "theano.sandbox.cuda.rng_curand",
+    "theano.sandbox.cuda.type",
+    "theano.sandbox.cuda.var",
     "theano.gpuarray.dnn",
     "theano.sandbox.gpuarray.dnn",
     "theano.compile",
@@ -79,6 +82,8 @@ OLD_MODULES = [
     "theano.updates",
     "theano.scan_module",
     "theano.scan_module.scan_utils",
+    "theano.scan_module.scan_op",
+    "theano.scan_module.scan_views",
     "theano.configparser",
     "theano.configdefaults",
     "theano.scalar",
@@ -131,6 +136,8 @@ OLD_NAMES = [
     ("theano.tensor", "horizontal_stack"),
     ("theano.gradient", "grad disconnected_grad grad_clip zero_grad consider_constant verify_grad"),
     ("theano.gradient", "DisconnectedType"),
+    ("theano.scan_module.scan_op", "Scan"),
+    ("theano.scan_module.scan_views", "map reduce foldl foldr"),
     ("theano.printing", "Print debugprint pp pprint pydotprint min_informative_str"),
     ("theano.compile", "SharedVariable FunctionMaker Function ViewOp DeepCopyOp optdb register_mode SpecifyShape"),
     ("theano.gof", "Op Apply Variable FunctionGraph local_optimizer Optimizer Container PerformLinker"),
@@ -168,9 +175,9 @@ def test_old_names_are_there(old_imports, module, name):
         ("from theano.tensor.nnet import h_softmax", "h_softmax is not mirrored: build it from two T.nnet.softmax"),
         ("import theano.tensor.nnet.ctc", "theano.tensor.nnet.ctc is not mirrored: connectionist temporal"),
         ("from theano.tensor.nnet.blocksparse import sparse_block_dot", "blocksparse is not mirrored: .* use dense"),
-        ("from theano.sandbox.cuda import CudaNdarrayType", "CudaNdarrayType is not mirrored: .* use TensorType"),
+        ("from theano.gpuarray import GpuArrayType", "GpuArrayType is not mirrored: .* use TensorType"),
         ("from theano.sandbox.cuda.blas import GpuConv", "GpuConv is not mirrored: use theano.tensor.nnet.conv2d"),
-        ("from theano.sandbox.cuda.type import CudaNdarrayType", "there is one kind of array here: use the types"),
+        ("from theano.gpuarray.type import GpuArrayType", "there is one kind of array here: use the types"),
         ("import theano.misc.pycuda_init", "PyCUDA have no counterpart: use the operators of pytensor_convnet"),
         ("from theano.compile import ProfileMode", r"use theano.function\(..., profile=True\)"),
         ("from pylearn2.models.mlp import MLP", "pylearn2.models is not mirrored: only pylearn2.sandbox.cuda_convnet"),
@@ -206,6 +213,12 @@ def test_a_function_keeps_its_name_although_a_submodule_has_the_same(old_imports
     assert not isinstance(
         getattr(importlib.import_module(f"pytensor_convnet.compat.theano.{package}"), last), types.ModuleType
     )
+
+
+def test_a_mirror_is_pickled_by_its_name(old_imports):
+    import theano.tensor as T
+
+    assert pickle.loads(pickle.dumps(T)) is T
 
 
 def test_a_star_import_gives_theanos_names(old_imports):
@@ -247,3 +260,13 @@ def test_variables_are_true_and_comparisons_have_no_truth_value(old_imports):
     with pytest.raises(TypeError, match="T.switch"):
         bool(weights > 0)
     assert theano.function([], weights, mode=PYTHON)() == 0
+
+
+def test_importing_a_mirror_leaves_the_truth_of_variables_to_pytensor():
+    from pytensor_convnet.compat.theano import tensor as T
+
+    compat.install()
+    assert T.matrix()
+    compat.uninstall()
+    with pytest.raises(TypeError, match="boolean"):
+        bool(T.matrix())

@@ -122,6 +122,17 @@ def test_the_generator_of_a_stream_can_be_seeded_and_set_back(streams):
     assert draw().shape == (3,)
 
 
+def test_a_generator_goes_back_to_the_state_of_another_kind(streams):
+    """Mode CUDA draws by a kind of its own, which the stream then has."""
+    u = streams(seed=5).uniform((3,))
+    generator = u.rng.get_value()
+    state, expected = generator.get_state(), generator.uniform(size=3)
+    u.rng.set_value(np.random.Generator(np.random.Philox(1)))
+    generator = u.rng.get_value()
+    generator.set_state(state)
+    np.testing.assert_array_equal(generator.uniform(size=3), expected)
+
+
 def test_states_are_copied_from_stream_to_stream(streams):
     import theano
 

@@ -43,6 +43,19 @@ def test_flatten_takes_one_of_its_two_names(T):
         T.flatten(numbers(2, 3), 1, 2)
 
 
+def test_reshape_and_split_take_all_arguments_by_position(T):
+    x = T.constant(numbers(2, 6))
+    assert value_of(T.reshape(x, T.stack(3, 4), 2)).shape == (3, 4)
+    parts = T.split(x, [2, 4], 2, 1)
+    assert [value_of(part).shape for part in parts] == [(2, 2), (2, 4)]
+
+
+def test_axes_are_marked_as_of_length_one_by_an_operator(T):
+    x = T.tensor3()
+    assert T.Rebroadcast((0, True), (2, False))(x).broadcastable == (True, False, False)
+    assert T.patternbroadcast(x, (False, True, False)).broadcastable == (False, True, False)
+
+
 def test_stack_takes_a_list_or_each_tensor_by_itself(T):
     a, b = numbers(3), numbers(3, seed=1)
     for stacked in (T.stack([a, b]), T.stack(a, b), T.stack(T.constant(a), b), T.stack([a, b], 0)):
@@ -144,3 +157,19 @@ def test_right_and_left_products_with_a_jacobian(T):
     np.testing.assert_allclose(value_of(T.Lop(y, x, T.constant(weights))), weights @ jacobian, rtol=1e-12)
     [only] = theano.gradient.Lop([y], [x], [T.constant(weights)])
     np.testing.assert_allclose(value_of(only), weights @ jacobian, rtol=1e-12)
+
+
+def test_a_function_of_a_linear_functions_derivative_takes_what_it_was_derived_by(T, old_imports):
+    import theano
+
+    weights, directions, x = T.dmatrix("weights"), T.dmatrix("directions"), T.dvector("x")
+    product = theano.function([weights, directions, x], T.Rop(T.dot(x, weights), weights, directions))
+    assert product([[np.nan, 1], [1, 1]], [[2, 2], [3, 3]], [0, 1]).tolist() == [3, 3]
+    graph = product.maker.fgraph
+    assert not graph.clients[graph.inputs[0]], "nothing is computed of it"
+
+
+def test_logarithms_of_zero_count_for_nothing(T):
+    x, y = T.constant([0.0, 0.0, 2.0]), T.constant([0.0, 1.0, 3.0])
+    np.testing.assert_allclose(value_of(T.xlogx.xlogy0(x, y)), [0, 0, 2 * np.log(3)])
+    np.testing.assert_allclose(value_of(T.xlogx.xlogx(x)), [0, 0, 2 * np.log(2)])

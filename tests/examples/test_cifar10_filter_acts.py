@@ -21,6 +21,22 @@ def test_it_learns_digits_and_draws(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"filters.png", "learning_curve.png"}
 
 
+def test_it_reads_cifar10_from_its_own_files(tmp_path, capsys):
+    """Six batches of the binary version: a byte of label, then 3072 of image, channel by channel."""
+    rng = np.random.default_rng(0)
+    for batch in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        labels = np.arange(12, dtype=np.uint8) % 10
+        images = rng.integers(0, 60, (12, 3, 32, 32), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[label % 3, 3 * label : 3 * label + 5] += 190
+        records = np.hstack([labels[:, None], images.reshape(12, 3072)])
+        (tmp_path / f"{batch}.bin").write_bytes(records.tobytes())
+    arguments = ["--data", "cifar10", "--data-folder", str(tmp_path), "--epochs", "2", "--batch-size", "12"]
+    runpy.run_path(str(SCRIPT))["main"]([*arguments, "--mode", "FAST_COMPILE", "--plots", str(tmp_path / "plots")])
+    assert "epoch 2/2" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"filters.png", "learning_curve.png"}
+
+
 def test_it_has_the_shapes_of_cuda_convnets_network():
     network = runpy.run_path(str(SCRIPT))["FilterActsNet"]
     shapes = network.parameter_shapes((3, 32, 32), 10)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pytensor.configdefaults import config as pytensor_config
 
-from pytensor_convnet.compat.mirror import note_once
+from pytensor_convnet.compat.device import note_device
 
 ONLY_THEANOS: dict[str, Any] = {
     "device": "cpu",
@@ -40,6 +40,11 @@ ONLY_THEANOS: dict[str, Any] = {
     "nvcc__fastmath": False,
     "nvcc__flags": "",
     "cuda__root": "",
+    "reoptimize_unpickled_function": False,
+    "pickle_test_value": True,
+    "gpuelemwise__sync": True,
+    "numpy__seterr_all": "ignore",
+    "unittests__rseed": 666,
     "warn__round": False,
     "warn__signal_conv2d_interface": False,
     "experimental__unpickle_gpu_on_cpu": False,
@@ -48,7 +53,10 @@ ONLY_THEANOS: dict[str, Any] = {
 }
 """Settings of Theano's that PyTensor does not have, and the values they had by default."""
 
-_SECTIONS = ("gpuarray", "lib", "dnn", "nvcc", "cuda", "warn", "experimental", "conv", "magma", "gpuelemwise", "numpy")
+_SECTIONS = (
+    "gpuarray", "lib", "dnn", "nvcc", "cuda", "warn", "experimental", "conv", "magma", "gpuelemwise", "numpy",
+    "unittests",
+)  # fmt: skip
 """Groups in which any setting is taken: whatever they tuned, there is nothing to tune here."""
 
 
@@ -71,10 +79,10 @@ class Configuration:
 
     def __getattr__(self, name: str) -> Any:
         flag = self._group + name
-        if _is_pytensors(flag):
-            return getattr(pytensor_config, flag)
         if flag in self._kept:
             return self._kept[flag]
+        if _is_pytensors(flag):
+            return getattr(pytensor_config, flag)
         if flag in _SECTIONS or any(known.startswith(f"{flag}__") for known in self._known()):
             return Configuration(f"{flag}__", self._kept)
         raise AttributeError(
@@ -86,7 +94,7 @@ class Configuration:
         flag = self._group + name
         if flag == "optimizer":
             _set_optimizer(value)
-        elif _is_pytensors(flag):
+        elif _is_pytensors(flag) and self._group != "warn__":  # of bugs in old versions of Theano
             setattr(pytensor_config, flag, value)
         elif flag in self._kept or flag.partition("__")[0] in _SECTIONS:
             self._kept[flag] = value
@@ -144,16 +152,6 @@ class changed_flags(ContextDecorator):
     def __exit__(self, *exception: object) -> None:
         for flag, value in self.old.items():
             setattr(self.settings, flag, value)
-
-
-def note_device(device: str) -> None:
-    """Say once that a program written for a GPU runs on what there is."""
-    if device.startswith(("gpu", "cuda", "opencl")):
-        note_once(
-            "device",
-            f"device={device}: PyTensor has no such setting. The program runs on this machine's CPU, with the same "
-            "operators; nothing needs changing.",
-        )
 
 
 def read_settings(environment: Any = os.environ) -> dict[str, str]:

@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from pytensor_convnet.compat.mirror import PACKAGE, explanation
+from pytensor_convnet.compat.truth import let_variables_be_true, let_variables_have_no_truth
 
 OLD_PACKAGES = ("theano", "pylearn2")
 
@@ -63,7 +64,7 @@ def install() -> None:
     """Make ``import theano`` and ``import pylearn2`` find the mirrors, in this process.
 
     Settings in the environment variable ``THEANO_FLAGS`` and in ``.theanorc`` are read when ``theano`` is first
-    imported. Calling it twice does no harm.
+    imported. ``if variable:`` asks whether there is a variable, as in Theano. Calling it twice does no harm.
 
     Raises
     ------
@@ -86,11 +87,13 @@ def install() -> None:
             raise RuntimeError(f"{name} has already been imported from {origin}: call install() before that")
     if _OLD_NAMES not in sys.meta_path:
         sys.meta_path.insert(0, _OLD_NAMES)
+    let_variables_be_true()
 
 
 def uninstall() -> None:
     """Undo `install`: the old names are free again. Modules that were imported go on working."""
     if _OLD_NAMES in sys.meta_path:
         sys.meta_path.remove(_OLD_NAMES)
+        let_variables_have_no_truth()
         for name in [name for name in sys.modules if _is_old(name)]:
             del sys.modules[name]

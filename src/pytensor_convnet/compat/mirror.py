@@ -22,8 +22,6 @@ WITHOUT_MIRROR = {
     "theano.sandbox.blocksparse": _NO_BLOCKS,
     "theano.tensor.inplace": "PyTensor makes Ops work in place by itself: use the functions of theano.tensor",
     "theano.compile.profilemode": "use theano.function(..., profile=True)",
-    "theano.sandbox.cuda.var": _ONE_ARRAY,
-    "theano.sandbox.cuda.type": _ONE_ARRAY,
     "theano.gpuarray.type": _ONE_ARRAY,
     "theano.misc.pycuda_init": _NO_PYCUDA,
     "theano.misc.pycuda_utils": _NO_PYCUDA,
@@ -94,6 +92,10 @@ class _Mirror(ModuleType):
         if isinstance(value, ModuleType) and not isinstance(vars(self).get(name, value), ModuleType):
             return
         super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An operator that a script defines is pickled with the modules that it uses, when Numba calls it back.
+        return importlib.import_module, (self.__name__,)
 
 
 _MISSING: dict[str, Mapping[str, str]] = {}

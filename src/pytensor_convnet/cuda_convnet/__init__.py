@@ -7,6 +7,7 @@ is one convolution in this package; the operators here look at the same memory t
 """
 
 from pytensor_convnet.cuda_convnet.acts import FilterActs, ImageActs, WeightActs
+from pytensor_convnet.cuda_convnet.errors import speak_c01b
 from pytensor_convnet.cuda_convnet.layouts import gpu_contiguous
 from pytensor_convnet.cuda_convnet.local_acts import LocalFilterActs, LocalImageActs, LocalWeightActs
 from pytensor_convnet.cuda_convnet.pooling import MaxPool, MaxPoolGrad, MaxPoolRop, max_pool_c01b
@@ -40,3 +41,5 @@ __all__ = [
     "stochastic_max_pool_c01b",
     "weighted_max_pool_c01b",
 ]
+
+speak_c01b()

@@ -22,19 +22,12 @@ from typing import Any, ClassVar
 
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
-from pytensor.raise_op import Assert
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import infer_static_shape
 
 from pytensor_convnet import geometry
-from pytensor_convnet.cuda_convnet.layouts import (
-    FILTER_AXES,
-    IMAGE_AXES,
-    LOCAL_FILTER_AXES,
-    as_c01b,
-    c01b_name,
-    from_bc01,
-    to_bc01,
-)
+from pytensor_convnet.cuda_convnet.errors import FILTER_AXES, bc01_hint, described, in_c01b_terms
+from pytensor_convnet.cuda_convnet.layouts import as_c01b, c01b_name, from_bc01, to_bc01
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.ops.base import as_integers, known_values
 from pytensor_convnet.ops.correlation import Correlate2d, Correlation
@@ -184,7 +177,8 @@ class FilterActs(Acts):
         images, filters = as_c01b(images, "images"), as_c01b(filters, "filters", self._filter_axes)
         check_layouts(images, filters, self.groups)
         op = self._correlation(images.type.shape[1:3], filters.type.shape[-3:-1])
-        return from_bc01(op(to_bc01(images), to_bc01(filters)))
+        with in_c01b_terms(images=images, filters=filters):
+            return from_bc01(op(to_bc01(images), to_bc01(filters)))
 
 
 class ImageActs(Acts):
@@ -234,8 +228,8 @@ class ImageActs(Acts):
             output_shape = self._dense_lengths(filters, hid_acts, "images", -1)
         rows, columns = as_lengths(output_shape, "output_shape")
         op = self._correlation([known_values(rows), known_values(columns)], filters.type.shape[-3:-1])
-        images = op.partner("input_grad")(to_bc01(filters), to_bc01(hid_acts), rows, columns)
-        return from_bc01(images)
+        with in_c01b_terms(hid_acts=hid_acts, filters=filters):
+            return from_bc01(op.partner("input_grad")(to_bc01(filters), to_bc01(hid_acts), rows, columns))
 
 
 class WeightActs(Acts):
@@ -279,8 +273,8 @@ class WeightActs(Acts):
         Raises
         ------
         ValueError
-            If the shapes do not fit each other, or ``partial_sum`` does not divide the number of positions. Where
-            static shapes do not show the latter, computing the partial sums is an AssertionError.
+            If the shapes do not fit each other, or ``partial_sum`` does not divide the number of positions: at once
+            where static shapes show it, else when the function runs.
         """
         gradient = self._gradient(images, hid_grads, output_shape)
         filters = from_bc01(gradient)
@@ -295,7 +289,8 @@ class WeightActs(Acts):
             output_shape = self._dense_lengths(images, hid_grads, "filters", 1)
         rows, columns = as_lengths(output_shape, "output_shape")
         op = self._correlation(images.type.shape[1:3], [known_values(rows), known_values(columns)])
-        return op.partner("filter_grad")(to_bc01(images), to_bc01(hid_grads), rows, columns)
+        with in_c01b_terms(images=images, hid_grads=hid_grads):
+            return op.partner("filter_grad")(to_bc01(images), to_bc01(hid_grads), rows, columns)
 
     def _partial_sums(self, op: Correlation, images: Variable, maps: Variable, *taps: Variable) -> Variable:
         assert self.partial_sum is not None
@@ -306,8 +301,8 @@ class WeightActs(Acts):
                 f"(hid_grads is {c01b_name(from_bc01(maps))})"
             )
         if not isinstance(positions, int):
-            message = f"partial_sum must divide the number of positions, but is {size}"
-            positions = Assert(message)(positions, pt.eq(positions % size, 0))
+            message = f"partial_sum must divide the number of positions (rows x columns of hid_grads), but is {size}"
+            positions = CheckAndRaise(ValueError, message)(positions, pt.eq(positions % size, 0))
         # The maps once for each run, with zeros elsewhere, as filters of their own: one pass then sums each run.
         runs = positions // size
         run_of = (pt.arange(positions) // size).reshape((1, 1, 1, *maps.shape[2:]))
@@ -347,16 +342,10 @@ def check_layouts(images: Variable, filters: Variable, groups: int) -> None:
     channels, expected = images.type.shape[0], filters.type.shape[-4]
     if channels is None or expected is None or expected * groups == channels:
         return
-    axes = (FILTER_AXES if filters.type.ndim == 4 else LOCAL_FILTER_AXES).replace(",", " x")
-    hint = ""
-    if images.type.shape[1] == expected * groups:
-        hint = " If images are bc01, (batch, channels, rows, columns), pass images.dimshuffle(1, 2, 3, 0)."
-    elif filters.type.ndim == 4 and channels == (filters.type.shape[1] or 0) * groups:
-        hint = " If filters are bc01, (filters, channels, rows, columns), pass filters.dimshuffle(1, 2, 3, 0)."
+    shapes = {"images": images.type.shape, "filters": filters.type.shape}
     raise ValueError(
         f"images have {channels} channels but filters expect {expected * groups} (filters' channels x groups = "
-        f"{expected} x {groups}): images are {c01b_name(images)} {IMAGE_AXES.replace(',', ' x')}, filters are "
-        f"{c01b_name(filters)} {axes}.{hint}"
+        f"{expected} x {groups}): {described(shapes)}.{bc01_hint(shapes['images'], shapes['filters'], groups)}"
     )
 
 

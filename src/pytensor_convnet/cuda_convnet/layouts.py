@@ -11,12 +11,9 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from pytensor_convnet.cuda_convnet.errors import IMAGE_AXES
 from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.ops.base import FLOATS, INTEGERS
-
-IMAGE_AXES = "(channels, rows, columns, batch)"
-FILTER_AXES = "(channels // groups, rows, columns, filters)"
-LOCAL_FILTER_AXES = "(output rows, output columns, channels // groups, rows, columns, filters)"
 
 _MISSING_AXIS = (
     " If the batch axis is missing, because there is one image only, give it one: .dimshuffle(0, 1, 2, 'x'); "

@@ -13,7 +13,8 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 from pytensor_convnet.cuda_convnet.acts import FilterActs, ImageActs, WeightActs
-from pytensor_convnet.cuda_convnet.layouts import LOCAL_FILTER_AXES, from_bc01
+from pytensor_convnet.cuda_convnet.errors import LOCAL_FILTER_AXES
+from pytensor_convnet.cuda_convnet.layouts import from_bc01
 from pytensor_convnet.ops.locally_connected import LocallyConnected2d
 
 

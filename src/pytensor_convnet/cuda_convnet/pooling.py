@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from pytensor_convnet.cuda_convnet.acts import length_of
+from pytensor_convnet.cuda_convnet.errors import in_c01b_terms
 from pytensor_convnet.cuda_convnet.layouts import as_c01b, c01b_name, from_bc01, to_bc01
 from pytensor_convnet.geometry import Pair, as_count, as_pair
 from pytensor_convnet.ops.pooling import MaxPool2d, MaxPool2dGather
@@ -209,7 +210,8 @@ class MaxPoolGrad(Pool):
         """
         images, gz = as_c01b(images, "images"), as_c01b(gz, "gz")
         maxima = MaxPool(self.ds, self.stride, self.start, self.outputs)(images)
-        return pytensor.grad(None, images, known_grads={maxima: gz})
+        with in_c01b_terms(images=images, gz=gz):
+            return pytensor.grad(None, images, known_grads={maxima: gz})
 
 
 class MaxPoolRop(Pool):
@@ -247,10 +249,12 @@ class MaxPoolRop(Pool):
         ValueError
             If no window fits.
         """
+        images, evals = as_c01b(images, "images"), as_c01b(evals, "evals")
         bc01, windows = self.windows(images)
         directions, _ = self.windows(evals)
         winners = MaxPool2d(ignore_border=False)(bc01, *windows)[1]
-        return from_bc01(MaxPool2dGather()(directions, winners, *windows))
+        with in_c01b_terms(images=images, evals=evals):
+            return from_bc01(MaxPool2dGather()(directions, winners, *windows))
 
 
 def max_pool_c01b(c01b: Any, pool_shape: Any, pool_stride: Any, start: Any = 0) -> Variable:

@@ -12,13 +12,16 @@ where z are the block's inputs from below and t the pooling unit's from above.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 from pytensor.graph.basic import Variable
+from pytensor.raise_op import CheckAndRaise
 
-from pytensor_convnet.cuda_convnet.layouts import as_c01b, from_bc01, to_bc01
+from pytensor_convnet.cuda_convnet.layouts import as_c01b, c01b_name, from_bc01, to_bc01
 from pytensor_convnet.cuda_convnet.pooling import Pool
 from pytensor_convnet.cuda_convnet.stochastic_pooling import pooled_shape, uniforms
+from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.ops.pooling import AveragePool2d, AveragePool2dGrad, MaxPool2d, MaxPool2dGrad
 from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
 
@@ -130,9 +133,21 @@ class ProbMaxPool:
         it is a constant to gradients.
         """
         z, windows = self._pool().windows(images)
-        t = pt.constant(0, dtype=z.type.dtype) if top_down is None else to_bc01(as_c01b(top_down, "top_down"))
+        t = pt.constant(0, dtype=z.type.dtype) if top_down is None else _checked(top_down, pooled_shape(z, windows))
         greatest = disconnected_grad(pt.maximum(MaxPool2d(ignore_border=False)(z, *windows)[0] + t, 0))
         return pt.exp(z + spread(t - greatest, z, windows)), pt.exp(-greatest), windows
+
+
+def _checked(top_down: Any, shape: list[Any]) -> Variable:
+    """``top_down`` as bc01; a ValueError, at once or when the function runs, if it is not of the pooled bc01 shape."""
+    c01b = as_c01b(top_down, "top_down")
+    expected = [*shape[1:], shape[0]]
+    rule = "top_down must have the shape of the pooling units, (channels, output rows, output columns, batch)"
+    known = [int(length) if isinstance(length, int | np.integer) else None for length in expected]
+    if any(a is not None and b is not None and a != b for a, b in zip(c01b.type.shape, known)):
+        raise ValueError(f"{rule}, which is {format_shape(known)}: it is {c01b_name(c01b)}.")
+    fits = [pt.eq(c01b.shape[axis], length) for axis, length in enumerate(expected)]
+    return to_bc01(CheckAndRaise(ValueError, f"{rule}.")(c01b, *fits))
 
 
 def spread(pooled: Variable, like: Variable, windows: tuple[Any, Any, Any]) -> Variable:

@@ -13,6 +13,7 @@ from typing import Any
 from pytensor.graph.basic import Variable
 
 from pytensor_convnet import ops
+from pytensor_convnet.cuda_convnet.errors import in_c01b_terms
 from pytensor_convnet.cuda_convnet.layouts import as_c01b, from_bc01, to_bc01
 from pytensor_convnet.geometry import as_count
 from pytensor_convnet.ops.cross_map_norm import finite
@@ -130,6 +131,7 @@ class CrossMapNormUndo(ResponseNorm):
         ValueError
             If the shapes differ.
         """
-        bc01, maps = to_bc01(as_c01b(images, "images")), to_bc01(as_c01b(dout, "dout"))
-        gradient = ops.CrossMapNormGrad(*self._arguments())(bc01, maps)
+        images, dout = as_c01b(images, "images"), as_c01b(dout, "dout")
+        with in_c01b_terms(images=images, dout=dout):
+            gradient = ops.CrossMapNormGrad(*self._arguments())(to_bc01(images), to_bc01(dout))
         return [from_bc01(gradient), as_c01b(acts, "acts")]

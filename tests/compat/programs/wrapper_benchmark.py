@@ -6,9 +6,22 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-try:
+if not theano.config.device.startswith('gpu'):
     import theano.sandbox.cuda
     theano.sandbox.cuda.use('gpu')
+try:
+    import theano.misc.pycuda_init
+    import pycuda.driver
+except ImportError:
+    print("Note: pycuda is not available, times are the clock's")
+try:
+    import theano.sandbox.cuda.dnn
+    if not theano.sandbox.cuda.dnn.dnn_available():
+        del theano.sandbox.cuda.dnn
+        raise ImportError
+except (ImportError, NameError):
+    print("Note: cuDNN is not available")
+try:
     from pylearn2.sandbox.cuda_convnet.filter_acts import FilterActs
     from theano.sandbox.cuda.basic_ops import gpu_contiguous
 except ImportError:
@@ -46,16 +59,17 @@ def print_graph(fn):
 
 
 def benchmark_three_ways(name, sharedX, sharedY, sharedW, X, Y, gW, gX, mode=None):
+    givens = [(X, sharedX)] if X is not sharedX else []
     # benchmark fprop
-    fprop = theano.function([], [], givens=[(X, sharedX)] if X is not sharedX else [], updates=[(sharedY, Y)],
+    fprop = theano.function([], [], givens=givens, updates=[(sharedY, Y)],
                             mode=mode, name=name + " fprop")
     tm = time_run(fprop)
     del fprop
     print(f'{name:<50} fprop           : {tm:.6f} s')
     # benchmark bprop wrt input, filters
-    bprop_inputs = theano.function([], [], updates=[(sharedX, gX)], mode=mode, name=name + " bprop inputs")
+    bprop_inputs = theano.function([], [], givens=givens, updates=[(sharedX, gX)], mode=mode, name=name + " bprop inputs")
     print(f'{name:<50} bprop inputs    : {time_run(bprop_inputs):.6f} s')
-    bprop_weights = theano.function([], [], updates=[(sharedW, gW)], mode=mode, name=name + " bprop weights")
+    bprop_weights = theano.function([], [], givens=givens, updates=[(sharedW, gW)], mode=mode, name=name + " bprop weights")
     print(f'{name:<50} bprop weights   : {time_run(bprop_weights):.6f} s')
 
 
@@ -80,6 +94,16 @@ for run in runs:
     gX = theano.grad(None, wrt=sharedX, known_grads={Y: sharedY})
     benchmark_three_ways('theano.tensor.nnet.conv.conv2d', sharedX, sharedY, sharedW, sharedX, Y, gW, gX, mode)
     bc01 = [x.get_value() for x in (sharedX, sharedY, sharedW)]
+
+    # the wrappers of Caffe's and NVIDIA's kernels, by hand
+    X = T.tensor4('X')
+    for name, Y in [
+        ('(manual) GpuCorrMM', theano.sandbox.cuda.blas.GpuCorrMM(subsample=(dh, dw))(gpu_contiguous(X), gpu_contiguous(sharedW))),
+        ('(manual) GpuDnnConv', theano.sandbox.cuda.dnn.dnn_conv(X, sharedW, 'valid', subsample=(dh, dw), conv_mode='cross')),
+    ]:
+        gW = theano.grad(None, wrt=sharedW, known_grads={Y: sharedY})
+        gX = theano.grad(None, wrt=X, known_grads={Y: sharedY})
+        benchmark_three_ways(name, sharedX, sharedY, sharedW, X, Y, gW, gX, theano.compile.get_default_mode().including('conv_meta'))
     del sharedX, sharedY, sharedW
 
     # pylearn2 wrapper for cuda-convnet, c01b, correlation; no padding of channels or filters needed

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytensor.tensor as pt
 from pytensor import gradient as _gradient
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.type import TensorType
 
 from pytensor_convnet.compat.mirror import mirror
 
@@ -29,7 +33,23 @@ def Rop(
     variable, or list or tuple of variables, as ``f`` is
         With the shapes of ``f``.
     """
-    return _as(f, _gradient.pushforward(f, wrt, eval_points, disconnected_outputs, return_disconnected))
+    results = _gradient.pushforward(f, wrt, eval_points, disconnected_outputs, return_disconnected)
+    return _as(f, [_of_inputs(result, wrt) for result in (results if isinstance(results, list | tuple) else [results])])
+
+
+def _of_inputs(result: Any, wrt: Any) -> Any:
+    """``result`` as an expression of all ``wrt``, as Theano's always was, so that functions of them take each as used.
+
+    Of a linear function the derivative does not depend on where it is taken. What is added are zeros of a shape, which
+    rewrites remove.
+    """
+    if not isinstance(result, Variable) or not isinstance(result.type, TensorType):
+        return result
+    known = set(ancestors([result]))
+    for variable in wrt if isinstance(wrt, list | tuple) else [wrt]:
+        if variable not in known and isinstance(variable.type, TensorType):
+            result = result + pt.zeros_like(variable, dtype=result.dtype).sum(dtype=result.dtype)
+    return result
 
 
 def Lop(f: Any, wrt: Any, eval_points: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:

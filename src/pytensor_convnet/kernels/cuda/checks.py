@@ -49,10 +49,13 @@ def check_format(memory_format: str | None) -> None:
         raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, or None, got {memory_format!r}")
 
 
-def raise_problem(problem: str | None) -> None:
-    """Raise the ValueError that one of `geometry`'s ``*_problem`` functions explains, if it found any."""
+def raise_problem(problem: str | None, kind: int, *numbers: int) -> None:
+    """Raise the `ShapeError` of what one of `geometry`'s ``*_problem`` functions has found, if anything.
+
+    From its kind and numbers, as the CPU's kernels do, so that other layouts have their say in it.
+    """
     if problem is not None:
-        raise geometry.ShapeError(problem)
+        raise geometry.ShapeError(kind, *numbers)
 
 
 def _name(dtype: torch.dtype) -> str:

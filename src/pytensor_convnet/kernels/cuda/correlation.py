@@ -100,9 +100,13 @@ def checked_geometry(images, filters, stride, padding, dilation, groups, flip, m
     """The checked geometry of shapes and settings."""
     images, filters = tuple(images), tuple(filters)
     stride, padding, dilation, groups = check_window(stride, padding, dilation, groups)
-    raise_problem(rules.correlation_problem(images, filters, stride, padding, dilation, groups))
+    window = (*stride, *padding[0], *padding[1], *dilation, groups)
+    problem = rules.correlation_problem(images, filters, stride, padding, dilation, groups)
+    raise_problem(problem, rules.CORRELATION, *images, *filters, *window)
     if maps is not None:
-        raise_problem(rules.maps_problem(images, filters, tuple(maps), stride, padding, dilation, groups))
+        maps = tuple(maps)
+        problem = rules.maps_problem(images, filters, maps, stride, padding, dilation, groups)
+        raise_problem(problem, rules.MAPS, *images, *filters, *maps, *window)
     return Geometry(images, filters, stride, padding, dilation, groups, bool(flip))
 
 

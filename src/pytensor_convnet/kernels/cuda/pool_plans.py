@@ -113,7 +113,9 @@ def on_its_device(function: Function) -> Function:
 def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ignore_border: bool) -> Windows:
     """The `Windows` of pooling images of ``shape``; ValueError when there are none."""
     window, stride, padding = _resolved(window, stride, padding)
-    raise_problem(geometry.pool_problem(shape, window, stride, padding, ignore_border))
+    problem = geometry.pool_problem(shape, window, stride, padding, ignore_border)
+    numbers = (*shape, *window, *stride, *padding[0], *padding[1], ignore_border)
+    raise_problem(problem, geometry.POOL, *numbers)
     rows, columns = (
         geometry.pool_length(
             shape[axis - 2], window[axis], stride[axis], padding[axis][0], padding[axis][1], ignore_border
@@ -129,7 +131,8 @@ def check_pooled(shape: Sequence[int], pooled: Sequence[int], window: Any, strid
     Both counts of windows are admitted, with and without partial ones.
     """
     window, stride, padding = _resolved(window, stride, padding)
-    raise_problem(geometry.pooled_problem(shape, pooled, window, stride, padding))
+    problem = geometry.pooled_problem(shape, pooled, window, stride, padding)
+    raise_problem(problem, geometry.POOLED, *shape, *pooled, *window, *stride, *padding[0], *padding[1])
     return Windows(shape[2], shape[3], pooled[2], pooled[3], window, stride, padding)
 
 

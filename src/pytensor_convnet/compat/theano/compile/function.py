@@ -6,6 +6,9 @@ from typing import Any
 
 import pytensor
 
+from pytensor_convnet.compat.configuration import config
+from pytensor_convnet.compat.device import OnHost, open_mode
+from pytensor_convnet.compat.mirror import note_once
 from pytensor_convnet.compat.theano.compile.io import In  # noqa: F401  (for the example below)
 
 
@@ -31,7 +34,9 @@ def function(
         An `In` may have a default value.
     outputs : variable, list of variables, or dict of str and variables, optional
         A dict makes the function return a dict.
-    mode, updates, givens, no_default_updates, accept_inplace, name, rebuild_strict, allow_input_downcast, profile, \
+    mode : str or Mode, optional
+        As for ``pytensor.function``. Left open, it is mode CUDA if ``theano.config.device`` is a GPU that there is.
+    updates, givens, no_default_updates, accept_inplace, name, rebuild_strict, allow_input_downcast, profile, \
 on_unused_input
         As for ``pytensor.function``.
 
@@ -52,7 +57,6 @@ on_unused_input
         profile = None
     keys = list(outputs) if isinstance(outputs, Mapping) else None
     settings = {
-        "mode": mode,
         "updates": updates,
         "givens": givens,
         "accept_inplace": accept_inplace,
@@ -67,10 +71,22 @@ on_unused_input
             settings["no_default_updates"] = no_default_updates
             warnings.filterwarnings("ignore", "The no_default_updates", DeprecationWarning)
         values = outputs if keys is None else [outputs[key] for key in keys]
-        compiled = pytensor.function(list(inputs), values, **settings)
+        compiled = _compiled(list(inputs), values, mode, settings)
     if keys is None and not any(getattr(entry, "default", None) is not None for entry in inputs):
         return compiled
     return FilledFunction(compiled, inputs, keys)
+
+
+def _compiled(inputs: list, outputs: Any, mode: Any, settings: dict[str, Any]) -> Any:
+    """The function on the GPU if the program wants it there; on the CPU if the GPU cannot compute some of it."""
+    on_gpu = open_mode(mode, config.device)
+    if on_gpu is not None:
+        try:
+            return OnHost(pytensor.function(inputs, outputs, mode=on_gpu, **settings))
+        except NotImplementedError as error:
+            reason = str(error).partition(". ")[0]
+            note_once(f"function on the CPU: {reason}", f"{reason}: the function that needs it runs on the CPU.")
+    return pytensor.function(inputs, outputs, mode=mode, **settings)
 
 
 class FilledFunction:
@@ -108,6 +124,6 @@ class FilledFunction:
         return results if self._keys is None else dict(zip(self._keys, results))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "compiled":  # not there yet while unpickling
+        if name == "compiled" or name.startswith("__"):  # not there yet while unpickling; ways to copy are our own
             raise AttributeError(name)
         return getattr(self.compiled, name)

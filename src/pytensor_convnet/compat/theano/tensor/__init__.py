@@ -7,6 +7,7 @@ from pytensor_convnet.compat.theano.compile.sharedvalue import shared as _shared
 from pytensor_convnet.compat.theano.gradient import Lop, Rop, consider_constant
 from pytensor_convnet.compat.theano.tensor import basic, extra_ops, nnet, signal
 from pytensor_convnet.compat.theano.tensor.basic import (
+    Rebroadcast,
     abs_,
     addbroadcast,
     argtopk,
@@ -23,9 +24,11 @@ from pytensor_convnet.compat.theano.tensor.basic import (
     mean,
     patternbroadcast,
     repeat,
+    reshape,
     row,
     scalar,
     sgn,
+    split,
     squeeze,
     stack,
     tensor,
@@ -41,7 +44,7 @@ from pytensor_convnet.compat.theano.tensor.basic import (
     vector,
     wmatrix,
 )
-from pytensor_convnet.compat.theano.tensor.var import TensorVariable, let_variables_be_true
+from pytensor_convnet.compat.theano.tensor.var import TensorVariable
 
 SOURCES = (
     "pytensor.tensor",
@@ -66,8 +69,6 @@ SOURCES = (
 sort, var = pytensor.tensor.sort, pytensor.tensor.var
 """Named like the modules that Theano had them in, which importing has bound to these names."""
 
-let_variables_be_true()
-
 __getattr__, __dir__ = mirror(
     __name__,
     *SOURCES,
@@ -76,6 +77,7 @@ __getattr__, __dir__ = mirror(
 
 __all__ = [  # what `from theano.tensor import *` gives
     "Lop",
+    "Rebroadcast",
     "Rop",
     "TensorVariable",
     "_shared",
@@ -99,11 +101,13 @@ __all__ = [  # what `from theano.tensor import *` gives
     "nnet",
     "patternbroadcast",
     "repeat",
+    "reshape",
     "row",
     "scalar",
     "sgn",
     "signal",
     "sort",
+    "split",
     "squeeze",
     "stack",
     "tensor",

@@ -129,6 +129,29 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Variable:
     return pt.repeat(x, repeats, axis)
 
 
+def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Variable:
+    """``x`` with its entries, in their order, in another shape.
+
+    Parameters
+    ----------
+    x : tensor
+    newshape : sequence of int and symbolic scalars, or symbolic vector
+        One entry may be -1: what is left.
+    ndim : int, optional
+        The length of ``newshape``, where that cannot be seen.
+
+    Returns
+    -------
+    tensor of shape ``newshape``
+    """
+    return pt.reshape(x, newshape, ndim=ndim)
+
+
+def split(x: Any, splits_size: Any, n_splits: int | None = None, axis: int = 0) -> Any:
+    """Cut ``x`` along ``axis`` into ``n_splits`` parts of these sizes; where that number is plain, leave it out."""
+    return pt.split(x, splits_size, n_splits=n_splits, axis=axis)
+
+
 def squeeze(x: Any) -> Variable:
     """``x`` without the axes that are known to have length 1."""
     return pt.squeeze(pt.as_tensor_variable(x))
@@ -148,6 +171,22 @@ def unbroadcast(x: Any, *axes: int) -> Variable:
 def patternbroadcast(x: Any, broadcastable: Sequence[bool]) -> Variable:
     """``x``, of which the axes that ``broadcastable`` marks have length 1."""
     return addbroadcast(x, *(axis for axis, one in enumerate(broadcastable) if one))
+
+
+class Rebroadcast:
+    """`addbroadcast` and `unbroadcast` as an operator.
+
+    Parameters
+    ----------
+    *axis : (int, bool)
+        An axis, and whether its length is 1.
+    """
+
+    def __init__(self, *axis: tuple[int, bool]):
+        self.axis = dict(axis)
+
+    def __call__(self, x: Any) -> Variable:
+        return addbroadcast(x, *(axis for axis, one in self.axis.items() if one))
 
 
 # --------------------------------------------------------------------------------------------- arithmetic

@@ -29,6 +29,9 @@ class SeedableGenerator(np.random.Generator):
 
     def set_state(self, state: Any) -> None:
         """Go to where `get_state` was called."""
+        kind = getattr(np.random, state["bit_generator"])
+        if not isinstance(self.bit_generator, kind):  # a GPU has drawn since, which has a generator of its own kind
+            self.__init__(kind())  # type: ignore[misc]
         self.bit_generator.state = state
 
 

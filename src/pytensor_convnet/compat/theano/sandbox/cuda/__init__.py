@@ -1,16 +1,16 @@
 """``theano.sandbox.cuda``: what ran on a GPU. The same operators run on what there is.
 
-``cuda_available`` and ``cuda_enabled`` say that they can be used, which is what programs asked for.
+``cuda_available`` and ``cuda_enabled`` say that they can be used, which is what programs asked for; whether functions
+run on a GPU, `theano.config.device` decides.
 """
 
 from typing import Any
 
 import numpy as np
-from pytensor.compile.sharedvalue import SharedVariable
 
 from pytensor_convnet.compat.configuration import config
+from pytensor_convnet.compat.device import synchronize as _synchronize
 from pytensor_convnet.compat.mirror import mirror
-from pytensor_convnet.compat.theano.compile.sharedvalue import shared
 from pytensor_convnet.compat.theano.sandbox.cuda import basic_ops, blas, dnn
 from pytensor_convnet.compat.theano.sandbox.cuda.basic_ops import (
     as_cuda_ndarray_variable,
@@ -18,9 +18,20 @@ from pytensor_convnet.compat.theano.sandbox.cuda.basic_ops import (
     gpu_from_host,
     host_from_gpu,
 )
+from pytensor_convnet.compat.theano.sandbox.cuda.type import CudaNdarrayType
+from pytensor_convnet.compat.theano.sandbox.cuda.var import (
+    CudaNdarrayConstant,
+    CudaNdarraySharedVariable,
+    CudaNdarrayVariable,
+    float32_shared_constructor,
+)
 
 __all__ = [
     "CudaNdarray",
+    "CudaNdarrayConstant",
+    "CudaNdarraySharedVariable",
+    "CudaNdarrayType",
+    "CudaNdarrayVariable",
     "as_cuda_ndarray_variable",
     "basic_ops",
     "blas",
@@ -41,7 +52,7 @@ cuda_available = cuda_enabled = True
 
 
 def use(device: str = "gpu", *args: Any, **kwargs: Any) -> None:
-    """Take note of the device that a program asks for; `theano.config.device` gives it back."""
+    """Compile functions for the device that a program asks for; `theano.config.device` gives it back."""
     config.device = device
 
 
@@ -51,7 +62,8 @@ def unuse() -> None:
 
 
 def synchronize() -> None:
-    """Nothing to wait for: a function has finished when it returns."""
+    """Wait until all that functions were asked for is computed."""
+    _synchronize(config.device)
 
 
 class CudaNdarray(np.ndarray):
@@ -66,24 +78,11 @@ class CudaNdarray(np.ndarray):
         return np.zeros(shape, np.float32)
 
 
-def float32_shared_constructor(
-    value: Any, name: str | None = None, borrow: bool = False, **kwargs: Any
-) -> SharedVariable:
-    """A shared variable of dtype float32."""
-    return shared(np.asarray(value, np.float32), name=name, borrow=borrow, **kwargs)
-
-
 shared_constructor = float32_shared_constructor
-
-_ONE_ARRAY = "there is one kind of array here: use {0} of theano.tensor"
 
 __getattr__, __dir__ = mirror(
     __name__,
     missing={
-        "CudaNdarrayType": _ONE_ARRAY.format("TensorType"),
-        "CudaNdarrayVariable": _ONE_ARRAY.format("TensorVariable"),
-        "CudaNdarrayConstant": _ONE_ARRAY.format("TensorConstant"),
-        "CudaNdarraySharedVariable": _ONE_ARRAY.format("sharedvar.TensorSharedVariable"),
         "GpuOp": "define an operator with theano.Op, or wrap a function with theano.as_op",
         "mem_info": "no memory of a device is managed here",
     },
