@@ -11,6 +11,7 @@ from pytensor_convnet.cuda_convnet import CrossMapNorm, FilterActs, StochasticMa
 from pytensor_convnet.learning import Learner
 from pytensor_convnet.minibatches import SharedImages
 from pytensor_convnet.models import CudaConvnet, Lenet
+from pytensor_convnet.ops import CorrelateMaxPool2d
 
 RNG = np.random.default_rng(0)
 
@@ -58,6 +59,21 @@ def test_networks_by_tritons_kernels(interpreter, mode, name):
     images = RNG.normal(size=(17, 2, 6, 7)).astype("float32")
     filters = RNG.normal(size=(3, 2, 3, 2)).astype("float32")
     assert_same(mode, [x, w], with_gradients(NETWORKS[name](x, w), x, w), images, filters)
+
+
+@pytest.mark.parametrize("kernels", ["cpu_kernels", "interpreter"])
+@pytest.mark.parametrize("activation", [lambda x: x, pt.tanh, lambda x: pt.maximum(x, 0)])
+def test_correlation_and_pooling_in_one_step(request, device, kernels, activation):
+    request.getfixturevalue(kernels)
+    mode = cuda_mode("high", device, compile=False).including("cuda_fusion")
+    x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
+    maps = max_pool_2d(conv2d(x, w), (3, 3), st=(2, 2), ignore_border=True) + b.dimshuffle("x", 0, "x", "x")
+    outputs = with_gradients(activation(maps), x, w, b)
+    nodes = pytensor.function([x, w, b], outputs, mode=mode).maker.fgraph.apply_nodes
+    assert any(isinstance(node.op, CorrelateMaxPool2d) for node in nodes)
+    images = RNG.normal(size=(17, 2, 8, 7)).astype("float32")
+    filters, biases = RNG.normal(size=(3, 2, 3, 2)).astype("float32"), RNG.normal(size=3).astype("float32")
+    assert_same(mode, [x, w, b], outputs, images, filters, biases, tolerance=1e-4)
 
 
 def test_float64_by_torchs_own_operations(interpreter, mode):

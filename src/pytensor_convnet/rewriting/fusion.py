@@ -37,7 +37,7 @@ def pays(windows: list[Variable]) -> bool:
     return all(isinstance(entry, Constant) for entry in windows)
 
 
-@register_fusing("numba")
+@register_fusing("numba", "cuda_fusion")
 @node_rewriter([MaxPool2d, MaxPool2dMaxima])
 def fuse_correlation_and_max_pool(fgraph, node):
     """``MaxPool2d(Correlate2d(images, filters))`` -> ``CorrelateMaxPool2d(images, filters, 0)``."""
@@ -54,7 +54,7 @@ def fuse_correlation_and_max_pool(fgraph, node):
     return replacements(node, outputs)
 
 
-@register_fusing("numba")
+@register_fusing("numba", "cuda_fusion")
 @node_rewriter([Elemwise])
 def move_activation_before_reshape(fgraph, node):
     """``f(maxima.reshape(shape))`` -> ``f(maxima).reshape(shape)``: the inverse of what PyTensor does elsewhere.
@@ -74,7 +74,7 @@ def move_activation_before_reshape(fgraph, node):
     return replacements(node, [reshaped])
 
 
-@register_fusing("numba")
+@register_fusing("numba", "cuda_fusion")
 @node_rewriter([Elemwise])
 def fuse_bias_and_activation(fgraph, node):
     """``CorrelateMaxPool2d(images, filters, 0) + biases``, and a function of that, -> one ``CorrelateMaxPool2d``."""
@@ -129,14 +129,14 @@ def _biases_of(node, others: list[Variable]) -> Variable | None:
     return vector if vector.type.dtype == node.outputs[0].type.dtype else None
 
 
-@register_fusing("numba")
+@register_fusing("numba", "cuda_fusion")
 @node_rewriter([Correlate2dFilterGrad])
 def fuse_filter_grad_and_max_pool_grad(fgraph, node):
     """``Correlate2dFilterGrad(images, MaxPool2dGrad(winners, maps))`` -> ``CorrelateMaxPool2dFilterGrad``."""
     return _fused_gradient(fgraph, node, CorrelateMaxPool2dFilterGrad)
 
 
-@register_fusing("numba")
+@register_fusing("numba", "cuda_fusion")
 @node_rewriter([Correlate2dInputGrad])
 def fuse_input_grad_and_max_pool_grad(fgraph, node):
     """``Correlate2dInputGrad(filters, MaxPool2dGrad(winners, maps))`` -> ``CorrelateMaxPool2dInputGrad``."""

@@ -15,13 +15,16 @@ import torch
 from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering.cuda import plain
-from pytensor_convnet.lowering.cuda.base import Lowering, Target, integers, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, integers, lower, torch_dtype
 from pytensor_convnet.ops import (
     AveragePool2d,
     AveragePool2dGrad,
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
+    CorrelateMaxPool2d,
+    CorrelateMaxPool2dFilterGrad,
+    CorrelateMaxPool2dInputGrad,
     CrossMapNorm,
     CrossMapNormGrad,
     CrossMapSum,
@@ -111,10 +114,10 @@ def _lower_ours(op_type: type, on_gpu: Callable[[Any, Apply, Target], Callable[.
         return Lowering(make(op, node, target), _host_integers(op, node))
 
 
-def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any) -> Any:
+def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any, **more: Any) -> Any:
     from pytensor_convnet.lowering.cuda.operators import KernelCall, call
 
-    return call(KernelCall(name, tensors, arguments, results))
+    return call(KernelCall(name, tensors, arguments, results, **more))
 
 
 # ------------------------------------------------------------------------------------------ correlation
@@ -128,8 +131,7 @@ def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]
         from pytensor_convnet.lowering.cuda.operators import KernelCall
 
         dtype = torch_dtype(node.outputs[0])
-        working = torch.bfloat16 if target.precision == "bf16" else dtype
-        precision = "medium" if target.precision == "bf16" else target.precision
+        working, precision = _working(target, dtype)
         filters = {"correlate2d": 1, "correlate2d_input_grad": 0}.get(name)
 
         def deferred_call(first: Any, second: Any, *lengths: Any) -> KernelCall:
@@ -144,18 +146,23 @@ def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
             finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
             arguments = (*integers(lengths), *moves)
-            return KernelCall(name, tensors, arguments, [(shape, working, format)], keywords, finish)
+            return KernelCall(name, tensors, arguments, [(shape, working, format)], keywords, finish=finish)
 
         return deferred_call
 
     return deferred
 
 
+def _working(target: Target, dtype: torch.dtype) -> tuple[torch.dtype, str]:
+    """In what dtype, and how precisely, kernels compute."""
+    return (torch.bfloat16, "medium") if target.precision == "bf16" else (dtype, target.precision)
+
+
 def _shape_and_moves(op: Any, tensors: list[torch.Tensor], lengths: Sequence[Any], gives_filters: bool) -> Any:
     """The shape of a pass's result, and how filters move, as the kernels want it."""
     [shape] = _shapes(op, tensors, [int(length) for length in lengths])
     taps = tuple(shape[-2:]) if gives_filters else op.filter_taps([*tensors, *lengths])
-    return shape, (op.stride, op.resolved_padding(*taps), op.dilation, op.groups, op.flip)
+    return shape, _moves(op, taps)
 
 
 def _lower_pass(op_type: type, name: str, on_gpu: Callable[..., Any] | None) -> None:
@@ -293,6 +300,69 @@ _lower_ours(MaxPool2dGather, _gpu_max_pool_gather)
 _lower_ours(AveragePool2d, _gpu_average_pool)
 _lower_ours(AveragePool2dGrad, _gpu_average_pool_grad)
 _lower_ours(DrawWinners2d, _gpu_draw_winners)
+
+
+# ------------------------------------------------------------------------- correlation and pooling in one
+
+
+def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    dtypes = [torch_dtype(output) for output in node.outputs]
+    working, precision = _working(target, _single(node, dtypes[0]))
+
+    def run(images: Any, filters: Any, biases: Any, *numbers: Any) -> Any:
+        images = formatted(target.tensor(images, working))
+        filters, biases = (target.tensor(value, working).contiguous() for value in (filters, biases))
+        shape, _ = _shapes(op, [images, filters, biases], numbers)
+        format = _format_of(shape[0])
+        moves = _moves(op.correlation, filters.shape[2:])
+        arguments = (str(dtypes[1]), *moves, *_windows(numbers), op.pooling.ignore_border)
+        keywords = {"activation": op.activation, "precision": precision, "memory_format": format}
+        results = [(shape, working, format), (shape, dtypes[1], format)]
+        tensors = [images, filters, biases]
+        return _kernel("correlate2d_max_pool2d", tensors, arguments, results, keywords=keywords, named=["biases"])
+
+    return run
+
+
+def _gpu_pooled_correlation_grad(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
+    gives_filters = "filter_grad" in name
+
+    def on_gpu(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+        dtype = torch_dtype(node.outputs[0])
+        working, precision = _working(target, _single(node, dtype))
+
+        def run(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> Any:
+            tensor, maps = target.tensor(tensor, working), formatted(target.tensor(maps, working))
+            tensors = [formatted(tensor) if gives_filters else tensor.contiguous(), formatted(winners), maps]
+            lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
+            [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
+            taps = lengths[:2] if gives_filters else tensor.shape[2:]
+            format = "bc01" if gives_filters else _format_of(shape[0])
+            keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
+            arguments = (*lengths, *_moves(op.correlation, taps), *windows)
+            [result] = _kernel(name, tensors, arguments, [(shape, working, format)], keywords=keywords)
+            return result.to(dtype) if gives_filters else result
+
+        return run
+
+    return on_gpu
+
+
+def _moves(correlation: Any, taps: Sequence[int]) -> tuple[Any, ...]:
+    """How filters of ``taps`` (rows, columns) move, as the kernels want it."""
+    padding = correlation.resolved_padding(*taps)
+    return correlation.stride, padding, correlation.dilation, correlation.groups, correlation.flip
+
+
+def _single(node: Apply, dtype: torch.dtype) -> torch.dtype:
+    if dtype == torch.float64:
+        raise UnsupportedOp(node, "correlation and pooling in one step are of float32; leave out 'cuda_fusion'")
+    return dtype
+
+
+_lower_ours(CorrelateMaxPool2d, _gpu_pooled_correlation)
+_lower_ours(CorrelateMaxPool2dInputGrad, _gpu_pooled_correlation_grad("correlate2d_max_pool2d_input_grad"))
+_lower_ours(CorrelateMaxPool2dFilterGrad, _gpu_pooled_correlation_grad("correlate2d_max_pool2d_filter_grad"))
 
 
 # ---------------------------------------------------------------------------------------- normalisation

@@ -38,6 +38,8 @@ class KernelCall:
     arguments, keywords : sequence, dict
         Its other arguments: numbers, strings, and tuples of them; dtypes by name, as ``'torch.uint8'``.
     results : list of (shape, dtype, format)
+    named : sequence of str
+        The names of the last tensors, where they are not among the first arguments.
     finish : callable
         From the first result to what the call gives.
     """
@@ -47,11 +49,12 @@ class KernelCall:
     arguments: Sequence[Any]
     results: list[Result]
     keywords: dict[str, Any] = field(default_factory=dict)
+    named: Sequence[str] = ()
     finish: Callable[[Tensor], Tensor] = lambda result: result
 
     def said(self) -> list[Any]:
         described = [(list(shape), str(dtype), format) for shape, dtype, format in self.results]
-        return [self.name, len(self.tensors), list(self.arguments), self.keywords, described]
+        return [self.name, len(self.tensors), list(self.named), list(self.arguments), self.keywords, described]
 
 
 def call(kernel_call: KernelCall) -> list[Tensor]:
@@ -74,9 +77,11 @@ def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
     given = iter(tensors)
     found: list[Tensor] = []
     with _streams(tensors[0].device, len(calls)) as streams:
-        for stream, (name, count, arguments, keywords, _) in zip(streams, calls):
+        for stream, (name, count, named, arguments, keywords, _) in zip(streams, calls):
+            first = [next(given) for _ in range(count - len(named))]
+            last = {argument: next(given) for argument in named}
             with torch.cuda.stream(stream):  # nothing where there is none
-                result = getattr(kernel_functions, name)(*(next(given) for _ in range(count)), *arguments, **keywords)
+                result = getattr(kernel_functions, name)(*first, *arguments, **last, **keywords)
             found.extend(result if isinstance(result, tuple) else (result,))
     return found
 
@@ -116,10 +121,10 @@ def _other_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
 
 
 @lru_cache(maxsize=4096)
-def _understood(said: str) -> list[tuple[str, int, Any, dict[str, Any], Any]]:
+def _understood(said: str) -> list[tuple[str, int, list[str], Any, dict[str, Any], Any]]:
     return [
-        (name, count, _restored(arguments), keywords, _restored(results))
-        for name, count, arguments, keywords, results in json.loads(said)
+        (name, count, named, _restored(arguments), keywords, _restored(results))
+        for name, count, named, arguments, keywords, results in json.loads(said)
     ]
 
 
