@@ -250,7 +250,7 @@ def _add_shares(
     tl.store(filters + destination, tl.sum(total, axis=0).to(filters.dtype.element_ty), mask=m < filter_count)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without an end: captured graphs go on reading what is here
 def destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
     """Where each element (row, column, channel) of a filter lies within it."""
     taps = plan.rows.taps, plan.columns.taps
@@ -261,7 +261,7 @@ def destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], dev
     return torch.from_numpy((c * channel_stride + i * row_stride + j * column_stride).ravel()).to(device)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without an end: captured graphs go on reading what is here
 def _rows(plan: Gathering, device: torch.device) -> torch.Tensor:
     """Which row of the matrix each element (row, column, channel) of a filter has for a patch's first pixel."""
     lengths = plan.rows.taps, plan.columns.taps, plan.source_channels

@@ -245,7 +245,7 @@ class Tables:
     row_count: int
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without an end: captured graphs go on reading what is here
 def tables(
     plan: Gathering, channel_stride: int, row_stride: int, column_stride: int, wide: bool, device: torch.device
 ) -> Tables:
