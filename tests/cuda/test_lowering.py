@@ -195,13 +195,11 @@ def test_conditions(mode):
 
 
 def test_an_op_without_a_lowering_is_named_with_the_graph_around_it(mode):
-    from pytensor.tensor.extra_ops import bincount
     from pytensor.tensor.fft import rfft
 
     x = pt.fmatrix("x")
     with pytest.raises(UnsupportedOp, match=r"mode CUDA cannot compute (?s:.*)RFFTOp(?s:.*)Exp"):
         pytensor.function([x], rfft(pt.exp(x)), mode=mode)
-    assert bincount is not None
 
 
 def test_errors_name_the_node(mode):
@@ -209,3 +207,37 @@ def test_errors_name_the_node(mode):
     with pytest.raises(RuntimeError) as caught:
         computed(mode, [x, y], [x @ y], MATRIX, MATRIX)
     assert any("Dot" in note and "(4, 3)" in note for note in caught.value.__notes__)
+
+
+APART = {
+    "a number first": lambda x, i: x[0, :, i], "on the device": lambda x, i: x[i[0], :, i],
+    "pairs": lambda x, i: x[i, :, i],
+    "a mask, then reversed": lambda x, i: x[x[:, :, 0] > 0, ::-1], "set": lambda x, i: x[0, :, i].set(x[1]),
+    "set pairs": lambda x, i: x[i, :, i].set(x[0, 0]), "a matrix": lambda x, i: x[i[None], 1:].inc(x[i[None], 1:]),
+    "set by a mask": lambda x, i: x[x[:, 0, 0] > 0, 1:].set(7.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.filterwarnings("ignore:this function cannot be captured")
+def test_axes_of_positions_come_where_numpy_puts_them(mode, name):
+    x, i = pt.ftensor3("x"), pt.lvector("i")
+    assert_same(mode, [x, i], APART[name](x, i), RNG.normal(size=(3, 3, 3)).astype("float32"), np.array([0, 2, -2]))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
+def test_constant_positions_of_any_dtype(mode, dtype):
+    x, positions = pt.fmatrix("x"), pt.constant(np.array([0, 1, 1, 0], dtype))
+    assert_same(mode, [x], [x[positions], x[positions, ::-1], x[positions].inc(1.0)], MATRIX)
+
+
+def test_what_nan_and_zero_and_crossing_limits_give(mode):
+    x, n, m = pt.dvector("x"), pt.lvector("n"), pt.lvector("m")
+    outputs = [pt.sign(x), pt.clip(x, 2, 1), pt.softplus(x), pt.round(x, mode="half_away_from_zero"), n // m, n % m]
+    values = np.array([np.nan, 0.49999999999999994, -2.5, 22.0, 2.0**52 + 1])
+    assert_same(mode, [x, n, m], outputs, values, np.array([7, -7, 1]), np.array([0, 2, -2]), rtol=1e-13)
+
+
+def test_integers_are_compared_with_floats_exactly(mode):
+    n, x = pt.lvector("n"), pt.fvector("x")
+    assert_same(mode, [n, x], [pt.eq(n, x), n > x], np.array([2**24 + 1, 3]), np.array([2**24, 3], "float32"))

@@ -37,7 +37,34 @@ def _second(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _round_half_away(x: torch.Tensor) -> torch.Tensor:
-    return torch.sign(x) * torch.floor(torch.abs(x) + 0.5)
+    whole = torch.trunc(x)  # x + 0.5 may round up what is just below a half, and is not exact for large numbers
+    return torch.where(torch.abs(x - whole) >= 0.5, whole + torch.sign(x), whole)
+
+
+def _sign(x: torch.Tensor) -> torch.Tensor:
+    """Of NaN it is NaN, and not 0 as torch has it."""
+    return torch.where(torch.isnan(x), x, torch.sign(x)) if x.dtype.is_floating_point else torch.sign(x)
+
+
+def _clip(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Where the limits cross, the lower one is looked at first, as PyTensor does; torch takes the upper one."""
+    return torch.where(x < low, low, torch.where(x > high, high, x))
+
+
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.softplus(x, threshold=40)  # torch's own, 20, is too low for float64
+
+
+def _by_nonzero(function: Function) -> Function:
+    """A quotient or remainder of integers, 0 where the divisor is, as NumPy has it; a GPU would return anything."""
+
+    def divided(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if x.dtype.is_floating_point:
+            return function(x, y)
+        zero = y == 0
+        return torch.where(zero, 0, function(x, torch.where(zero, 1, y)))
+
+    return divided
 
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
@@ -55,17 +82,17 @@ _ARITHMETIC: dict[str, Function] = {
     "Mul": _variadic(torch.mul),
     "Sub": torch.sub,
     "TrueDiv": torch.true_divide,
-    "IntDiv": torch.floor_divide,
-    "Mod": torch.remainder,
+    "IntDiv": _by_nonzero(torch.floor_divide),
+    "Mod": _by_nonzero(torch.remainder),
     "Pow": torch.pow,
     "Maximum": _variadic(torch.maximum),
     "Minimum": _variadic(torch.minimum),
-    "Clip": torch.clamp,
+    "Clip": _clip,
     "Second": _second,
     "Identity": lambda x: x,
     "Neg": torch.neg,
     "Abs": torch.abs,
-    "Sign": torch.sign,
+    "Sign": _sign,
     "Ceil": torch.ceil,
     "Floor": torch.floor,
     "Trunc": torch.trunc,
@@ -101,7 +128,7 @@ _ARITHMETIC: dict[str, Function] = {
     "XOR": _logical_or_bitwise(torch.logical_xor, torch.bitwise_xor),
     "Invert": torch.bitwise_not,
     "Sigmoid": torch.sigmoid,
-    "Softplus": torch.nn.functional.softplus,
+    "Softplus": _softplus,
     "Log1mexp": _log1mexp,
     "Erf": torch.erf,
     "Erfc": torch.erfc,
@@ -111,14 +138,18 @@ _ARITHMETIC: dict[str, Function] = {
     "Psi": torch.digamma,
 }
 
-# On operands as they are.
-_OTHERS: dict[str, Function] = {
+# On operands of the dtype in which NumPy compares them: torch compares int64 with float32 in float32.
+_COMPARISONS: dict[str, Function] = {
     "LT": torch.lt,
     "GT": torch.gt,
     "LE": torch.le,
     "GE": torch.ge,
     "EQ": torch.eq,
     "NEQ": torch.ne,
+}
+
+# On operands as they are.
+_OTHERS: dict[str, Function] = {
     "IsNan": torch.isnan,
     "IsInf": torch.isinf,
     "Cast": lambda x: x,
@@ -146,6 +177,9 @@ def _scalar_function(op: Any, node: Apply, whole: Apply) -> Function:
 
         return switch
     name = type(op).__name__
+    if name in _COMPARISONS:
+        compare, common = _COMPARISONS[name], getattr(torch, ps.upcast(*(x.type.dtype for x in node.inputs)))
+        return lambda *operands: compare(*(operand.to(common) for operand in operands))
     if name in _OTHERS:
         function = _OTHERS[name]
         return lambda *operands: function(*operands).to(dtype)

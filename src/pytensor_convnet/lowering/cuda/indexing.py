@@ -50,8 +50,9 @@ def entries_of(op: Any, node: Apply, values: Sequence[Any], shape: Sequence[int]
     axis_of = _first_axes(found)
     entries: list[Entry] = []
     for entry, axis in zip(found, axis_of):
-        if isinstance(entry, slice) and isinstance(entry.start, Window):
-            entries.append(entry.start)
+        window = next((part for part in _parts(entry) if isinstance(part, Window)), None)
+        if window is not None:
+            entries.append(window)
         elif isinstance(entry, slice):
             start, stop, step = (None if part is None else int(part) for part in (entry.start, entry.stop, entry.step))
             entries.append(slice(start, stop, step))
@@ -62,6 +63,11 @@ def entries_of(op: Any, node: Apply, values: Sequence[Any], shape: Sequence[int]
         else:
             entries.append(np.asarray(entry))
     return entries + [slice(None)] * (len(shape) - (axis_of[-1] + 1 if axis_of else 0))
+
+
+def _parts(entry: Any) -> tuple[Any, ...]:
+    """The bounds of a slice."""
+    return (entry.start, entry.stop, entry.step) if isinstance(entry, slice) else ()
 
 
 def _first_axes(entries: Sequence[Any]) -> list[int]:
@@ -82,7 +88,7 @@ def _checked_position(position: int, length: int, axis: int, shape: Sequence[int
 
 def take(x: torch.Tensor, entries: Sequence[Entry], target: Target) -> torch.Tensor:
     """``x[entries]``, where indices of tensors go together as NumPy has it."""
-    for axis, entry in enumerate(entries):
+    for axis, entry in zip(_first_axes(entries), entries):
         if isinstance(entry, Window):
             x = torch.index_select(x, axis, entry.positions())
         elif isinstance(entry, slice) and entry.step is not None and entry.step < 0:
@@ -96,15 +102,42 @@ def take(x: torch.Tensor, entries: Sequence[Entry], target: Target) -> torch.Ten
     plain = tuple(
         slice(None) if isinstance(entry, Window) or _is_reversed(entry) else _index(entry, target) for entry in entries
     )
-    lonely = [axis for axis, entry in enumerate(plain) if isinstance(entry, torch.Tensor) and entry.ndim == 0]
-    if len(lonely) == sum(isinstance(entry, torch.Tensor) for entry in plain):
-        for axis in lonely:  # one position on the device: no host needs to know it
-            position: Any = plain[axis]
-            position = position.to(torch.int64)
-            position = torch.where(position < 0, position + x.shape[axis], position)
-            x = torch.index_select(x, axis, position.reshape(1))
-        plain = tuple(0 if axis in lonely else entry for axis, entry in enumerate(plain))
-    return x[plain]
+    if any(isinstance(entry, torch.Tensor) and entry.ndim > 0 for entry in plain):
+        return x[_with_positions_as_tensors(plain, target)]
+    lonely = [axis for axis, entry in enumerate(plain) if isinstance(entry, torch.Tensor)]
+    for axis in lonely:  # one position on the device: no host needs to know it
+        position: Any = plain[axis]
+        position = torch.where(position < 0, position + x.shape[axis], position)
+        x = torch.index_select(x, axis, position.reshape(1))
+    return x[tuple(0 if axis in lonely else entry for axis, entry in enumerate(plain))]
+
+
+def _with_positions_as_tensors(plain: Sequence[Any], target: Target) -> tuple[Any, ...]:
+    """Single positions beside tensors of positions as tensors of one entry, so that all go together as NumPy has it.
+
+    torch takes a number's axis away before it looks at tensors, which puts their axes elsewhere where a slice lies
+    between, and reads a number on the device on the host.
+    """
+    if not _are_apart(plain):
+        return tuple(entry.reshape(1) if _is_lonely(entry) else entry for entry in plain)
+    return tuple(
+        torch.full((1,), entry, device=target.device)
+        if isinstance(entry, int)
+        else entry.reshape(1)
+        if _is_lonely(entry)
+        else entry
+        for entry in plain
+    )
+
+
+def _is_lonely(entry: Any) -> bool:
+    return isinstance(entry, torch.Tensor) and entry.ndim == 0
+
+
+def _are_apart(entries: Sequence[Entry]) -> bool:
+    """Whether there are slices between positions: NumPy then puts the axes that positions select first."""
+    places = [place for place, entry in enumerate(entries) if not isinstance(entry, slice | Window)]
+    return bool(places) and places[-1] - places[0] >= len(places)
 
 
 def _is_reversed(entry: Entry) -> bool:
@@ -113,7 +146,7 @@ def _is_reversed(entry: Entry) -> bool:
 
 def _index(entry: Entry, target: Target) -> Any:
     if isinstance(entry, np.ndarray):
-        return target.tensor(entry)
+        entry = target.tensor(entry)
     if isinstance(entry, torch.Tensor) and entry.dtype not in (torch.bool, torch.int64):
         return entry.to(torch.int64)
     return entry
@@ -127,21 +160,33 @@ def put(x: torch.Tensor, y: Any, entries: Sequence[Entry], add: bool, target: Ta
         part = x[tuple(entries)]
         part.copy_(part + y if add else y.broadcast_to(part.shape))
         return x
-    if any(isinstance(entry, Window) or _is_reversed(entry) for entry in entries):
-        entries = _outer(x.shape, entries, target)
-    indices = tuple(_index(entry, target) for entry in entries)
-    while isinstance(indices[-1], slice) and indices[-1] == slice(None):
-        indices = indices[:-1]
-    if any(isinstance(index, slice) for index in indices):
-        indices = _outer(x.shape, indices, target)
-    indices = tuple(target.tensor(index) for index in indices)
-    return x.index_put_(indices, y, accumulate=add)
+    while isinstance(entries[-1], slice) and entries[-1] == slice(None):
+        entries = entries[:-1]
+    if not any(isinstance(entry, slice | Window) for entry in entries):
+        return x.index_put_(tuple(target.tensor(_index(entry, target)) for entry in entries), y, accumulate=add)
+    if _selects_along_each_axis(entries):
+        return x.index_put_(_outer(x.shape, entries, target), y, accumulate=add)
+    numbered = torch.arange(x.numel(), device=target.device).reshape(x.shape)
+    elements = take(numbered, [*entries, *[slice(None)] * (x.ndim - _axes(entries))], target)
+    x.view(-1).index_put_((elements,), y, accumulate=add)
+    return x
+
+
+def _axes(entries: Sequence[Entry]) -> int:
+    """How many axes the indices are for."""
+    last = entries[-1]
+    return _first_axes(entries)[-1] + (last.ndim if getattr(last, "dtype", None) in (torch.bool, np.dtype(bool)) else 1)
+
+
+def _selects_along_each_axis(entries: Sequence[Entry]) -> bool:
+    """Whether what is selected is what each index selects along its axis, in the axes' order."""
+    tensors = [entry for entry in entries if isinstance(entry, torch.Tensor | np.ndarray) and entry.ndim > 0]
+    masks = any(entry.dtype in (torch.bool, np.dtype(bool)) for entry in tensors)
+    return not tensors or (len(tensors) == 1 and tensors[0].ndim == 1 and not masks and not _are_apart(entries))
 
 
 def _outer(shape: Sequence[int], entries: Sequence[Entry], target: Target) -> tuple[torch.Tensor, ...]:
     """Indices for all axes that, broadcast, select what each index selects along its own axis."""
-    if sum(isinstance(entry, torch.Tensor | np.ndarray) and entry.ndim > 0 for entry in entries) > 1:
-        raise NotImplementedError("slices beside several indices of tensors cannot be written to in mode CUDA")
     kept = [axis for axis, entry in enumerate(entries) if not isinstance(entry, int) and getattr(entry, "ndim", 1) > 0]
     indices = []
     for axis, entry in enumerate(entries):
@@ -151,7 +196,7 @@ def _outer(shape: Sequence[int], entries: Sequence[Entry], target: Target) -> tu
             chosen = range(shape[axis])[entry]
             positions = torch.arange(len(chosen), device=target.device) * chosen.step + chosen.start
         else:
-            positions = target.tensor(entry)
+            positions = target.tensor(_index(entry, target))
         if axis in kept:
             positions = positions.reshape(-1, *[1] * (len(kept) - 1 - kept.index(axis)))
         indices.append(positions)
