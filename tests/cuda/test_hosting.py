@@ -3,6 +3,7 @@
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+from pytensor.compile.mode import Mode
 from pytensor.graph.fg import FunctionGraph
 
 from pytensor_convnet.cuda.hosting import HostProgram, Kind, kinds_of, numbers_function, windows_of
@@ -56,3 +57,16 @@ def test_other_shapes_give_other_numbers():
     program = HostProgram(graph, found, windows_of(graph, found), [], [])
     assert program((2,), ((10,), ())).windows == ((8, 1),)
     assert program((2,), ((5,), ())).windows == ((3, 1),)
+
+
+@pytest.mark.parametrize(("dtype", "numbers"), [("int8", (100, -128, 3)), ("uint8", (200, 3)), ("int64", (2**62, -3))])
+def test_integers_begin_anew_where_numpys_do(dtype, numbers):
+    i = pt.scalar("i", dtype=dtype)
+    wanted = [i + i, i * i, -i, pt.neq(i + i, 0) + (i > 0)]
+    graph = FunctionGraph([i], wanted, clone=False)
+    function = numbers_function([i], wanted, graph.toposort())
+    program = HostProgram(graph, kinds_of(graph, {i}), [], [], [])
+    for number in numbers:
+        expected = [x.eval({i: number}, mode=Mode("py", None), on_unused_input="ignore") for x in wanted]
+        for variable, got, want in zip(wanted, function({}, number), expected):
+            assert got == want == program.values((number,), ((),))[variable]

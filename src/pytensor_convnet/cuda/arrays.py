@@ -95,6 +95,8 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
         arrays = [np.asarray(x) if isinstance(x, DeviceArray) else x for x in inputs]
+        if any(isinstance(x, DeviceArray) for x in keywords.get("out") or ()):
+            del keywords["out"]  # as for numbers, `a += b` gives another array
         return getattr(ufunc, method)(*arrays, **keywords)
 
     def is_ready(self) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.scalar.basic import Composite, ScalarType
+from pytensor.scalar.basic import Composite, Invert, ScalarType
 from pytensor.tensor.basic import Join, MakeVector, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Max, Min, Prod, Sum
@@ -245,7 +245,8 @@ class HostProgram:
         values = dict(zip(self._wanted, self._function(self._shape_values, *integers)))
         resolved = [window.resolve(values, length) for window, length in zip(self.windows, lengths)]
         windows = tuple((length, step) for _, length, step in resolved)
-        held = tuple(part for x in self.demanded for part in np.ravel(values[x]).tolist())
+        # Each with its own length: vectors that are split elsewhere have the same entries.
+        held = tuple(tuple(np.ravel(values[x]).tolist()) for x in self.demanded)
         starts = (start for start, _, _ in resolved)
         return HostNumbers((held, windows), (*(values[x] for x in self.fed), *starts), windows)
 
@@ -318,7 +319,22 @@ def _expression(node: Apply, operands: list[str]) -> str | None:
     numbers = isinstance(node.op, Elemwise) and not any(x.type.ndim for x in node.inputs)
     name = type(node.op.scalar_op).__name__ if numbers else ""
     whole = all(x.type.dtype in ("bool", *_INTEGERS) for x in (*node.inputs, *node.outputs))
-    return _EXPRESSIONS[name](operands) if name in _EXPRESSIONS and whole else None
+    if name not in _EXPRESSIONS or not whole:
+        return None
+    expression = _EXPRESSIONS[name](operands)
+    return _wrapped(expression, node.outputs[0].type.dtype) if name in _LEAVES_ITS_DTYPE else expression
+
+
+_LEAVES_ITS_DTYPE = ("Add", "Mul", "Sub", "Neg", "IntDiv")
+
+
+def _wrapped(expression: str, dtype: str) -> str:
+    """An expression's value in the range of a dtype: Python's integers have no end, those of NumPy begin anew."""
+    if dtype == "bool":
+        return f"bool({expression})"
+    limits = np.iinfo(dtype)
+    mask, low = int(limits.max) - int(limits.min), int(limits.min)
+    return f"({expression}) & {mask}" if low == 0 else f"((({expression}) - {low}) & {mask}) + {low}"
 
 
 def _number_of(variable: Variable, shape_values: dict[Variable, Any]) -> Any:
@@ -345,14 +361,16 @@ def evaluate(node: Apply, values: dict[Variable, Any]) -> None:
     arguments = [value_of(x, values) for x in node.inputs]
     scalar = _scalar_implementation(node)
     if scalar is not None:
-        results = scalar(*(np.asarray(x).item() for x in arguments))
-        results = results if len(node.outputs) > 1 else [results]
-        arrays = [np.asarray(result, dtype=x.type.dtype) for result, x in zip(results, node.outputs)]
-    else:
-        cells: list[list[Any]] = [[None] for _ in node.outputs]
+        try:
+            result = scalar(*(np.asarray(x).item() for x in arguments))
+            values[node.outputs[0]] = np.asarray(result, dtype=node.outputs[0].type.dtype)
+            return
+        except (ZeroDivisionError, OverflowError):
+            pass  # in Python; NumPy has an answer
+    cells: list[list[Any]] = [[None] for _ in node.outputs]
+    with np.errstate(all="ignore"):
         node.op.perform(node, [_as_type(x, v) for x, v in zip(arguments, node.inputs)], cells)
-        arrays = [np.asarray(cell[0]) for cell in cells]
-    values.update(zip(node.outputs, arrays))
+    values.update((x, np.asarray(cell[0])) for x, cell in zip(node.outputs, cells))
 
 
 def _as_type(value: Any, variable: Variable) -> Any:
@@ -366,4 +384,4 @@ def _scalar_implementation(node: Apply) -> Callable[..., Any] | None:
     if not isinstance(node.op, Elemwise) or any(x.type.ndim for x in node.inputs):
         return None
     scalar = node.op.scalar_op
-    return None if isinstance(scalar, Composite) else scalar.impl
+    return None if isinstance(scalar, Composite | Invert) else scalar.impl  # ~True is -2 in Python
