@@ -9,7 +9,6 @@ import pytensor.tensor as pt
 import pytest
 import torch
 
-import pytensor_convnet
 from pytensor_convnet.cuda import DeviceArray, cuda_mode
 from pytensor_convnet.cuda.devices import DeviceUnavailable
 
@@ -230,4 +229,91 @@ def test_importing_the_package_imports_no_torch():
 
     code = "import sys, pytensor_convnet; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert pytensor_convnet.cuda is not None
+
+
+def test_results_add_up(mode):
+    x = pt.fvector("x")
+    function = pytensor.function([x], x.sum(), mode=mode)
+    total = function(np.ones(2, "float32"))
+    total += function(np.ones(3, "float32"))
+    assert total == 5
+
+
+def test_a_result_that_is_written_to_changes_no_other(mode):
+    x = pt.fvector("x")
+    function = pytensor.function([x], [x.shape, pt.ones((x.shape[0],))], mode=mode)
+    shape, ones = function(np.ones(3, "float32"))
+    shape[0] = 9
+    np.asarray(ones)[0] = 9
+    np.testing.assert_array_equal(ones, [9, 1, 1])
+    np.testing.assert_array_equal(function(np.ones(3, "float32"))[0], [3])
+
+
+def test_a_tensor_of_another_dtype_is_converted(mode, device):
+    x = pt.dvector("x")
+    function = pytensor.function([x], [2 * x, x], mode=mode)
+    for value in (torch.ones(2, dtype=torch.int64, device=device), np.array([0.1, 0.5])):
+        for _ in range(3):
+            doubled, same = function(value)
+            assert doubled.dtype == same.dtype == np.float64
+    np.testing.assert_array_equal(doubled, [0.2, 1.0])
+
+
+def test_a_captured_number_may_change_its_sign_at_zero(mode):
+    x, a = pt.fvector("x"), pt.fscalar("a")
+    function = pytensor.function([x, a], x / a, mode=mode)
+    for _ in range(3):
+        for zero in (0.0, -0.0):
+            assert np.signbit(np.asarray(function(np.ones(1, "float32"), np.float32(zero)))[0]) == np.signbit(zero)
+
+
+@pytest.mark.parametrize("bounds", [(None, 0), (0, None), (0, 1)])
+def test_a_slices_bounds_may_be_arguments(mode, bounds):
+    data = pytensor.shared(np.arange(10, dtype="float32"), shape=(None,))
+    numbers = pt.lscalars("i", "j")
+    start, stop = (None if place is None else numbers[place] for place in bounds)
+    function = pytensor.function([*numbers], data[start:stop], mode=mode, on_unused_input="ignore")
+    for i, j in [(2, 5), (2, 5), (2, 5), (3, 5), (-4, -1)]:
+        start, stop = (None if place is None else (i, j)[place] for place in bounds)
+        np.testing.assert_array_equal(function(i, j), np.arange(10)[start:stop])
+
+
+def test_vectors_that_are_split_elsewhere_are_captured_apart(mode):
+    numbers, i, x = pt.constant(np.arange(4, dtype="float32")), pt.lscalar("i"), pt.fvector("x")
+    parts = [pt.concatenate([numbers[:i], x]), pt.concatenate([numbers[i:], x])]
+    function = pytensor.function([i, x], parts, mode=mode)
+    for k in (1, 1, 1, 2, 2, 2):
+        assert [len(part) for part in function(k, np.ones(1, "float32"))] == [k + 1, 5 - k]
+
+
+def test_a_quotient_by_zero_leaves_no_half_done_call(mode):
+    w, i = pytensor.shared(np.zeros(1, "float32")), pt.lscalar("i")
+    function = pytensor.function([i], [10 // i, 10 % i], updates={w: w + 1}, mode=mode)
+    found = [[int(x) for x in function(k)] for k in (1, 1, 3, 0)]
+    assert found == [[10, 0], [10, 0], [3, 1], [0, 0]]
+    assert w.get_value() == 4
+
+
+def test_captures_that_chase_each_other_become_rare(mode, monkeypatch):
+    from pytensor_convnet.cuda import execution
+
+    made = []
+    capture = execution.Capture
+    monkeypatch.setattr(execution, "Capture", lambda *arguments: made.append(0) or capture(*arguments))
+    x = pt.fvector("x")
+    function = pytensor.function([x], x.sum(), mode=mode)
+    for _ in range(20):
+        for length in range(1, execution.MOST_CAPTURES + 3):
+            function(np.ones(length, "float32"))
+    assert len(made) < 2 * execution.MOST_CAPTURES
+
+
+def test_small_arrays_of_the_host_do_not_pile_up(mode, monkeypatch):
+    from pytensor_convnet.cuda import execution
+
+    monkeypatch.setattr(execution, "MOST_UPLOADED", 8)
+    x, i = pt.fvector("x"), pt.lscalar("i")
+    function = pytensor.function([i, x], pt.stack([i, i + 1]).astype("float32") * x, mode=mode)
+    for k in range(40):
+        np.testing.assert_array_equal(function(k, np.ones(2, "float32")), [k, k + 1])
+    assert len(function.vm.program.target.uploaded) <= 10

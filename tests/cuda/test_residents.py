@@ -103,3 +103,35 @@ def test_memory_is_free_when_a_variable_is_gone(mode):
     del w, add, read
     gc.collect()
     assert tensor() is None
+
+
+def test_new_shapes_of_one_value_are_two_variables_memory(mode):
+    a, b = (pytensor.shared(np.zeros(1, "float32"), shape=(None,)) for _ in range(2))
+    x = pt.fvector("x")
+    both = pt.exp(x)
+    result = pytensor.function([x], pt.alloc(both, 1, both.shape[0]), updates={a: both, b: both}, mode=mode)(
+        np.zeros(2, "float32")
+    )
+    add = pytensor.function([], updates={a: a + 1}, mode=mode)
+    add(), add()
+    np.testing.assert_array_equal(a.get_value(), [3, 3])
+    np.testing.assert_array_equal(b.get_value(), [1, 1])
+    np.testing.assert_array_equal(result, [[1, 1]])
+
+
+def test_a_shape_may_come_back_before_an_update_that_changes_it(mode):
+    w = pytensor.shared(np.zeros(3, "float32"), shape=(None,))
+    shorten = pytensor.function([], updates={w: w[:2] + 1}, mode=mode)
+    for _ in range(4):
+        w.set_value(np.zeros(3, "float32"))
+        shorten()
+        np.testing.assert_array_equal(w.get_value(), [1, 1])
+
+
+def test_what_is_written_into_a_borrowed_value_is_seen(mode):
+    w, _, read = functions(mode, np.ones(2, "float32"))
+    read(), read()
+    w.zero(borrow=True)
+    np.testing.assert_array_equal(read(), [0, 0])
+    w.get_value(borrow=True)[:] = 5
+    np.testing.assert_array_equal(read(), [5, 5])

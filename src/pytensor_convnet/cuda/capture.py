@@ -76,6 +76,8 @@ class Capture:
             if compile and device.type == "cuda":
                 step = self._compiled(step, scratch)
             self._launch, results = _captured(step, inputs, self.feeds, scratch, device)
+        # What the graph reads has to outlive it: constants of the compiled step, and what was uploaded for it.
+        self._read = step, list(program.target.uploaded.values())
         self.outputs: list[torch.Tensor | None] = [None] * self._count
         self._results = results
 
@@ -100,7 +102,7 @@ class Capture:
             if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
                 self._numbers[place].copy_(value)
                 self._written[place] = None
-            elif value != self._written[place]:
+            elif value != self._written[place] or value == 0:  # which may be -0.0
                 self._numbers[place].fill_(value)
                 self._written[place] = value
         results = self._launch()

@@ -6,9 +6,9 @@ program; from then on a call is one launch. So whatever goes wrong (memory, an i
 values that the last finished call gave them.
 """
 
-import threading
 import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,13 @@ from pytensor_convnet.cuda.arrays import DeviceArray
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
 from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
 from pytensor_convnet.cuda.program import Program
-from pytensor_convnet.cuda.residents import Resident, last_change, resident_of
+from pytensor_convnet.cuda.residents import Resident, last_change, lock, resident_of
 
 MOST_CAPTURES = 16
 """How many combinations of shapes a function keeps captured; those not used for longest go first."""
 
-_lock = threading.RLock()
-"""One call at a time: captures, and the memory that they share, know no threads."""
+MOST_UPLOADED = 1024
+"""How many small arrays of the host are kept on the device."""
 
 
 class Execution:
@@ -62,7 +62,8 @@ class Execution:
             )
         self.storage_map: dict[Any, list[Any]] = {}  # asked for when a function is copied; nothing is shared by it
         self.captures: OrderedDict[Any, Capture] = OrderedDict()
-        self._seen: OrderedDict[Any, None] = OrderedDict()
+        self._seen: OrderedDict[Any, int] = OrderedDict()
+        self._evictions = 0
         explicit = [place for place in program.on_device if place not in residents]
         self._numbers = [place for place in explicit if program.fgraph.inputs[place].type.ndim == 0]
         self._arrays = {place for place in explicit if place not in self._numbers}
@@ -73,7 +74,8 @@ class Execution:
         self._host_updates = {output: place for output, place in program.updates.items() if place in program.on_host}
 
     def __call__(self) -> list[Any]:
-        with _lock, torch.no_grad():
+        # Kernels are launched, and events recorded, on the present device, which may be another than the function's.
+        with lock, torch.no_grad(), torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             try:
                 return self._run()
             except torch.cuda.OutOfMemoryError as error:
@@ -89,18 +91,21 @@ class Execution:
             host = self.program.host(integers, self._shapes_now)
             known = self._known.get(host.key)
             if known is not None:
-                return self._as_returned(self._launch(known, {}, numbers, host), integers)
+                on_host = self._on_host(integers)
+                return self._as_returned(self._launch(known, {}, numbers, host), on_host)
         tensors = self._tensors()
         self._shapes_now = shapes = self._shapes(tensors)
         host = self.program.host(integers, shapes)
+        on_host = self._on_host(
+            integers
+        )  # before anything is launched: an error must leave shared variables as they were
         key = self._key(tensors, host)
         capture: Capture | None = self.captures.get(key)
-        if capture is None and self.capture and key in self._seen:
+        if capture is None and self.capture and self._seen.get(key, 0) > self._evictions:
             capture = self._captured(key, tensors, host, self.program.host.values(integers, shapes))
         if capture is None:
-            self._remember(key)
             known_values = self.program.host.values(integers, shapes)
-            return self._as_returned(self._step_by_step(tensors, host, known_values), integers)
+            return self._as_returned(self._step_by_step(key, tensors, host, known_values), on_host)
         self.captures.move_to_end(key)
         outputs = self._launch(capture, tensors, numbers, host)
         if self._last_change != last_change():
@@ -108,7 +113,7 @@ class Execution:
             self._last_change = last_change()
         # Until something changes, the same is launched for the same key without looking at all variables again.
         self._known[host.key] = capture
-        return self._as_returned(outputs, integers)
+        return self._as_returned(outputs, on_host)
 
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The values of all inputs on the device, by place."""
@@ -129,7 +134,8 @@ class Execution:
     def _argument(self, place: int) -> torch.Tensor:
         value = self.cells[place][0]
         if isinstance(value, torch.Tensor):
-            return value.to(self.device, non_blocking=True)
+            dtype = getattr(torch, self.program.fgraph.inputs[place].type.dtype)
+            return value.to(self.device, dtype, non_blocking=True)
         # A copy: the caller may change the array while the device still waits to read it.
         return torch.tensor(np.ascontiguousarray(value) if np.ndim(value) else value, device=self.device)
 
@@ -144,7 +150,13 @@ class Execution:
         return host.key, held
 
     def _remember(self, key: Any) -> None:
-        self._seen[key] = None
+        """Count how often a key came without being captured.
+
+        The more captures had to go, the more often a key must come: captures that chase each other would cost far more
+        than they save.
+        """
+        self._seen[key] = self._seen.get(key, 0) + 1
+        self._seen.move_to_end(key)
         while len(self._seen) > 8 * MOST_CAPTURES:
             self._seen.popitem(last=False)
 
@@ -156,8 +168,10 @@ class Execution:
         numbers = {order.index(place): self._number(place) for place in self._numbers}
         capture = Capture(self.program, list(held.values()), host, known, numbers, self.compile)
         self.captures[key] = capture
+        del self._seen[key]
         while len(self.captures) > MOST_CAPTURES:
             self.captures.popitem(last=False)
+            self._evictions += 1
             self._known.clear()
         return capture
 
@@ -174,9 +188,11 @@ class Execution:
         return capture.results()
 
     def _step_by_step(
-        self, tensors: dict[int, torch.Tensor], host: HostNumbers, known: dict[Variable, Any]
+        self, key: Any, tensors: dict[int, torch.Tensor], host: HostNumbers, known: dict[Variable, Any]
     ) -> list[Any]:
         program = self.program
+        if len(program.target.uploaded) > MOST_UPLOADED:
+            program.target.uploaded.clear()
         feeds = [
             torch.full((), value, dtype=dtype, device=self.device)
             for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
@@ -185,15 +201,19 @@ class Execution:
             outputs = program.run(list(tensors.values()), feeds, host, known)
         held = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for place, tensor in enumerate(outputs):
-            if tensor is not None and tensor.untyped_storage().data_ptr() in held:
-                outputs[place] = tensor.clone()
+            if tensor is not None and (tensor.untyped_storage().data_ptr() in held or _is_stretched(tensor)):
+                outputs[place] = tensor.clone(memory_format=torch.contiguous_format)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # what failed shows before anything is written
-        self._write(tensors, outputs)
+        if self._write(tensors, outputs):
+            self._remember(key)
         return outputs
 
-    def _write(self, tensors: dict[int, torch.Tensor], outputs: list[Any]) -> None:
-        """New values into shared variables: into the tensors that they have, where they fit."""
+    def _write(self, tensors: dict[int, torch.Tensor], outputs: list[Any]) -> bool:
+        """New values into shared variables: into the tensors that they have, where they fit.
+
+        Whether all did: a captured graph could not write others.
+        """
         same: list[tuple[int, torch.Tensor]] = []
         new: list[tuple[int, torch.Tensor]] = []
         for output, place in self.program.updates.items():
@@ -205,15 +225,21 @@ class Execution:
         if same:
             torch._foreach_copy_([tensors[place] for place, _ in same], [value for _, value in same])
         for place, value in new:
-            self._updated[place].written_on_device(value.contiguous())
+            # A copy: the same tensor may be another's new value, a constant, or what a result is a view of.
+            self._updated[place].written_on_device(value.clone(memory_format=torch.contiguous_format))
+        return not new
 
-    def _as_returned(self, outputs: list[Any], integers: tuple[int, ...]) -> list[Any]:
-        """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
+    def _on_host(self, integers: tuple[int, ...]) -> dict[int, np.ndarray]:
+        """The outputs that are known on the host, by place."""
         program, graph = self.program, self.program.fgraph
-        values: dict[int, np.ndarray] = {}
-        if program.host_outputs:
-            known = program.host.values(integers, self._shapes_now)
-            values = {place: np.asarray(value_of(graph.outputs[place], known)) for place in program.host_outputs}
+        if not program.host_outputs:
+            return {}
+        known = program.host.values(integers, self._shapes_now)
+        return {place: np.array(value_of(graph.outputs[place], known)) for place in program.host_outputs}
+
+    def _as_returned(self, outputs: list[Any], values: dict[int, np.ndarray]) -> list[Any]:
+        """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
+        program = self.program
         computed = None
         if self.device.type == "cuda" and any(
             outputs[place] is not None and place not in program.updates for place in range(len(outputs))
@@ -235,3 +261,8 @@ class Execution:
             if resident is not None:
                 resident.written_on_host()
         return returned
+
+
+def _is_stretched(tensor: torch.Tensor) -> bool:
+    """Whether elements share memory, as those of a number that was broadcast."""
+    return any(stride == 0 and length > 1 for stride, length in zip(tensor.stride(), tensor.shape))

@@ -16,6 +16,7 @@ import copyreg
 import functools
 import hashlib
 import itertools
+import threading
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -31,6 +32,9 @@ from pytensor_convnet.cuda.arrays import DeviceError, to_host
 
 _residents: "WeakValueDictionary[int, Resident]" = WeakValueDictionary()
 """By the identity of the cell, which a resident keeps alive; the variable's container keeps the resident."""
+
+lock = threading.RLock()
+"""Held while a call of mode CUDA runs, and while a value is read or set: no thread sees half of what another does."""
 
 _changes = itertools.count()
 _last_change = next(_changes)
@@ -89,6 +93,17 @@ class Resident:
 
     def host(self) -> Any:
         """The value on the host: a NumPy array, or a generator."""
+        with lock:
+            return self._brought_to_host()
+
+    def lent(self) -> Any:
+        """The value on the host, in hands that may write to it: the device reads it again."""
+        with lock:
+            self.host()
+            self.written_on_host()
+            return self.cell[0]
+
+    def _brought_to_host(self) -> Any:
         if not self.host_current:
             try:
                 self.cell[0] = from_device(self.tensor(), self.is_random)
@@ -182,11 +197,12 @@ class DeviceContainer(Container):
     resident: Resident
 
     def _read(self) -> Any:
-        return self.resident.host()
+        return self.resident.lent()
 
     def _write(self, value: Any) -> None:
-        Container.value.fset(self, value)
-        self.resident.written_on_host()
+        with lock:
+            Container.value.fset(self, value)
+            self.resident.written_on_host()
 
     value = property(_read, _write)
     data = property(_read, _write)
@@ -198,7 +214,7 @@ class DeviceContainer(Container):
 
     def __reduce__(self) -> Any:
         # A plain container, of the same cell: functions and variables that share it still do when they are read back.
-        self._read()
+        self.resident.host()
         return _plain_container, (), {name: value for name, value in vars(self).items() if name != "resident"}
 
 
