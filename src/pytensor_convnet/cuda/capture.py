@@ -102,7 +102,7 @@ class Capture:
             if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
                 self._numbers[place].copy_(value)
                 self._written[place] = None
-            elif value != self._written[place] or value == 0:  # which may be -0.0
+            elif value != self._written[place] or (value == 0 and isinstance(value, float)):  # which may be -0.0
                 self._numbers[place].fill_(value)
                 self._written[place] = value
         results = self._launch()
