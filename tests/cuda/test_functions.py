@@ -8,6 +8,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import torch
+from pytensor.raise_op import assert_op
 
 from pytensor_convnet.cuda import DeviceArray, cuda_mode
 from pytensor_convnet.cuda.devices import DeviceUnavailable
@@ -123,6 +124,17 @@ def test_a_shared_counter_stays_on_the_host(mode):
     assert [float(function()) for _ in range(6)] == [1, 5, 9, 13, 1, 5]
     assert i.get_value() == 2
     assert len(function.vm.captures) == 1
+
+
+def test_a_checked_length_is_captured(mode):
+    x, y = pt.fvector("x"), pt.ivector("y")
+    length = assert_op(y.shape[0], pt.eq(x.shape[0], y.shape[0]))
+    function = pytensor.function([x, y], pt.exp(pt.arange(length)), mode=mode, on_unused_input="ignore")
+    for _ in range(3):
+        assert function(np.ones(3, "float32"), np.zeros(3, "int32")).shape == (3,)
+    assert len(function.vm.captures) == 1
+    with pytest.raises(AssertionError):
+        function(np.ones(3, "float32"), np.zeros(2, "int32"))
 
 
 def test_numbers_that_shapes_depend_on(mode):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
+from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar.basic import Composite, Invert, ScalarType
 from pytensor.tensor.basic import Join, MakeVector, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
@@ -52,6 +53,7 @@ class Kind(enum.IntEnum):
 
 _SMALL = (
     Elemwise, MakeVector, Join, ScalarFromTensor, TensorFromScalar, DimShuffle, Sum, Prod, Max, Min, Reshape, Subtensor,
+    CheckAndRaise,
 )  # fmt: skip
 """Ops that are computed on the host where all their inputs are known there."""
 
