@@ -118,10 +118,8 @@ def test_stochastic_pooling_runs(mode):
     x = pt.ftensor4("x")
     pooled = StochasticMaxPool(ds=2, stride=2)(x)
     images = RNG.random(size=(3, 6, 6, 4)).astype("float32")
-    rng = [v for v in pytensor.graph.traversal.graph_inputs([pooled]) if hasattr(v, "get_value")]
     function = pytensor.function([x], pooled, mode=mode)
     assert np.isin(np.asarray(function(images)), images).all()
-    assert rng
 
 
 def losses_of(model, images, labels, mode, steps):

@@ -38,6 +38,7 @@ def test_philox_gives_the_published_numbers():
         ("gumbel", (0.0, 1.0), 0.5772, np.pi / np.sqrt(6)),
         ("bernoulli", (0.3,), 0.3, np.sqrt(0.21)),
         ("integers", (0, 10), 4.5, np.sqrt(99 / 12)),
+        ("integers", (-(2**40), 2**40), 0.0, 2**41 / np.sqrt(12)),
         ("halfnormal", (0.0, 1.0), np.sqrt(2 / np.pi), np.sqrt(1 - 2 / np.pi)),
     ],
 )

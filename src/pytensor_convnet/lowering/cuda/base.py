@@ -16,8 +16,6 @@ from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
 from pytensor.printing import debugprint
 
-PRECISIONS = ("ieee", "high", "medium", "bf16")
-
 _DTYPES = {
     name: getattr(torch, name)
     for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",

@@ -91,8 +91,8 @@ class Draw:
 
 
 def _integers(draw: Draw, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """From ``low`` to below ``high``, by a product whose upper half is the number; spans are below 2**31."""
-    return low + ((draw.words(0) * (high - low)) >> 32)
+    """From ``low`` to below ``high``: what 63 random bits leave over, which favours none by more than span / 2**63."""
+    return low + ((draw.words(0) << 31) | (draw.words(1) >> 1)) % (high - low)
 
 
 # From a draw and the parameters of a distribution, in NumPy's order, to its numbers.
