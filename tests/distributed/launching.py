@@ -24,6 +24,8 @@ def launch(*command, processes=2, timeout=None):
         For how many seconds processes wait for one another.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTENSOR_CONVNET_DEVICE": DEVICE}
+    # Other tests of a run may have asked for Triton's interpreter, which is no way to train a network.
+    environment["TRITON_INTERPRET"] = "0"
     if timeout is not None:
         environment["PYTENSOR_CONVNET_TIMEOUT"] = str(timeout)
     # --standalone lets the launcher find a free port, and hold it.
