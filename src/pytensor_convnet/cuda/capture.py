@@ -41,8 +41,6 @@ class Capture:
 
     Attributes
     ----------
-    outputs : list of tensor or None
-        What a launch wrote, until the next; None for updates and for host outputs.
     compiled : bool
         Whether the compiler did.
     """
@@ -58,10 +56,7 @@ class Capture:
     ) -> None:
         self.inputs = inputs
         device = program.target.device
-        self.feeds = [
-            torch.full((), value, dtype=dtype, device=device)
-            for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
-        ]
+        self.feeds = program.feed_tensors(host)
         self._numbers = [inputs[place] for place in arguments] + self.feeds
         self._written = [*arguments.values(), *host.feeds]
         self._returned = [
@@ -78,7 +73,6 @@ class Capture:
             self._launch, results = _captured(step, inputs, self.feeds, scratch, device)
         # What the graph reads has to outlive it: constants of the compiled step, and what was uploaded for it.
         self._read = step, list(program.target.uploaded.values())
-        self.outputs: list[torch.Tensor | None] = [None] * self._count
         self._results = results
 
     def _compiled(self, step: Step, scratch: list[torch.Tensor]) -> Step:
@@ -89,7 +83,7 @@ class Capture:
         except Exception as error:  # whatever a compiler may raise; the program runs without it
             warnings.warn(
                 f"torch's compiler failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); the function "
-                " is captured without it, which is slower",
+                "is captured without it, which is slower",
                 stacklevel=2,
             )
             return step

@@ -20,6 +20,7 @@ from pytensor_convnet.cuda.capture import Capture, exact_or_not
 from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.cuda.residents import Resident, last_change, lock, resident_of
+from pytensor_convnet.lowering.cuda.base import torch_dtype
 
 MOST_CAPTURES = 16
 """How many combinations of shapes a function keeps captured; those not used for longest go first."""
@@ -96,9 +97,8 @@ class Execution:
         tensors = self._tensors()
         self._shapes_now = shapes = self._shapes(tensors)
         host = self.program.host(integers, shapes)
-        on_host = self._on_host(
-            integers
-        )  # before anything is launched: an error must leave shared variables as they were
+        # Before anything is launched: an error must leave shared variables as they were.
+        on_host = self._on_host(integers)
         key = self._key(tensors, host)
         capture: Capture | None = self.captures.get(key)
         if capture is None and self.capture and self._seen.get(key, 0) > self._evictions:
@@ -134,8 +134,7 @@ class Execution:
     def _argument(self, place: int) -> torch.Tensor:
         value = self.cells[place][0]
         if isinstance(value, torch.Tensor):
-            dtype = getattr(torch, self.program.fgraph.inputs[place].type.dtype)
-            return value.to(self.device, dtype, non_blocking=True)
+            return value.to(self.device, torch_dtype(self.program.fgraph.inputs[place]), non_blocking=True)
         # A copy: the caller may change the array while the device still waits to read it.
         return torch.tensor(np.ascontiguousarray(value) if np.ndim(value) else value, device=self.device)
 
@@ -193,12 +192,8 @@ class Execution:
         program = self.program
         if len(program.target.uploaded) > MOST_UPLOADED:
             program.target.uploaded.clear()
-        feeds = [
-            torch.full((), value, dtype=dtype, device=self.device)
-            for value, dtype in zip(host.feeds, program.feed_dtypes(), strict=True)
-        ]
         with exact_or_not(program.target.precision):
-            outputs = program.run(list(tensors.values()), feeds, host, known)
+            outputs = program.run(list(tensors.values()), program.feed_tensors(host), host, known)
         held = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for place, tensor in enumerate(outputs):
             if tensor is not None and (tensor.untyped_storage().data_ptr() in held or _is_stretched(tensor)):

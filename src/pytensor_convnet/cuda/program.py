@@ -29,6 +29,7 @@ from pytensor_convnet.cuda.hosting import (
     windows_of,
 )
 from pytensor_convnet.lowering.cuda import Lowering, Target, lower
+from pytensor_convnet.lowering.cuda.base import torch_dtype
 from pytensor_convnet.lowering.cuda.indexing import Window
 
 
@@ -161,10 +162,13 @@ class Program:
                 (demanded if output.type.ndim else fed)[output] = None
         return list(fed), list(demanded)
 
-    def feed_dtypes(self) -> list[torch.dtype]:
-        """The dtypes of the numbers that are fed."""
-        fed = [getattr(torch, x.type.dtype) for x in self._fed]
-        return fed + [torch.int64] * len(self._windows)
+    def feed_tensors(self, host: HostNumbers) -> list[torch.Tensor]:
+        """The numbers that are fed, as tensors on the device."""
+        dtypes = [torch_dtype(x) for x in self._fed] + [torch.int64] * len(self._windows)
+        return [
+            torch.full((), value, dtype=dtype, device=self.target.device)
+            for value, dtype in zip(host.feeds, dtypes, strict=True)
+        ]
 
     def run(
         self,
@@ -180,7 +184,7 @@ class Program:
         inputs : sequence of tensor
             The values of the inputs that are `on_device`.
         feeds : sequence of tensor, ()
-            As `feed_dtypes` has them.
+            As `feed_tensors` has them.
         host : HostNumbers
         known : dict of Variable to NumPy array
             As `HostProgram.values` gives them.
@@ -267,8 +271,7 @@ class Program:
     def _as_output(self, variable: Variable, values: dict[Variable, Any], fed: dict[Variable, Any]) -> torch.Tensor:
         value = fed[variable] if variable in fed else value_of(variable, values)
         tensor = self.target.tensor(value)
-        dtype = getattr(variable.type, "dtype", None)
-        return tensor if dtype is None else tensor.to(getattr(torch, dtype))
+        return tensor.to(torch_dtype(variable)) if hasattr(variable.type, "dtype") else tensor
 
 
 def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply, ...]]:
@@ -278,20 +281,20 @@ def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply
     each other.
     """
     groups: list[tuple[Apply, ...]] = []
-    done: set[Apply] = set()
+    waiting = set(nodes)
+
+    def goes_with(node: Apply, other: Apply) -> bool:
+        ready = not any(x.owner in waiting for x in other.inputs)
+        return ready and any(x in node.inputs for x in other.inputs if not isinstance(x, Constant))
+
+    candidates = [node for node in nodes if node in deferred]
     for node in nodes:
-        if node in done:
+        if node not in waiting:
             continue
-        group = [node]
-        if node in deferred:
-            read = set(node.inputs)
-            for other in deferred - done - {node}:
-                ready = all(x.owner is None or x.owner in done or x.owner not in nodes for x in other.inputs)
-                if ready and any(x in read for x in other.inputs if not isinstance(x, Constant)):
-                    group.append(other)
-        group = [node, *sorted(group[1:], key=nodes.index)]
-        done.update(group)
-        groups.append(tuple(group))
+        others = candidates if node in deferred else ()
+        group = node, *(other for other in others if other in waiting and other is not node and goes_with(node, other))
+        waiting.difference_update(group)
+        groups.append(group)
     return groups
 
 
