@@ -39,6 +39,7 @@ TINY_CONVNET = NetCase(
 @pytest.fixture
 def mode_cuda_on_the_cpu(monkeypatch):
     monkeypatch.setenv("PYTENSOR_CONVNET_DEVICE", "cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")  # the kernels' own tests set it, and may run before in the same process
 
 
 class Compiled(TorchCompiled):
