@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytensor_convnet.geometry import correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.column_reads import plan_reads
+from pytensor_convnet.kernels.cpu.column_reads import plan_reads, reads_at
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORMS, matrices
 from pytensor_convnet.kernels.cpu.packing import correlation_axis, gradient_axis
 from tests.kernels.cpu.passes import FORM_IDS
@@ -25,6 +25,11 @@ def correlation_reads(outputs, inputs, taps, stride, before, dilation, tile_colu
 def gradient_reads(outputs, inputs, taps, stride, before, dilation, tile_columns, form):
     axis = gradient_axis(outputs, inputs, taps, stride, before, dilation)
     return axis, plan_reads(axis, tile_columns, form)
+
+
+@numba.njit
+def reads_of_point(point, phase, reads):
+    return reads_at(point, phase, reads)
 
 
 @st.composite
@@ -80,6 +85,26 @@ def test_every_output_meets_each_tap_of_its_phase_once(form, data):
 def test_every_read_has_a_tap(form, data):
     _, reads, _ = data.draw(axes_and_reads(form))
     assert (reads.taps >= 0).any(axis=1).all()
+
+
+@EVERY_FORM
+@given(data=st.data())
+def test_a_point_leaves_out_the_reads_whose_filters_are_zero_there(form, data):
+    axis, reads, _ = data.draw(axes_and_reads(form))
+    filter_matrix = matrices(*FORMS[form])[1]
+    for phase in range(axis.out_step):
+        for point in range(reads.points):
+            first, last = reads.first[phase], reads.first[phase + 1]
+            begin, end = reads_of_point(point, phase, reads)
+            assert first <= begin <= end <= last
+            for read in (*range(first, begin), *range(end, last)):
+                assert not filter_matrix[point, reads.taps[read] >= 0].any()
+
+
+def test_three_taps_at_a_stride_of_two_are_multiplied_nine_times_for_four_outputs():
+    _, reads = correlation_reads(16, 32, 3, 2, 1, 1, 16, FORMS.index((4, 2)))
+    begin_and_end = [reads_of_point(point, 0, reads) for point in range(reads.points)]
+    assert sum(end - begin for begin, end in begin_and_end) == 9
 
 
 @EVERY_FORM

@@ -146,8 +146,8 @@ def test_a_transform_applies_its_matrix_to_each_tile(form, dtype, kind):
 
 
 @numba.njit
-def filters_transformed(form, numbers, packed, packed_at, point_step):
-    transform_filters(form, numbers, packed, packed_at, point_step)
+def filters_transformed(form, numbers, packed, zero, infinity, between, point_step):
+    transform_filters(form, numbers, packed, zero, infinity, between, point_step)
 
 
 @EVERY_FLOAT
@@ -159,9 +159,11 @@ def test_filters_are_transformed_in_float64_and_rounded_once(form, dtype):
     numbers = np.random.default_rng(form).standard_normal((taps, MOST_FILTERS))
     packed = np.full((2 + points, 3 + MOST_FILTERS), np.nan, dtype)
     at = packed.shape[1]
-    filters_transformed(form, numbers, packed.ravel(), at, at)
+    # The first point last, the last first.
+    filters_transformed(form, numbers, packed.ravel(), points * at, at, 2 * at, at)
+    written = packed[[points, *range(2, points), 1] if points > 1 else [1]]
     half_a_digit = 0.51 * np.finfo(dtype).eps
-    np.testing.assert_allclose(packed[1:-1, :MOST_FILTERS], filter_matrix @ numbers, rtol=half_a_digit, atol=1e-14)
+    np.testing.assert_allclose(written[:, :MOST_FILTERS], filter_matrix @ numbers, rtol=half_a_digit, atol=1e-14)
     packed[1:-1, :MOST_FILTERS] = np.nan
     assert np.isnan(packed).all(), "it wrote beside its target"
 
@@ -173,6 +175,7 @@ def test_a_filter_that_is_not_finite_leaves_the_others_alone(form):
     numbers = np.ones((taps, MOST_FILTERS))
     numbers[:, place] = np.nan
     packed = np.zeros((outputs + taps - 1, MOST_FILTERS), "float32")
-    filters_transformed(form, numbers, packed.ravel(), 0, MOST_FILTERS)
+    last = (outputs + taps - 2) * MOST_FILTERS
+    filters_transformed(form, numbers, packed.ravel(), 0, last, MOST_FILTERS, MOST_FILTERS)
     assert np.isnan(packed[:, place]).any()
     assert np.isfinite(np.delete(packed, place, axis=1)).all()

@@ -7,7 +7,9 @@ transform: ``points`` values. Either way an output tile, number ``m`` in its row
 form of one output, one tap and one point.
 
 With a stride of s the inputs of neighbouring outputs lie s apart. A transform takes every s-th column, from each of
-the s places to start at, and has a read for each.
+the s places to start at, and has a read for each. So three taps at a stride of 2 are a read of two taps and one of a
+single tap. At two points a read may be left out: a form's first point is the place zero, where a filter is worth its
+first tap, and its last is infinity, where it is worth its last (`reads_at`).
 """
 
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel
+from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read
 
@@ -41,13 +43,31 @@ class Reads(NamedTuple):
     tile_step: int
     first: np.ndarray
     """``first[phase]:first[phase + 1]`` are the reads of a phase."""
+    at_zero: np.ndarray
+    """The first of a phase's reads that has a form's first tap; so have all that follow."""
+    at_infinity: np.ndarray
+    """The end of a phase's reads that have a form's last tap."""
     offsets: np.ndarray
     """Where each read of tile 0, point 0 is."""
     taps: np.ndarray
     """The filter's columns that each read multiplies with, -1 for none: (reads, taps of the form)."""
 
 
-READS = types.NamedTuple((types.intp,) * 10 + (types.intp[::1], types.intp[::1], types.intp[:, ::1]), Reads)
+READS = types.NamedTuple((types.intp,) * 10 + (types.intp[::1],) * 4 + (types.intp[:, ::1],), Reads)
+
+
+@leaf_kernel
+def reads_at(point, phase, reads):
+    """The range of a phase's reads whose filters are not zero at a point."""
+    begin = reads.at_zero[phase] if point == 0 else reads.first[phase]
+    end = reads.at_infinity[phase] if point == reads.points - 1 else reads.first[phase + 1]
+    return begin, end
+
+
+@leaf_kernel
+def _ends(taps):
+    """0 for a read that has only the last of a form's first and last tap, 2 for one that has only the first, else 1."""
+    return 1 + (taps[0] >= 0) - (taps[-1] >= 0)
 
 
 @inner_kernel
@@ -68,25 +88,34 @@ def plan_reads(columns, tile_columns, form):
         tile_step = step
 
     first = np.zeros(columns.out_step + 1, np.int64)
+    at_zero, at_infinity = np.empty(columns.out_step, np.int64), np.empty(columns.out_step, np.int64)
     offsets = np.empty(columns.out_step * parts * step, np.int64)
-    numbers = np.full((columns.out_step * parts * step, taps), -1)
+    numbers = np.full((columns.out_step * parts * step + 1, taps), -1)
     found = 0
     for phase in range(columns.out_step):
-        for part in range(parts):
-            for start in range(step):
-                some = False
-                for t in range(columns.starts[phase], columns.starts[phase + 1]):
-                    place, residue = divmod(columns.offsets[t] - columns.first, step)
-                    if residue == start and part * taps <= place < (part + 1) * taps:
-                        numbers[found, place - part * taps] = columns.taps[t]
-                        some = True
-                if some:
-                    offsets[found] = start * points * places + part * part_step
-                    if points == 1:
-                        offsets[found] = part * step + start
-                    found += 1
+        # Those without the first tap, those with both ends, those without the last.
+        for ends in range(3):
+            if ends == 1:
+                at_zero[phase] = found
+            elif ends == 2:
+                at_infinity[phase] = found
+            for part in range(parts):
+                for start in range(step):
+                    some = False
+                    for t in range(columns.starts[phase], columns.starts[phase + 1]):
+                        place, residue = divmod(columns.offsets[t] - columns.first, step)
+                        if residue == start and part * taps <= place < (part + 1) * taps:
+                            numbers[found, place - part * taps] = columns.taps[t]
+                            some = True
+                    if some and ends == _ends(numbers[found]):
+                        offsets[found] = start * points * places + part * part_step
+                        if points == 1:
+                            offsets[found] = part * step + start
+                        found += 1
+                    else:
+                        numbers[found] = -1
         first[phase + 1] = found
     return Reads(
         form, points, outputs, tiles, width, step, apart * step, places, row_vectors, tile_step,
-        first, offsets[:found].copy(), numbers[:found].copy(),
+        first, at_zero, at_infinity, offsets[:found].copy(), numbers[:found].copy(),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from numba import types
 
 from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
-from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.filter_packing import (
     FilterOrder,
@@ -59,7 +59,7 @@ _BAND_TILES = 12
 _FILTER_BYTES = 1 << 22
 """Transformed filters, of which all threads share one copy."""
 
-_AHEAD_BYTES = 256 * 1024
+_AHEAD_BYTES = 1 << 20
 """Packed input rows that are not needed yet."""
 
 
@@ -95,11 +95,11 @@ def _taps_in_images(base, row_phase, used, slots, rows):
 
 
 @leaf_kernel
-def _list_products(first, bases, row_phase, column_phase, used, rows, reads, plan, lanes, offsets, extents):
-    """For each base of a band, write where in the packed rows the inputs of its products are, in the order of packed
-    filters, and which products meet more than padding: ``extents[2 * base]`` to ``extents[2 * base + 1]``.
+def _list_products(first, bases, row_phase, begin, end, used, rows, reads, plan, lanes, offsets, extents):
+    """For each base of a band, write where in the packed rows the inputs of its products with reads ``begin`` to
+    ``end`` are, in the order of packed filters, and which products meet more than padding: ``extents[2 * base]`` to
+    ``extents[2 * base + 1]``.
     """
-    begin, end = reads.first[column_phase], reads.first[column_phase + 1]
     for b in range(bases):
         tap, stop = _taps_in_images(first + b, row_phase, used, plan.slots, rows)
         earlier = (tap - rows.starts[row_phase]) * plan.channels * (end - begin)
@@ -178,13 +178,19 @@ def correlate_band(
     plane = reads.tiles * lanes
     for row_phase in range(rows.out_step):
         for column_phase in range(columns.out_step):
-            _list_products(first, bases, row_phase, column_phase, used, rows, reads, plan, lanes, offsets, extents)
-            depth = rows.starts[row_phase + 1] - rows.starts[row_phase]
-            depth *= plan.channels * (reads.first[column_phase + 1] - reads.first[column_phase])
+            row_taps = rows.starts[row_phase + 1] - rows.starts[row_phase]
+            listed = (-1, -1)
             out_at = at + row_phase * row_step + column_phase * lanes
             outputs = ceil_div(row_step // lanes - column_phase, columns.out_step)
             tiles = ceil_div(outputs, reads.outputs)
             for point in range(reads.points):
+                begin, end = reads_at(point, column_phase, reads)
+                if (begin, end) != listed:
+                    listed = (begin, end)
+                    _list_products(
+                        first, bases, row_phase, begin, end, used, rows, reads, plan, lanes, offsets, extents
+                    )
+                depth = row_taps * plan.channels * (end - begin)
                 weights_at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
                 if reads.points == 1:
                     _correlate_point(

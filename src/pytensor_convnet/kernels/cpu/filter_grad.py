@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import check_maps
-from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
@@ -140,23 +140,27 @@ def _sum_band(
     """Add to a block of the gradient what one packed band contributes::
 
         for point: for f in range(filters):
-            for row tap, channel, read:
+            for row tap, read, channel:
                 for y in range(band_rows): for tile in range(reads.tiles): for lane in range(lanes):
-                    partial[point, row tap, channel, read, f] += (
+                    partial[point, row tap, read, channel, f] += (
                         maps[f, point, y, tile, lane] * images[channel, y + row tap, tile + read, point, lane]
                     )
 
     Row taps leave out the rows where they meet only padding; those of few products that leave out the same share
-    register blocks. Floor: a multiply-add of a vector for each trip of the nest but the lanes, two a cycle; a register
-    block of F filters and X taps loads F + X vectors for F * X of them.
+    register blocks. A point has the reads of `reads_at`. Floor: a multiply-add of a vector for each trip of the nest
+    but the lanes, two a cycle; a register block of F filters and X taps loads F + X vectors for F * X of them.
     """
     map_step, point_step, plane_step = steps
     number_of_reads = reads.offsets.size
+    row_sums = number_of_reads * channels
     plane_bytes = inputs_read(rows, band_rows) * plane_step * images.itemsize
     groups = min(channels, ceil_div(channels * plane_bytes, _PLANE_BYTES))
     for point in range(reads.points):
+        begin, end = reads_at(point, 0, reads)
         for group in range(groups):
             first_channel, some = _part(group, groups, channels)
+            # What follows each other: the channels of a read, of all reads, or of several row taps.
+            runs, run = (1, some * (end - begin)) if some == channels else (end - begin, some)
             first = 0
             while first < filters:
                 count = block_filters(filters - first)
@@ -166,37 +170,36 @@ def _sum_band(
                     start, stop = extent
                     alike = 1
                     while (
-                        some == channels
-                        and some * number_of_reads < MOST_COLUMNS[count]
+                        run == row_sums
+                        and run < MOST_COLUMNS[count]
                         and r + alike < rows.taps.size
                         and _rows_in_images(r + alike, used, band_rows, rows) == extent
                     ):
                         alike += 1
-                    row = (r * channels + first_channel) * number_of_reads
-                    r += alike
-                    tap_blocks = ceil_div(alike * some * number_of_reads, MOST_COLUMNS[count])
-                    for c in range(tap_blocks):
-                        tap, size = _part(c, tap_blocks, alike * some * number_of_reads)
+                    tap_blocks = ceil_div(alike * run, MOST_COLUMNS[count])
+                    for number in range(runs * tap_blocks):
+                        read, block = divmod(number, tap_blocks)
+                        tap, size = _part(block, tap_blocks, alike * run)
+                        tap += r * row_sums + (begin + read) * channels + first_channel
                         filter_grad_block(
-                            count, size, images, point * plane_step, taps, row + tap,
+                            count, size, images, point * plane_step, taps, tap,
                             positions, start * reads.tiles, stop * reads.tiles,
                             maps, first * map_step + point * point_step, map_step,
-                            partial,
-                            (point * rows.taps.size * channels * number_of_reads + row + tap) * filters + first,
-                            filters,
+                            partial, (point * rows.taps.size * row_sums + tap) * filters + first, filters,
                         )  # fmt: skip
+                    r += alike
                 first += count
 
 
 @inner_kernel
 def _list_taps(channels, image_step, lanes, rows, reads):
     """Where in packed images each tap's product with the first tile of the first row is."""
-    taps = np.empty((rows.taps.size, channels, reads.offsets.size), np.int64)
+    taps = np.empty((rows.taps.size, reads.offsets.size, channels), np.int64)
     for r in range(rows.taps.size):
         for channel in range(channels):
             for read in range(reads.offsets.size):
                 row = rows.offsets[r] - rows.first
-                taps[r, channel, read] = channel * image_step + (row * reads.row_vectors + reads.offsets[read]) * lanes
+                taps[r, read, channel] = channel * image_step + (row * reads.row_vectors + reads.offsets[read]) * lanes
     return taps.ravel()
 
 
@@ -349,8 +352,8 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
         sums = np.empty(reads.taps.shape[1] * padded, partials.dtype)
         at = 0
         for r in range(row_taps):
-            for channel in range(first_channel, first_channel + channels):
-                for read in range(reads.offsets.size):
+            for read in range(reads.offsets.size):
+                for channel in range(first_channel, first_channel + channels):
                     if reads.points == 1:
                         sums[:filters] = total[at : at + filters]
                     else:

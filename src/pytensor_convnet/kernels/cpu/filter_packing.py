@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
@@ -76,7 +76,7 @@ class FilterOrder(NamedTuple):
         for group: for row phase: for column phase: for point: for panel: for block of filters:
             for product in panel: for filter in block
 
-    where products are numbered by row tap, channel, read.
+    where products are numbered by row tap, channel, read; a point has those of `reads_at`, and room for all.
     """
 
     groups: int
@@ -107,41 +107,76 @@ def panel_size(depth):
     return max(1, ceil_div(depth, max(1, ceil_div(depth, MOST_PRODUCTS))))
 
 
+class _Point(NamedTuple):
+    """Where one point's filters of a phase are, and the reads that it has."""
+
+    at: int
+    begin: int
+    end: int
+    depth: int
+    panel: int
+    stop: int
+    """Where its room ends. There is room for all products, also those that the point does not have."""
+
+
+@leaf_kernel
+def _describe_point(point, group, row_phase, column_phase, rows, reads, order):
+    begin, end = reads_at(point, column_phase, reads)
+    lines = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels
+    at = packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
+    room = order.filters * lines * (reads.first[column_phase + 1] - reads.first[column_phase])
+    depth = lines * (end - begin)
+    return _Point(at, begin, end, depth, panel_size(depth), at + room)
+
+
+@leaf_kernel
+def _packed_at(line, read, point, first, count, order):
+    """Where the filters ``first`` to ``first + count`` of a product are; a *line* is a row of a channel's taps."""
+    if not point.begin <= read < point.end:
+        return point.stop - count
+    product = line * (point.end - point.begin) + read - point.begin
+    panel = product - product % point.panel
+    return point.at + order.filters * panel + first * min(point.panel, point.depth - panel) + (product - panel) * count
+
+
 @inner_kernel
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
-    taps = reads.taps.shape[1]
-    numbers = np.zeros((taps, MOST_FILTERS))
-    rest = np.empty(MOST_POINTS * MOST_FILTERS, packed.dtype)
+    taps, last = reads.taps.shape[1], reads.points - 1
+    numbers, narrow = np.zeros((taps, MOST_FILTERS)), np.empty(MOST_POINTS * MOST_FILTERS, packed.dtype)
     for row_phase in range(rows.out_step):
+        row_taps = rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]
         for column_phase in range(reads.first.size - 1):
-            begin, end = reads.first[column_phase], reads.first[column_phase + 1]
-            depth = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels * (end - begin)
-            at = packed_filters_at(group, row_phase, column_phase, 0, rows, reads, order)
-            panel_length = panel_size(depth)
-            number_of_reads = end - begin
-            row_taps = rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]
+            zero = _describe_point(0, group, row_phase, column_phase, rows, reads, order)
+            infinity = _describe_point(last, group, row_phase, column_phase, rows, reads, order)
+            between = _describe_point(min(1, last), group, row_phase, column_phase, rows, reads, order)
+            step = between.at - zero.at
             for channel in range(order.channels):
                 for t in range(row_taps.size):
-                    for read in range(begin, end):
+                    some = filters[group, first : first + count, channel, row_taps[t]]
+                    line = t * order.channels + channel
+                    for read in range(reads.first[column_phase], reads.first[column_phase + 1]):
                         for tap in range(taps):
                             column = reads.taps[read, tap]
                             if column < 0:
                                 numbers[tap] = 0
                             else:
                                 for f in range(count):
-                                    numbers[tap, f] = filters[group, first + f, channel, row_taps[t], column]
-                        product = (t * order.channels + channel) * number_of_reads + read - begin
-                        panel = product - product % panel_length
-                        place = at + order.filters * panel + first * min(panel_length, depth - panel)
-                        place += (product - panel) * count
+                                    numbers[tap, f] = some[f, column]
+                        at_zero = _packed_at(line, read, zero, first, count, order)
+                        at_infinity = _packed_at(line, read, infinity, first, count, order)
+                        at_others = _packed_at(line, read, between, first, count, order)
                         if count == MOST_FILTERS:
-                            transform_filters(reads.form, numbers, packed, place, order.filters * depth)
-                        else:
-                            transform_filters(reads.form, numbers, rest, 0, MOST_FILTERS)
-                            for point in range(reads.points):
-                                for f in range(count):
-                                    packed[place + point * order.filters * depth + f] = rest[point * MOST_FILTERS + f]
+                            transform_filters(reads.form, numbers, packed, at_zero, at_infinity, at_others, step)
+                            continue
+                        transform_filters(
+                            reads.form, numbers, narrow, 0, last * MOST_FILTERS, MOST_FILTERS, MOST_FILTERS
+                        )
+                        for f in range(count):
+                            packed[at_zero + f] = narrow[f]
+                            packed[at_infinity + f] = narrow[last * MOST_FILTERS + f]
+                            for point in range(1, last):
+                                packed[at_others + (point - 1) * step + f] = narrow[point * MOST_FILTERS + f]
 
 
 def _pack_signature(number):

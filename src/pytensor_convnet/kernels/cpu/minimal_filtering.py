@@ -250,41 +250,52 @@ transform_sums = _transform("transform_sums", lambda form: form[1].T.copy())
 def _filters_function(module, element, form, filters):
     """The instructions of `transform_filters` for one form."""
     wide, narrow = ir.VectorType(ir.DoubleType(), filters), ir.VectorType(element, filters)
-    arguments = [ir.DoubleType().as_pointer(), element.as_pointer(), int64]
+    arguments = [ir.DoubleType().as_pointer(), *(element.as_pointer(),) * 3, int64]
     outputs, taps = FORMS[form]
     name = f"pytensor_convnet.transform_filters_{outputs}_{taps}_{vector_suffix(narrow)}"
     function, builder = define_function(module, name, arguments)
     if builder is None:
         return function
-    numbers, packed, point_step = function.args
+    numbers, zero, infinity, between, point_step = function.args
     multiply_add = cgutils.get_or_insert_function(
         module, ir.FunctionType(wide, [wide] * 3), f"llvm.fmuladd.{vector_suffix(wide)}"
     )
     operands = [
         load_vector(builder, wide, offset_pointer(builder, numbers, int64(tap * filters))) for tap in range(taps)
     ]
-    for point, value in enumerate(_emit_product(builder, _MATRICES[form][1], operands, multiply_add)):
+    values = _emit_product(builder, _MATRICES[form][1], operands, multiply_add)
+    for point, value in enumerate(values):
         if narrow != wide:
             value = builder.fptrunc(value, narrow)
-        store_vector(builder, value, offset_pointer(builder, packed, builder.mul(point_step, int64(point))))
+        if point == 0:
+            place = zero
+        elif point == len(values) - 1:
+            place = infinity
+        else:
+            place = offset_pointer(builder, between, builder.mul(point_step, int64(point - 1)))
+        store_vector(builder, value, place)
     builder.ret_void()
     return function
 
 
 @intrinsic
-def transform_filters(typing_context, form, numbers, packed, packed_at, point_step):
+def transform_filters(typing_context, form, numbers, packed, zero, infinity, between, point_step):
     """Apply ``G`` of a form to the taps of `MOST_FILTERS` filters, float64 before they are rounded::
 
     for point: for f in range(MOST_FILTERS):
-        packed[packed_at + point * point_step + f] = sum(G[point, tap] * numbers[tap, f] for tap)
+        packed[at + f] = sum(G[point, tap] * numbers[tap, f] for tap)
+
+    where ``at`` is ``zero`` for the first point, ``infinity`` for the last if that is another, and
+    ``between + (point - 1) * point_step`` for the others.
     """
     integer = types.intp
-    signature = types.void(integer, numbers, packed, integer, integer)
+    signature = types.void(integer, numbers, packed, integer, integer, integer, integer)
 
     def codegen(context, builder, signature, arguments):
-        form, numbers, packed, packed_at, point_step = arguments
+        form, numbers, packed, *places, point_step = arguments
         numbers = array_data(context, builder, signature.args[1], numbers)
-        packed = offset_pointer(builder, array_data(context, builder, signature.args[2], packed), packed_at)
+        packed = array_data(context, builder, signature.args[2], packed)
+        places = [offset_pointer(builder, packed, place) for place in places]
         element = element_type(signature.args[2])
         done = builder.append_basic_block("done")
         choice = builder.switch(form, done)
@@ -293,7 +304,7 @@ def transform_filters(typing_context, form, numbers, packed, packed_at, point_st
             choice.add_case(int64(number), block)
             with builder.goto_block(block):
                 function = _filters_function(builder.module, element, number, MOST_FILTERS)
-                builder.call(function, [numbers, packed, point_step])
+                builder.call(function, [numbers, *places, point_step])
                 builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()

@@ -6,7 +6,7 @@ measured at run time, so that a result never depends on what else the machine wa
 
 import numpy as np
 
-from pytensor_convnet.kernels.cpu.column_reads import plan_reads
+from pytensor_convnet.kernels.cpu.column_reads import plan_reads, reads_at
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
@@ -58,7 +58,7 @@ def _point_cycles(depth, filters, tiles):
 
 
 @inner_kernel
-def _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_reads):
+def _row_cycles(rows, columns, tile_columns, channels, filters, form, products):
     """For a row of bases in one lane group, and the bytes that it works in."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
     points, step = outputs + taps - 1, columns.in_step
@@ -67,7 +67,7 @@ def _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_
     places = tiles if parts == 1 else (tiles - 1) * max(1, outputs // taps) + (parts - 1) * max(1, taps // outputs) + 1
     in_vectors = step * points * places if points > 1 else inputs_read(columns, tile_columns)
     out_vectors = points * tiles * columns.out_step if points > 1 else tile_columns * columns.out_step
-    depth = channels * rows.taps.size * number_of_reads / (rows.out_step * columns.out_step)
+    depth = channels * rows.taps.size * products / (points * rows.out_step * columns.out_step)
     total = rows.out_step * columns.out_step * points * _point_cycles(depth, filters, tiles)
     packed, written = channels * rows.in_step, filters * rows.out_step
     total += _PACKING_CYCLES * packed * inputs_read(columns, tile_columns)
@@ -88,6 +88,17 @@ def _fits(columns, form):
     return one_part or outputs % taps == 0 or taps % outputs == 0
 
 
+@leaf_kernel
+def _products(reads):
+    """Products of a channel and row tap that a tile sums, at all points of all phases."""
+    total = 0
+    for phase in range(reads.first.size - 1):
+        for point in range(reads.points):
+            begin, end = reads_at(point, phase, reads)
+            total += end - begin
+    return total
+
+
 @inner_kernel
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
@@ -103,10 +114,10 @@ def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     for form in range(FORM_TAPS.size if item_bytes == 4 else 1):
         if not _fits(columns, form):
             continue
-        number_of_reads = plan_reads(columns, 1, form).offsets.size
+        products = _products(plan_reads(columns, 1, form))
         for column_tiles in range(1, 2 if whole else min(all_columns, max(8, most_tiles)) + 1):
             tile_columns = ceil_div(all_columns, column_tiles)
-            cycles, nbytes = _row_cycles(rows, columns, tile_columns, channels, filters, form, number_of_reads)
+            cycles, nbytes = _row_cycles(rows, columns, tile_columns, channels, filters, form, products)
             if nbytes > _WORKING_BYTES:
                 cycles *= 1.5
             if form > 0:
