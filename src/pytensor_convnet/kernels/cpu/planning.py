@@ -31,6 +31,9 @@ _TRANSFORM_CYCLES = 1.5
 _WORKING_BYTES = 3 << 20
 """Packed rows and sums of a thread; more is charged by half."""
 
+_MANY_GROUPS = 4
+"""A batch of more lane groups loses little by lanes that are idle in the last; one of fewer may be cut so far."""
+
 _LEAST_SAVING = 0.93
 """A form must promise to take at most this part of the direct algorithm's time: estimates are not that good."""
 
@@ -103,12 +106,15 @@ def _products(reads):
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
 
-    A batch that fills the lanes takes an image a lane. A smaller one is cut into tiles, so that no lane is idle, and
-    wide images into columns, so that what a row needs stays small; but not where images must stay ``whole``.
+    A batch that fills the lanes takes an image a lane. A smaller one, or one with a small rest, is cut into tiles, so
+    that few lanes are idle, and wide images into columns, so that what a row needs stays small; but not where images
+    must stay ``whole``.
     """
     lanes = VECTOR_BYTES // item_bytes
     all_rows, all_columns = ceil_div(rows.outputs, rows.out_step), ceil_div(columns.outputs, columns.out_step)
     most_tiles = ceil_div(2 * lanes, batch)
+    if batch % lanes > 0 and batch < _MANY_GROUPS * lanes:
+        most_tiles = max(most_tiles, _MANY_GROUPS)
     least, best_form = np.inf, 0
     best = Tiling(batch, all_rows, all_columns, 1, 1, ceil_div(batch, lanes))
     for form in range(FORM_TAPS.size if item_bytes == 4 else 1):
