@@ -79,7 +79,7 @@ def _write_runs(rows, at, size, narrow, target, shift, filter_bytes, tiles, imag
     lanes = VECTOR_BYTES // rows.itemsize
     step = ceil_div(size, lanes) * lanes
     for column in range(0, size, lanes):
-        turn_lanes(rows, at + column * lanes, turned, column, step)
+        turn_lanes(rows, at + column * lanes, turned, column, step, False)
     for lane in range(lanes):
         if tiles.images[lane] >= 0:
             byte = tiles.images[lane] * image_bytes + filter_bytes + shift

@@ -80,6 +80,12 @@ def store_vector(builder, value, pointer):
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
 
 
+def stream_vector(builder, value, pointer):
+    """Store a vector that is a whole cache line, or an aligned part of one, past the caches."""
+    store = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=VECTOR_BYTES)
+    store.set_metadata("nontemporal", builder.module.add_metadata([int32(1)]))
+
+
 def splat(builder, scalar, vector):
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, int32(0))

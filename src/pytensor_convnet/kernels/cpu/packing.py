@@ -26,6 +26,9 @@ from pytensor_convnet.kernels.cpu.threads import thread_count
 _COLLECTED_BYTES = 256
 """Run of an image that is worth copying."""
 
+_CACHE_LINE, _CACHE_PERIOD = 64, 4096
+"""Bytes of a cache line, and from one to the next that has the same place in a first-level cache."""
+
 MOST_COLLECTED = 2048
 """Numbers of each lane that are collected at a time, so that they stay in cache."""
 
@@ -212,9 +215,11 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
 
 @leaf_kernel
 def collects(source, tiles, count):
-    """Whether it is worth to collect ``count`` rows of all lanes' images: whole rows that follow each other, and long
-    enough a run of them to be read at the speed of memory."""
+    """Whether it is worth to collect ``count`` rows of all lanes' images: whole, short rows that follow each other, of
+    images that lie in each other's way in the caches, and a run of them that is long enough."""
     row_bytes = source.shape[3] * source.itemsize
+    if row_bytes > _CACHE_LINE or source.strides[0] % _CACHE_PERIOD != 0:
+        return False
     adjacent = source.strides[3] == source.itemsize and source.strides[2] == row_bytes
     whole = True
     for lane in range(tiles.images.size):
@@ -226,8 +231,8 @@ def collects(source, tiles, count):
 def collect(source, tiles, rows, first, count, channel, collected):
     """Copy ``count`` rows of a channel of all lanes' tiles to ``collected``, a run of them for each lane.
 
-    The lanes' images lie so far apart, often by powers of two, that reading a few numbers of each in turn defeats
-    caches and prefetching; here each image is read by the kilobyte.
+    Where the lanes' images lie powers of two apart, their rows fall on the same few places of a cache, and throw each
+    other out before the next row, in the same cache line, is read; here each image is read by the kilobyte.
     """
     row_bytes = source.shape[3] * source.itemsize
     for lane in range(tiles.images.size):

@@ -11,7 +11,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.llvm import (
-    VECTOR_BYTES,
     array_data,
     define_function,
     element_type,
@@ -25,6 +24,7 @@ from pytensor_convnet.kernels.cpu.llvm import (
     offset_pointer,
     splat,
     store_vector,
+    stream_vector,
     transpose,
     vector_suffix,
     vector_type,
@@ -188,12 +188,13 @@ def numbers_to_lanes(typing_context, source, shift, step, starts, lows, highs, t
     return signature, codegen
 
 
-def _turn_function(module, element):
+def _turn_function(module, element, streaming):
     """The instructions of `turn_lanes`."""
     vector, pointer = vector_type(element), element.as_pointer()
     lanes = vector.count
     arguments = [pointer, pointer, int64]
-    function, builder = define_function(module, f"pytensor_convnet.turn_{vector_suffix(vector)}", arguments)
+    name = f"pytensor_convnet.{'stream' if streaming else 'turn'}_{vector_suffix(vector)}"
+    function, builder = define_function(module, name, arguments)
     if builder is None:
         return function
     packed, target, step = function.args
@@ -201,27 +202,37 @@ def _turn_function(module, element):
         load_vector(builder, vector, offset_pointer(builder, packed, int64(column * lanes))) for column in range(lanes)
     ]
     for lane, values in enumerate(transpose(builder, columns)):
-        store_vector(builder, values, offset_pointer(builder, target, builder.mul(step, int64(lane))))
+        place = offset_pointer(builder, target, builder.mul(step, int64(lane)))
+        if streaming:
+            stream_vector(builder, values, place)
+        else:
+            store_vector(builder, values, place)
     builder.ret_void()
     return function
 
 
 @intrinsic
-def turn_lanes(typing_context, packed, packed_at, target, target_at, step):
+def turn_lanes(typing_context, packed, packed_at, target, target_at, step, streaming):
     """Write as many vectors as there are lanes as a run of numbers for each lane::
 
     for column in range(lanes):
         for lane in range(lanes):
             target[target_at + lane * step + column] = packed[packed_at + column * lanes + lane]
+
+    ``streaming`` is that of `copy_run`, for runs that are whole cache lines.
     """
     integer = types.intp
-    signature = types.void(packed, integer, target, integer, integer)
+    signature = types.void(packed, integer, target, integer, integer, types.boolean)
 
     def codegen(context, builder, signature, arguments):
-        packed, packed_at, target, target_at, step = arguments
+        packed, packed_at, target, target_at, step, streaming = arguments
         packed = offset_pointer(builder, array_data(context, builder, signature.args[0], packed), packed_at)
         target = offset_pointer(builder, array_data(context, builder, signature.args[2], target), target_at)
-        builder.call(_turn_function(builder.module, element_type(signature.args[0])), [packed, target, step])
+        element = element_type(signature.args[0])
+        with builder.if_else(streaming) as branches:
+            for branch, past in zip(branches, (True, False)):
+                with branch:
+                    builder.call(_turn_function(builder.module, element, past), [packed, target, step])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -236,8 +247,6 @@ def _copy_function(module, element):
     if builder is None:
         return function
     source, target, count, streaming = function.args
-    past = module.add_metadata([int32(1)])
-
     masked_store = masked_access(module, "store", vector)
 
     masked_load, size = masked_access(module, "load", vector), int32(item_bytes(element))
@@ -251,13 +260,14 @@ def _copy_function(module, element):
         values = builder.call(masked_load, [place, size, mask, ir.Constant(vector, None)])
         builder.call(masked_store, [values, to, size, mask])
 
-    def copy_vectors(start, stop, align):
+    def copy_vectors(start, stop, streamed):
         with cgutils.for_range_slice(builder, start, stop, int64(lanes), int64, True) as (place, _):
             values = load_vector(builder, vector, offset_pointer(builder, source, place))
-            to = builder.bitcast(offset_pointer(builder, target, place), vector.as_pointer())
-            store = builder.store(values, to, align=align)
-            if align == VECTOR_BYTES:
-                store.set_metadata("nontemporal", past)
+            to = offset_pointer(builder, target, place)
+            if streamed:
+                stream_vector(builder, values, to)
+            else:
+                store_vector(builder, values, to)
 
     def whole_vectors(start):
         return builder.sub(count, builder.srem(builder.sub(count, start), int64(lanes)))
@@ -271,11 +281,11 @@ def _copy_function(module, element):
             head = builder.select(few, count, until)
             copy_few(int64(0), head)
             stop = whole_vectors(head)
-            copy_vectors(head, stop, VECTOR_BYTES)
+            copy_vectors(head, stop, True)
             copy_few(stop, count)
         with otherwise:
             stop = whole_vectors(int64(0))
-            copy_vectors(int64(0), stop, item_bytes(element))
+            copy_vectors(int64(0), stop, False)
             copy_few(stop, count)
     builder.ret_void()
     return function

@@ -1,12 +1,14 @@
 """Outputs on their way from lanes to images.
 
 Rows of outputs wait on a *stage*, as vectors, until a run of them is worth writing: each lane then gets a long run of
-its image at once. Runs pass through a little memory in which each lane's numbers lie side by side, and leave it in
-whole cache lines, past the caches if the outputs are too large to be found there later.
+its image at once. It leaves in whole cache lines, past the caches if the outputs are too large to be found there
+later. Parts of lines, and runs of tiles here and there, first pass through a little memory in which each lane's numbers
+lie side by side.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.detached import leaf_kernel
@@ -62,6 +64,30 @@ def plan_stage(out, filters, rows, columns, tiling, band):
 
 
 @leaf_kernel
+def _lie_evenly(out, runs, size, streaming):
+    """Whether all lanes have runs of ``size`` numbers that lie evenly apart, and alike in cache lines if streamed."""
+    apart = runs.starts[1] - runs.starts[0]
+    evenly = not streaming or apart % VECTOR_BYTES == 0
+    for lane in range(VECTOR_BYTES // out.itemsize):
+        evenly &= runs.highs[lane] == size and runs.starts[lane] == runs.starts[0] + lane * apart
+    return evenly
+
+
+@leaf_kernel
+def _write_by_way(staged, at, out, shift, runs, first, last, streaming, turned):
+    """Write numbers ``first`` to ``last`` of all lanes' runs by way of ``turned``."""
+    lanes = VECTOR_BYTES // out.itemsize
+    step = ceil_div(last - first, lanes) * lanes
+    for column in range(first, last, lanes):
+        turn_lanes(staged, at + column * lanes, turned, column - first, step, False)
+    for lane in range(lanes):
+        count = min(last, runs.highs[lane]) - first
+        if count > 0:
+            to = shift + runs.starts[lane] + first * out.itemsize
+            copy_run(turned, lane * step * out.itemsize, out, to, count, streaming)
+
+
+@leaf_kernel
 def unpack_rows(
     staged, filter_step, first_base, bases, filters, first_filter, out, tiles, rows, columns, stage, runs, turned
 ):  # fmt: skip
@@ -72,7 +98,9 @@ def unpack_rows(
                 staged[filter * filter_step + (row * stage.width + column) * lanes + lane]
             )
 
-    Floor: read and write each vector twice; a square of lanes by lanes numbers takes some 100 instructions.
+    Runs that lie evenly are turned right into ``out``, but for parts of cache lines; others pass through ``turned``.
+
+    Floor: read and write each vector once; a square of lanes by lanes numbers takes some 100 instructions.
     """
     lanes = VECTOR_BYTES // out.itemsize
     steps = out.strides
@@ -87,12 +115,19 @@ def unpack_rows(
             exists = tiles.images[lane] >= 0 and y < rows.outputs and x < columns.outputs
             rest = (rows.outputs - y) * stage.width if whole > 1 else columns.outputs - x
             runs.highs[lane] = min(size, rest) if exists else 0
-        step = ceil_div(size, lanes) * lanes
+        evenly, apart = _lie_evenly(out, runs, size, stage.streaming), runs.starts[1] - runs.starts[0]
         for f in range(filters):
             at, shift = f * filter_step + row * stage.width * lanes, (first_filter + f) * steps[1]
-            for column in range(0, size, lanes):
-                turn_lanes(staged, at + column * lanes, turned, column, step)
-            for lane in range(lanes):
-                if runs.highs[lane] > 0:
-                    byte = lane * step * out.itemsize
-                    copy_run(turned, byte, out, shift + runs.starts[lane], runs.highs[lane], stage.streaming)
+            if not evenly:
+                _write_by_way(staged, at, out, shift, runs, 0, size, stage.streaming, turned)
+                continue
+            byte = shift + runs.starts[0]
+            first = -(np.int64(out.ctypes.data) + byte) // out.itemsize % lanes if stage.streaming else 0
+            last = max(first, size - (size - first) % lanes)
+            for column in range(first, last, lanes):
+                place = byte // out.itemsize + column
+                turn_lanes(staged, at + column * lanes, out, place, apart // out.itemsize, stage.streaming)
+            if first > 0:
+                _write_by_way(staged, at, out, shift, runs, 0, min(first, size), False, turned)
+            if last < size:
+                _write_by_way(staged, at, out, shift, runs, last, size, False, turned)
