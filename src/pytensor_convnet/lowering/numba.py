@@ -266,7 +266,8 @@ def _rational_tanh(op, node, **kwargs):
     _, d1, d2, d3, d4 = map(np.float32, TANH_DENOMINATOR)
     half, most = np.float32(0.5), np.float32(TANH_MOST)
 
-    @numba_njit
+    # Python's divisions raise for a divisor of zero, and keep a loop from vectors.
+    @numba_njit(error_model="numpy")
     def rational_tanh(x):
         y = half * (most if x > most else (-most if x < -most else x))
         s = y * y
