@@ -1,10 +1,17 @@
 """Run-time shape checks of the kernels: a few integer comparisons, and `ShapeError` with the numbers that met."""
 
+from numba import types
+
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.jit import kernel
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, part
+
+_SHAPE, _PAIR = types.UniTuple(types.intp, 4), types.UniTuple(types.intp, 2)
+
+SLIDING = _PAIR, types.UniTuple(_PAIR, 2), _PAIR, types.intp
+"""How filters slide: stride, padding, dilation and groups, as Numba's types."""
 
 
-@kernel
+@part
 def check_window(stride, padding, dilation, groups):
     """Raise ValueError unless a filter can move this way at all."""
     (top, bottom), (left, right) = padding
@@ -18,7 +25,8 @@ def check_window(stride, padding, dilation, groups):
         raise ValueError("groups must be at least 1")
 
 
-@kernel
+@detached(lambda: (_SHAPE, _SHAPE, *SLIDING), NO_ARRAYS)
+@part
 def check_correlation(images, filters, stride, padding, dilation, groups):
     """Raise unless filters of shape ``filters`` can be correlated with images of shape ``images``."""
     check_window(stride, padding, dilation, groups)
@@ -35,7 +43,8 @@ def check_correlation(images, filters, stride, padding, dilation, groups):
         )  # fmt: skip
 
 
-@kernel
+@detached(lambda: (_SHAPE, _SHAPE, _SHAPE, *SLIDING), NO_ARRAYS)
+@part
 def check_maps(images, filters, maps, stride, padding, dilation, groups):
     """Raise unless such a correlation is possible and its output has the shape ``maps``."""
     check_correlation(images, filters, stride, padding, dilation, groups)

@@ -18,8 +18,9 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
-from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read
+from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read, integers
 
 
 class Reads(NamedTuple):
@@ -87,11 +88,11 @@ def plan_reads(columns, tile_columns, form):
         width = row_vectors = inputs_read(columns, tile_columns)
         tile_step = step
 
-    first = np.zeros(columns.out_step + 1, np.int64)
-    at_zero, at_infinity = np.empty(columns.out_step, np.int64), np.empty(columns.out_step, np.int64)
-    offsets = np.empty(columns.out_step * parts * step, np.int64)
-    numbers = np.full((columns.out_step * parts * step + 1, taps), -1)
-    found = 0
+    first, most = integers(columns.out_step + 1), columns.out_step * parts * step
+    at_zero, at_infinity = integers(columns.out_step), integers(columns.out_step)
+    offsets, numbers = integers(most), new_array((most + 1, taps), np.int64)
+    numbers[:] = -1
+    first[0] = found = 0
     for phase in range(columns.out_step):
         # Those without the first tap, those with both ends, those without the last.
         for ends in range(3):
@@ -117,5 +118,5 @@ def plan_reads(columns, tile_columns, form):
         first[phase + 1] = found
     return Reads(
         form, points, outputs, tiles, width, step, apart * step, places, row_vectors, tile_step,
-        first, at_zero, at_infinity, offsets[:found].copy(), numbers[:found].copy(),
+        first, at_zero, at_infinity, offsets[:found], numbers[:found],
     )  # fmt: skip

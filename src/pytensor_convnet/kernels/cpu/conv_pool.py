@@ -15,7 +15,7 @@ from numba.extending import overload
 from pytensor_convnet.geometry import WINNERS as WINNERS_PROBLEM
 from pytensor_convnet.geometry import ShapeError, correlation_length
 from pytensor_convnet.kernels.cpu.activations import activate_run, check_activation
-from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS
 from pytensor_convnet.kernels.cpu.correlation import (
     ROW_PLAN,
@@ -25,7 +25,7 @@ from pytensor_convnet.kernels.cpu.correlation import (
     input_grad,
     plan_rows,
 )
-from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
@@ -41,8 +41,10 @@ from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     MOST_COLLECTED,
     TILING,
+    as_images,
     ceil_div,
     correlation_axis,
+    integers,
     new_runs,
     new_tiles,
     place_tiles,
@@ -50,7 +52,13 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
-from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled
+from pytensor_convnet.kernels.cpu.pool_checks import (
+    POOL_NUMBERS,
+    WINDOWS,
+    check_pool_numbers,
+    check_pooled_numbers,
+    pool_numbers,
+)
 from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
@@ -116,7 +124,7 @@ def _pool_rows(
     lanes, item = VECTOR_BYTES // source.itemsize, source.itemsize
     packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)
     raw = vectors(reads.width, source)
-    used = np.empty(plan.slots, np.bool_)
+    used = new_array((plan.slots,), np.bool_)
     values = vectors(plan.band * plan.filters * reads.points * reads.tiles + MOST_OUTPUTS, source)
     w = windows
     row_step = w.columns * lanes
@@ -127,9 +135,9 @@ def _pool_rows(
     staged = vectors(plan.filters * step // lanes, source)
     size = ceil_div(some * w.out_columns, lanes) * lanes
     pooled, numbers, turned = vectors(size, source), vectors(size, source), vectors(size, source)
-    offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
+    offsets, extents = integers(plan.band * plan.depth), integers(2 * plan.band)
     tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
-    collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
+    collected = as_images(vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source))
 
     units = plan.groups * tiling.lane_groups * w.out_rows
     unit, last = chunk * units // chunks, (chunk + 1) * units // chunks
@@ -233,11 +241,13 @@ def _choose_bytes(winners):
     return lambda winners: no_winners()
 
 
-@kernel
-def _fuses(images, filters, item_bytes, windows, winners):
-    """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
-    winner is a byte."""
-    few = windows.window_rows * windows.window_columns <= 256 and winners.itemsize == 1 and winners.size > 0
+_SHAPE = types.UniTuple(types.intp, 4)
+
+
+@detached(lambda: types.boolean(_SHAPE, _SHAPE, types.intp, WINDOWS), NO_ARRAYS)
+@inner_kernel
+def _shapes_fuse(images, filters, item_bytes, windows):
+    few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
     rows_of_inputs = images[1] * images[3] * filters[2]
     rows_of_maps = filters[0] * windows.columns * windows.window_rows
     numbers = filters[0] * filters[1] * filters[2] * filters[3]
@@ -245,12 +255,14 @@ def _fuses(images, filters, item_bytes, windows, winners):
     return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
+@inner_kernel
+def _fuses(images, filters, item_bytes, windows, winners):
+    """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
+    winner is a byte."""
+    return winners.itemsize == 1 and _shapes_fuse(images, filters, item_bytes, windows)
+
+
 # ------------------------------------------------------------------- where the maps are written after all
-
-
-def _sliding(number):
-    pair = types.UniTuple(types.intp, 2)
-    return pair, types.UniTuple(pair, 2), pair, types.intp, types.boolean
 
 
 def _arrays(number, *dtypes):
@@ -259,7 +271,7 @@ def _arrays(number, *dtypes):
 
 def _maps_signature(number, winner):
     outputs = number[:, :, :, ::1], winner[:, :, :, ::1]
-    return *_arrays(number, number), *outputs, number[::1], types.intp, WINDOWS, types.boolean, *_sliding(number)
+    return *_arrays(number, number), *outputs, number[::1], types.intp, WINDOWS, types.boolean, *SLIDING, types.boolean
 
 
 @leaf_kernel
@@ -289,7 +301,7 @@ def _forward_with_maps(
 
 
 def _gradient_signature(number, winner):
-    return *_arrays(number, winner, number), types.Array(number, 4, "C"), WINDOWS, *_sliding(number)
+    return *_arrays(number, winner, number), types.Array(number, 4, "C"), WINDOWS, *SLIDING, types.boolean
 
 
 @detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
@@ -315,6 +327,66 @@ def _input_grad_with_maps(
 # --------------------------------------------------------------------------------------------- the kernels
 
 
+@detached(lambda: (_SHAPE, _SHAPE, _SHAPE, _SHAPE, WINDOWS, *SLIDING), NO_ARRAYS)
+@inner_kernel
+def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
+    """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
+    maps = (winners[0], winners[1], windows.rows, windows.columns)
+    if winners != maps_grad:
+        raise ShapeError(
+            WINNERS_PROBLEM,
+            winners[0], winners[1], winners[2], winners[3], maps_grad[0], maps_grad[1], maps_grad[2], maps_grad[3],
+        )  # fmt: skip
+    check_maps(images, filters, maps, stride, padding, dilation, groups)
+
+
+@inner_kernel
+def _follow_each_other(array):
+    """Whether an array's numbers lie in memory in order, without gaps."""
+    step, adjacent = array.itemsize, True
+    for axis in range(3, -1, -1):
+        adjacent &= array.strides[axis] == step
+        step *= array.shape[axis]
+    return adjacent
+
+
+def _max_pool2d_signature(number, winner):
+    outputs = types.Tuple((number[:, :, :, ::1], winner[:, :, :, ::1]))
+    pooling = POOL_NUMBERS, types.boolean, number[::1], types.intp
+    return outputs(*_arrays(number, number), winner[::1], *SLIDING, types.boolean, *pooling)
+
+
+@detached(_max_pool2d_signature, FLOATS_AND_WINNERS)
+@inner_kernel
+def _correlate2d_max_pool2d(
+    images, filters, no_winners, stride, padding, dilation, groups, flip, numbers, ignore_border, biases, activation
+):  # fmt: skip
+    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
+    (top, bottom), (left, right) = padding
+    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
+    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
+    shape = (images.shape[0], filters.shape[0], rows, columns)
+    windows = check_pool_numbers(shape, numbers, ignore_border)
+    check_activation(images, activation)
+    if biases.size != filters.shape[0]:
+        raise ValueError("biases must hold a number for each filter")
+    maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
+    winners = new_array(maxima.shape, no_winners.dtype)
+    if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
+        grouped = split_groups(filters, groups)
+        if flip:
+            grouped = grouped[:, :, :, ::-1, ::-1]
+        _forward(images, grouped, maxima, _as_bytes(winners), biases, activation, windows, stride, padding, dilation)
+    else:
+        if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
+            raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
+        _forward_with_maps(
+            images, filters, maxima, winners, biases, activation, windows, ignore_border,
+            stride, padding, dilation, groups, flip,
+        )  # fmt: skip
+    return maxima, winners
+
+
 @kernel
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip,
@@ -327,65 +399,48 @@ def correlate2d_max_pool2d(
 
     Floor: the FLOPs of `correlate2d`; images read once, maxima and winners written once.
     """
-    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
-    (top, bottom), (left, right) = padding
-    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
-    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
-    shape = (images.shape[0], filters.shape[0], rows, columns)
-    windows = check_pool(shape, window, pool_stride, pool_padding, ignore_border)
-    check_activation(images, activation)
-    if biases.size != filters.shape[0]:
-        raise ValueError("biases must hold a number for each filter")
-    shifts = np.empty(biases.size, images.dtype)
-    shifts[:] = biases
-    maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
-    winners = new_array(maxima.shape, winners_dtype)
-    if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
-        grouped = split_groups(filters, groups)
-        if flip:
-            grouped = grouped[:, :, :, ::-1, ::-1]
-        _forward(
-            any_layout(images),
-            grouped,
-            maxima,
-            _as_bytes(winners),
-            shifts,
-            activation,
-            windows,
-            stride,
-            padding,
-            dilation,
-        )
-    else:
-        if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
-            raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
-        _forward_with_maps(
-            any_layout(images), any_layout(filters), maxima, winners, shifts, activation, windows, bool(ignore_border),
-            stride, padding, dilation, groups, bool(flip),
+    shifts = new_array((biases.size,), images.dtype)
+    for f in range(biases.size):
+        shifts[f] = biases[f]
+    return _correlate2d_max_pool2d(
+        any_layout(images), any_layout(filters), new_array((0,), winners_dtype),
+        stride, padding, dilation, groups, bool(flip),
+        pool_numbers(window, pool_stride, pool_padding), bool(ignore_border), shifts, activation,
+    )  # fmt: skip
+
+
+def _pooled_gradient_signature(number, winner):
+    lengths = (types.intp,) * 4
+    gradient = number[:, :, :, ::1]
+    return gradient(*_arrays(number, winner, number), *lengths, *SLIDING, types.boolean, POOL_NUMBERS)
+
+
+@detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
+@inner_kernel
+def _filter_grad(
+    images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
+):  # fmt: skip
+    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
+    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
+    shape = (winners.shape[1], images.shape[1] // max(groups, 1), rows, columns)
+    _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
+    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
+    gradient, misfits = new_array(shape, images.dtype), integers(1)
+    gradient[:] = 0
+    misfits[0] = 1
+    if together and _fuses(images.shape, shape, images.itemsize, windows, winners):
+        step = -1 if flip else 1
+        view = gradient[:, :, ::step, ::step]
+        filter_grad(
+            any_layout(_as_bytes(winners)), windows, misfits, images, maps_grad, view,
+            stride, padding, dilation, groups,
         )  # fmt: skip
-    return maxima, winners
-
-
-@kernel
-def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
-    """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
-    maps = (winners[0], winners[1], windows.rows, windows.columns)
-    if winners != maps_grad:
-        raise ShapeError(
-            WINNERS_PROBLEM,
-            winners[0], winners[1], winners[2], winners[3], maps_grad[0], maps_grad[1], maps_grad[2], maps_grad[3],
+    if misfits[0] > 0:
+        # Where a winner does not fit, this says which.
+        _filter_grad_with_maps(
+            images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
         )  # fmt: skip
-    check_maps(images, filters, maps, stride, padding, dilation, groups)
-
-
-@kernel
-def _follow_each_other(array):
-    """Whether an array's numbers lie in memory in order, without gaps."""
-    step, adjacent = array.itemsize, True
-    for axis in range(3, -1, -1):
-        adjacent &= array.strides[axis] == step
-        step *= array.shape[axis]
-    return adjacent
+    return gradient
 
 
 @kernel
@@ -397,27 +452,39 @@ def correlate2d_max_pool2d_filter_grad(
 
     ``maps_grad`` is the gradient of the maxima; the maps that were pooled have ``map_rows`` by ``map_columns``.
     """
-    map_shape = (winners.shape[0], winners.shape[1], int(map_rows), int(map_columns))
-    windows = check_pooled(map_shape, winners.shape, window, pool_stride, pool_padding)
-    shape = (winners.shape[1], images.shape[1] // max(groups, 1), int(rows), int(columns))
-    _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
-    gradient = np.zeros(shape, images.dtype)
-    misfits = np.ones(1, np.int64)
-    if together and _fuses(images.shape, shape, images.itemsize, windows, winners):
-        step = -1 if flip else 1
-        view = gradient[:, :, ::step, ::step]
-        filter_grad(
-            any_layout(_as_bytes(winners)), windows, misfits, any_layout(images), any_layout(maps_grad), view,
-            stride, padding, dilation, groups,
-        )  # fmt: skip
+    return _filter_grad(
+        any_layout(images), any_layout(winners), any_layout(maps_grad), rows, columns, map_rows, map_columns,
+        stride, padding, dilation, groups, bool(flip), pool_numbers(window, pool_stride, pool_padding),
+    )  # fmt: skip
+
+
+@detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
+@inner_kernel
+def _input_grad(
+    filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
+):  # fmt: skip
+    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
+    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
+    shape = (winners.shape[0], filters.shape[1] * groups, rows, columns)
+    _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
+    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
+    images, misfits = new_array(shape, maps_grad.dtype), integers(1)
+    misfits[0] = 1
+    if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
+        misfits[0] = 0
+        if images.size > 0:
+            grouped = split_groups(filters, groups)
+            if flip:
+                grouped = grouped[:, :, :, ::-1, ::-1]
+            input_grad(
+                any_layout(_as_bytes(winners)), windows, misfits, maps_grad, grouped, images, stride, padding, dilation
+            )
     if misfits[0] > 0:
         # Where a winner does not fit, this says which.
-        _filter_grad_with_maps(
-            any_layout(images), any_layout(winners), any_layout(maps_grad), gradient, windows,
-            stride, padding, dilation, groups, bool(flip),
+        _input_grad_with_maps(
+            filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
         )  # fmt: skip
-    return gradient
+    return images
 
 
 @kernel
@@ -426,27 +493,7 @@ def correlate2d_max_pool2d_input_grad(
     window, pool_stride, pool_padding,
 ):  # fmt: skip
     """The gradient of `correlate2d_max_pool2d` with respect to images of ``rows`` by ``columns``."""
-    map_shape = (winners.shape[0], winners.shape[1], int(map_rows), int(map_columns))
-    windows = check_pooled(map_shape, winners.shape, window, pool_stride, pool_padding)
-    shape = (winners.shape[0], filters.shape[1] * groups, int(rows), int(columns))
-    _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
-    images = new_array(shape, maps_grad.dtype)
-    misfits = np.ones(1, np.int64)
-    if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
-        misfits[0] = 0
-        if images.size > 0:
-            grouped = split_groups(filters, groups)
-            if flip:
-                grouped = grouped[:, :, :, ::-1, ::-1]
-            input_grad(
-                any_layout(_as_bytes(winners)), windows, misfits, any_layout(maps_grad), grouped, images,
-                stride, padding, dilation,
-            )  # fmt: skip
-    if misfits[0] > 0:
-        # Where a winner does not fit, this says which.
-        _input_grad_with_maps(
-            any_layout(filters), any_layout(winners), any_layout(maps_grad), images, windows,
-            stride, padding, dilation, groups, bool(flip),
-        )  # fmt: skip
-    return images
+    return _input_grad(
+        any_layout(filters), any_layout(winners), any_layout(maps_grad), rows, columns, map_rows, map_columns,
+        stride, padding, dilation, groups, bool(flip), pool_numbers(window, pool_stride, pool_padding),
+    )  # fmt: skip

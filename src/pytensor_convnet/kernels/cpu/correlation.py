@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.geometry import correlation_length
-from pytensor_convnet.kernels.cpu.checks import check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.filter_packing import (
@@ -33,10 +33,12 @@ from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
     MOST_COLLECTED,
     TILING,
+    as_images,
     block_filters,
     ceil_div,
     correlation_axis,
     gradient_axis,
+    integers,
     new_runs,
     new_tiles,
     place_tiles,
@@ -256,16 +258,16 @@ def _correlate_rows(
     lanes = VECTOR_BYTES // source.itemsize
     packed = vectors(plan.slots * plan.channels * reads.row_vectors, source)
     raw = vectors(reads.width, source)
-    used = np.empty(plan.slots, np.bool_)
+    used = new_array((plan.slots,), np.bool_)
     values = vectors(plan.band * plan.filters * reads.points * reads.tiles + MOST_OUTPUTS, source)
     # A run is turned by whole squares of lanes.
     step = (stage.bases * rows.out_step * stage.width + lanes) * lanes
     row_step = stage.width * lanes
     staged = vectors(plan.filters * step // lanes, source)
     turned = vectors(ceil_div(stage.run_rows * stage.width, lanes) * lanes, source)
-    offsets, extents = np.empty(plan.band * plan.depth, np.int64), np.empty(2 * plan.band, np.int64)
+    offsets, extents = integers(plan.band * plan.depth), integers(2 * plan.band)
     tiles, runs = new_tiles(lanes), new_runs(plan.slots, lanes)
-    collected = vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source)
+    collected = as_images(vectors(min(plan.slots * source.shape[3], MOST_COLLECTED), source))
     pooled = new_pooled(plan.slots, windows, source)
     misfits[chunk] = 0
 
@@ -335,7 +337,7 @@ def _correlate(source, winners, windows, filters, out, rows, columns):
     tiling, reads = plan_pass(source.shape[0], rows, columns, channels, count, source.itemsize, pooled)
     bases = tiling.rows * tiling.row_tiles * tiling.columns * tiling.column_tiles
     threads = useful_threads(source.shape[0] * bases * filters.size)
-    misfits = np.empty(threads, np.int64)
+    misfits = integers(threads)
     # Filters are transformed, and meet the images, in as few parts as memory allows.
     size = packed_filters_size(rows, reads, FilterOrder(groups, count, channels))
     parts = ceil_div(size * source.itemsize, _FILTER_BYTES) if groups == 1 else 1
@@ -351,16 +353,12 @@ def _correlate(source, winners, windows, filters, out, rows, columns):
         _correlate_rows(
             threads, source, winners, windows, weights, maps, misfits, rows, columns, reads, tiling, plan, stage
         )  # fmt: skip
-    return misfits.sum()
+    total = 0
+    for found in misfits:
+        total += found
+    return total
 
 
-def _pass_signature(number):
-    source, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
-    pair = types.UniTuple(types.intp, 2)
-    return source, filters, types.Array(number, 4, "A"), pair, types.UniTuple(pair, 2), pair
-
-
-@detached(_pass_signature)
 @inner_kernel
 def _forward(images, filters, maps, stride, padding, dilation):
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
@@ -370,7 +368,8 @@ def _forward(images, filters, maps, stride, padding, dilation):
 
 
 def _input_grad_signature(number):
-    return WINNERS, WINDOWS, types.intp[::1], *_pass_signature(number)
+    source, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
+    return WINNERS, WINDOWS, types.intp[::1], source, filters, types.Array(number, 4, "A"), *SLIDING[:3]
 
 
 @detached(_input_grad_signature)
@@ -387,6 +386,29 @@ def input_grad(winners, windows, misfits, maps, filters, images, stride, padding
     misfits[0] = _correlate(maps, winners, windows, swap_roles(filters), images, rows, columns)
 
 
+def _forward_signature(number):
+    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
+    return types.Array(number, 4, "C")(*arrays, *SLIDING, types.boolean)
+
+
+@detached(_forward_signature)
+@inner_kernel
+def _correlate2d(images, filters, stride, padding, dilation, groups, flip):
+    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
+    (top, bottom), (left, right) = padding
+    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
+    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
+    maps = new_array((images.shape[0], filters.shape[0], rows, columns), images.dtype)
+    if images.size == 0 or filters.size == 0:
+        maps[:] = 0
+        return maps
+    grouped = split_groups(filters, groups)
+    if flip:
+        grouped = grouped[:, :, :, ::-1, ::-1]
+    _forward(images, grouped, maps, stride, padding, dilation)
+    return maps
+
+
 @kernel
 def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     """Correlate images ``(batch, channels, rows, columns)`` with filters ``(filters, channels // groups, rows,
@@ -398,19 +420,29 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     Floor: ``2 * maps.size * filters[0].size`` FLOPs (less what meets padding); images read once and maps written
     once.
     """
-    check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
-    (top, bottom), (left, right) = padding
-    rows = correlation_length(images.shape[2], filters.shape[2], stride[0], top, bottom, dilation[0])
-    columns = correlation_length(images.shape[3], filters.shape[3], stride[1], left, right, dilation[1])
-    shape = (images.shape[0], filters.shape[0], rows, columns)
-    if images.size == 0 or filters.size == 0:
-        return np.zeros(shape, images.dtype)
-    maps = new_array(shape, images.dtype)
-    grouped = split_groups(filters, groups)
-    if flip:
-        grouped = grouped[:, :, :, ::-1, ::-1]
-    _forward(any_layout(images), grouped, maps, stride, padding, dilation)
-    return maps
+    return _correlate2d(any_layout(images), any_layout(filters), stride, padding, dilation, groups, bool(flip))
+
+
+def _gradient_signature(number):
+    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
+    return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
+
+
+@detached(_gradient_signature)
+@inner_kernel
+def _correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
+    shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)
+    check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
+    images = new_array(shape, maps.dtype)
+    if maps.size == 0 or filters.size == 0:
+        images[:] = 0
+    elif images.size > 0:
+        grouped = split_groups(filters, groups)
+        if flip:
+            grouped = grouped[:, :, :, ::-1, ::-1]
+        none, misfits = any_layout(no_winners()), integers(1)
+        input_grad(none, no_windows(), misfits, maps, grouped, images, stride, padding, dilation)
+    return images
 
 
 @kernel
@@ -421,15 +453,6 @@ def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilati
     each residue of the images' rows and columns, with the taps that meet it. Floor: the FLOPs and bytes of
     `correlate2d`.
     """
-    shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)
-    check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)
-    if maps.size == 0 or filters.size == 0:
-        return np.zeros(shape, maps.dtype)
-    images = new_array(shape, maps.dtype)
-    if images.size > 0:
-        grouped = split_groups(filters, groups)
-        if flip:
-            grouped = grouped[:, :, :, ::-1, ::-1]
-        none, misfits = any_layout(no_winners()), np.empty(1, np.int64)
-        input_grad(none, no_windows(), misfits, any_layout(maps), grouped, images, stride, padding, dilation)
-    return images
+    return _correlate2d_input_grad(
+        any_layout(filters), any_layout(maps), rows, columns, stride, padding, dilation, groups, bool(flip)
+    )

@@ -1,9 +1,9 @@
 """Kernels behind a pointer: compiled once, whoever calls them.
 
-Numba compiles everything that a function calls again into that function, at every level of calls. For large
-register-blocked loops that would be seconds for each user. A *detached* kernel is reached through a pointer
-instead: callers hold a few instructions, and its own code is compiled, or read from the disk cache, once a
-process. A *chunked* one is detached and runs in parallel.
+Numba compiles everything that a function calls again into that function. For large register-blocked loops that would
+be seconds for each user. A *detached* kernel is reached through a pointer instead: callers hold a few instructions,
+and its own code, with its parts (`linking`), is compiled, or read from the disk cache, once a process. A *chunked* one
+is detached and runs in parallel.
 
 The pointers live in this module and compiled code finds them by symbol, so that callers can be cached on disk.
 A null pointer means that this process has not loaded the kernel yet: the caller then calls back into Python.
@@ -12,14 +12,15 @@ A null pointer means that this process has not loaded the kernel yet: the caller
 import ctypes
 import functools
 
-import numba
 from llvmlite import binding, ir
 from numba import prange, types
-from numba.core import cgutils
+from numba.core import cgutils, sigutils
+from numba.core.codegen import JITCodeLibrary
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.jit import kernel, parallel_kernel
+from pytensor_convnet.kernels.cpu.jit import keep_on_disk, leaf_part, parallel_kernel, part
+from pytensor_convnet.kernels.cpu.linking import KernelCompiler, libraries_of
 from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
 
 _int64 = ir.IntType(64)
@@ -27,18 +28,14 @@ _address = ir.IntType(8).as_pointer()
 _chunk_function = ir.FunctionType(ir.VoidType(), [_address, _int64, _int64])
 
 
-inner_kernel = functools.partial(kernel, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of a kernel that only other kernels call: it compiles faster, having no entry from Python."""
-
-leaf_kernel = functools.partial(inner_kernel, _nrt=False)
-"""Decorator of an inner kernel that allocates nothing: it does not count references to arrays, which in the loops
-around register blocks took a tenth of the time."""
-
-part = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of a part of a kernel, which the disk cache keeps with what calls it."""
+inner_kernel, leaf_kernel = part, leaf_part
+"""What `detached` and `chunked` make kernels of; a part of its callers otherwise."""
 
 FLOATS = ((types.float32,), (types.float64,))
 """The dtypes of most kernels, as `detached` and `chunked` take them."""
+
+NO_ARRAYS = ((),)
+"""For kernels that take none."""
 
 
 class _Pointer:
@@ -51,11 +48,17 @@ class _Pointer:
         self._cell = (ctypes.c_int64 * 2)(0, ctypes.cast(self._callback, ctypes.c_void_p).value or 0)
         binding.add_symbol(self.symbol, ctypes.addressof(self._cell))
 
+    def types(self):
+        """Numba's types of the arguments, and of what is returned."""
+        arguments, returned = sigutils.normalize_signature(self.signature())
+        return arguments, returned or types.none
+
     def load(self):
         """Compile the kernel or read it from the disk cache, and set the pointer."""
         if not self._cell[0]:
-            arguments = self.signature()
-            self.dispatcher.compile(arguments)
+            arguments, returned = self.types()
+            with libraries_of(JITCodeLibrary, self.dispatcher.targetctx.codegen()):
+                self.dispatcher.compile(returned(*arguments))
             compiled = self.dispatcher.overloads[arguments]
             self._cell[0] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
@@ -104,12 +107,12 @@ _run = _Pointer(_call_chunks, "any", lambda: (types.intp, types.intp, types.intp
 
 
 def detached(signature, dtypes=FLOATS, lazily=False):
-    """Decorator of a kernel that returns nothing: compiled once, and called by other kernels as before.
+    """Decorator of a kernel that is compiled once, and called by other kernels as before.
 
     ``dtypes`` lists the combinations of dtypes that it may be called with: code that was read from the disk cache
     can only refer to what every process knows. ``signature`` makes the Numba types of the arguments from one of
-    them. A combination is compiled when a caller that needs it is, or with ``lazily``, for what is seldom called, at
-    the first call.
+    them, or a Numba signature if something is returned. A combination is compiled when a caller that needs it is, or
+    with ``lazily``, for what is seldom called, at the first call.
     """
 
     def decorate(dispatcher):
@@ -118,6 +121,7 @@ def detached(signature, dtypes=FLOATS, lazily=False):
         @intrinsic
         def call(typing_context, *arguments):
             pointer = _pointer_for(pointers, arguments)
+            kernel_types, returned = pointer.types()
             if not lazily:
                 pointer.load()
 
@@ -125,9 +129,9 @@ def detached(signature, dtypes=FLOATS, lazily=False):
                 (packed,) = arguments
                 kernel_pointer = pointer.emit_load(context, builder)
                 values = cgutils.unpack_tuple(builder, packed)
-                return _emit_call(context, builder, kernel_pointer, pointer.signature(), values)
+                return _emit_call(context, builder, kernel_pointer, returned, kernel_types, values)
 
-            return types.void(types.Tuple(pointer.signature())), codegen
+            return returned(types.Tuple(kernel_types)), codegen
 
         return call
 
@@ -151,7 +155,7 @@ def chunked(signature, dtypes=FLOATS, otherwise=None):
             pointer = _pointer_for(pointers, arguments)
             pointer.load()
             _run.load()
-            _, chunks, *kernel_types = pointer.signature()
+            (_, chunks, *kernel_types), _ = pointer.types()
 
             def codegen(context, builder, signature, arguments):
                 chunks, packed = arguments
@@ -171,6 +175,8 @@ _pointers_of: dict = {}
 
 def _pointers(dispatcher, signature, dtypes):
     """A pointer for each combination of dtypes."""
+    dispatcher._compiler.pipeline_class = KernelCompiler
+    keep_on_disk(dispatcher)
     return [
         _Pointer(dispatcher, ".".join(map(str, numbers)), functools.partial(signature, *numbers)) for numbers in dtypes
     ]
@@ -184,20 +190,20 @@ def _pointer_for(pointers, arguments):
     """The pointer for the dtypes of the arrays among ``arguments``, which are Numba types."""
     found = _array_dtypes(arguments)
     for pointer in pointers:
-        if _array_dtypes(pointer.signature()) == found:
+        if _array_dtypes(pointer.types()[0]) == found:
             return pointer
     name = pointers[0].dispatcher.py_func.__name__
     raise TypingError(f"{name} does not take arrays of these dtypes together: {', '.join(map(str, found))}")
 
 
-def _emit_call(context, builder, pointer, kernel_types, values):
+def _emit_call(context, builder, pointer, returned, kernel_types, values):
     """Emit a call of the kernel at ``pointer``, which is an integer; what it raises is raised on."""
-    kernel_type = context.call_conv.get_function_type(types.none, kernel_types).as_pointer()
+    kernel_type = context.call_conv.get_function_type(returned, kernel_types).as_pointer()
     kernel = builder.inttoptr(pointer, kernel_type)
-    status, _ = context.call_conv.call_function(builder, kernel, types.none, kernel_types, values)
+    status, result = context.call_conv.call_function(builder, kernel, returned, kernel_types, values)
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
-    return context.get_dummy_value()
+    return result
 
 
 def _emit_chunks(context, builder, pointer, chunks, arguments):
@@ -210,7 +216,7 @@ def _emit_chunks(context, builder, pointer, chunks, arguments):
 
     function = builder.ptrtoint(_chunk_of_closure(context, builder.module, pointer, closure_type), _int64)
     values = (function, builder.ptrtoint(closure, _int64), chunks)
-    _emit_call(context, builder, run_pointer, _run.signature(), values)
+    _emit_call(context, builder, run_pointer, types.none, _run.signature(), values)
     failed = builder.load(cgutils.gep_inbounds(builder, closure, 0, 1))
     with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
         context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a kernel's buffers",))
@@ -227,7 +233,7 @@ def _chunk_of_closure(context, module, pointer, closure_type):
     kernel_pointer, _, *arguments = (
         builder.load(cgutils.gep_inbounds(builder, closure, 0, place)) for place in range(len(closure_type.elements))
     )
-    kernel_types = pointer.signature()
+    kernel_types, _ = pointer.types()
     kernel_type = context.call_conv.get_function_type(types.none, kernel_types).as_pointer()
     kernel = builder.inttoptr(kernel_pointer, kernel_type)
     status, _ = context.call_conv.call_function(builder, kernel, types.none, kernel_types, (chunk, chunks, *arguments))

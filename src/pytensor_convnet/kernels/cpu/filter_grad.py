@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.checks import check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
@@ -24,12 +24,14 @@ from pytensor_convnet.kernels.cpu.packing import (
     TILING,
     aim_at_collected,
     aim_at_inputs,
+    as_images,
     block_filters,
     ceil_div,
     collect,
     collects,
     correlation_axis,
     inputs_read,
+    integers,
     new_runs,
     new_tiles,
     pack_columns,
@@ -194,23 +196,25 @@ def _sum_band(
 @inner_kernel
 def _list_taps(channels, image_step, lanes, rows, reads):
     """Where in packed images each tap's product with the first tile of the first row is."""
-    taps = np.empty((rows.taps.size, reads.offsets.size, channels), np.int64)
+    number_of_reads = reads.offsets.size
+    taps = integers(rows.taps.size * number_of_reads * channels)
     for r in range(rows.taps.size):
         for channel in range(channels):
             for read in range(reads.offsets.size):
                 row = rows.offsets[r] - rows.first
-                taps[r, read, channel] = channel * image_step + (row * reads.row_vectors + reads.offsets[read]) * lanes
-    return taps.ravel()
+                number = (r * number_of_reads + read) * channels + channel
+                taps[number] = channel * image_step + (row * reads.row_vectors + reads.offsets[read]) * lanes
+    return taps
 
 
 @inner_kernel
 def _list_positions(most_rows, lanes, rows, reads):
     """How far in packed images each tile is from the first tile of the first row."""
-    positions = np.empty((most_rows, reads.tiles), np.int64)
+    positions = integers(most_rows * reads.tiles)
     for y in range(most_rows):
         for tile in range(reads.tiles):
-            positions[y, tile] = (y * rows.in_step * reads.row_vectors + tile * reads.tile_step) * lanes
-    return positions.ravel()
+            positions[y * reads.tiles + tile] = (y * rows.in_step * reads.row_vectors + tile * reads.tile_step) * lanes
+    return positions
 
 
 @leaf_kernel
@@ -266,8 +270,8 @@ def _sum_task(
     steps = (reads.points * point_step, point_step, reads.places * lanes)
     map_rows, map_columns = plain_axis(maps.shape[2]), plain_axis(maps.shape[3])
     pooled, misfits = new_pooled(most_rows, windows, images), 0
-    tiles, runs, used = new_tiles(lanes), new_runs(most_in_rows, lanes), np.empty(most_in_rows, np.bool_)
-    collected = vectors(min(most_in_rows * max(images.shape[3], maps.shape[3]), MOST_COLLECTED), images)
+    tiles, runs, used = new_tiles(lanes), new_runs(most_in_rows, lanes), new_array((most_in_rows,), np.bool_)
+    collected = as_images(vectors(min(most_in_rows * max(images.shape[3], maps.shape[3]), MOST_COLLECTED), images))
     taps = _list_taps(channels, image_step, lanes, rows, reads)
     positions = _list_positions(most_rows, lanes, rows, reads)
     raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
@@ -340,7 +344,9 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
     for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
         total = partials[block * blocking.slices]
         for part in range(1, blocking.slices):
-            total += partials[block * blocking.slices + part]
+            more = partials[block * blocking.slices + part]
+            for i in range(total.size):
+                total[i] += more[i]
         group_and_filters, channel_block = divmod(block, blocking.channel_blocks)
         group, filter_block = divmod(group_and_filters, blocking.filter_blocks)
         first_filter, filters = _part(filter_block, blocking.filter_blocks, blocking.filters)
@@ -349,13 +355,14 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
         point_step = row_taps * channels * reads.offsets.size * filters
         lanes = VECTOR_BYTES // partials.itemsize
         padded = ceil_div(filters, lanes) * lanes
-        sums = np.empty(reads.taps.shape[1] * padded, partials.dtype)
+        sums = new_array((reads.taps.shape[1] * padded,), partials.dtype)
         at = 0
         for r in range(row_taps):
             for read in range(reads.offsets.size):
                 for channel in range(first_channel, first_channel + channels):
                     if reads.points == 1:
-                        sums[:filters] = total[at : at + filters]
+                        for f in range(filters):
+                            sums[f] = total[at + f]
                     else:
                         transform_sums(
                             reads.form, total, at, point_step, lanes, sums, 0, padded, lanes, padded // lanes
@@ -379,19 +386,21 @@ def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads,
     sums = most_filters * most_channels * row_taps * reads.offsets.size * reads.points
     # A vector beyond a block's last filter may be read.
     partials = new_array((tasks, sums + VECTOR_BYTES // images.itemsize), images.dtype)
-    misfits = np.zeros(threads, np.int64)
+    misfits = integers(threads)
+    misfits[:] = 0
     _sum_tasks(
         threads, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking
     )  # fmt: skip
     _add_slices(threads, partials, blocking, reads, gradient)
-    return misfits.sum()
+    found = 0
+    for count in misfits:
+        found += count
+    return found
 
 
 def _pass_signature(number):
     source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
-    pair = types.UniTuple(types.intp, 2)
-    sliding = pair, types.UniTuple(pair, 2), pair, types.intp
-    return WINNERS, WINDOWS, types.intp[::1], source, source, gradient, *sliding
+    return WINNERS, WINDOWS, types.intp[::1], source, source, gradient, *SLIDING
 
 
 @detached(_pass_signature)
@@ -420,20 +429,32 @@ def filter_grad(winners, windows, misfits, images, maps, gradient, stride, paddi
         )  # fmt: skip
 
 
+def _gradient_signature(number):
+    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
+    return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
+
+
+@detached(_gradient_signature)
+@inner_kernel
+def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
+    shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
+    check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)
+    gradient = new_array(shape, images.dtype)
+    gradient[:] = 0
+    if images.size > 0 and maps.size > 0:
+        step = -1 if flip else 1
+        view = gradient[:, :, ::step, ::step]
+        none, misfits = any_layout(no_winners()), integers(1)
+        filter_grad(none, no_windows(), misfits, images, maps, view, stride, padding, dilation, groups)
+    return gradient
+
+
 @kernel
 def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     """The gradient of `correlate2d` with respect to filters of ``rows`` by ``columns``, given that of its maps.
 
     Floor: the FLOPs of `correlate2d`, and reading images and maps once for each block of filters and channels.
     """
-    shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
-    check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)
-    gradient = np.zeros(shape, images.dtype)
-    if images.size > 0 and maps.size > 0:
-        step = -1 if flip else 1
-        view = gradient[:, :, ::step, ::step]
-        none, misfits = any_layout(no_winners()), np.empty(1, np.int64)
-        filter_grad(
-            none, no_windows(), misfits, any_layout(images), any_layout(maps), view, stride, padding, dilation, groups
-        )  # fmt: skip
-    return gradient
+    return _correlate2d_filter_grad(
+        any_layout(images), any_layout(maps), rows, columns, stride, padding, dilation, groups, bool(flip)
+    )

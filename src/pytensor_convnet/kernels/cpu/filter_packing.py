@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
@@ -143,7 +144,11 @@ def _packed_at(line, read, point, first, count, order):
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
     taps, last = reads.taps.shape[1], reads.points - 1
-    numbers, narrow = np.zeros((taps, MOST_FILTERS)), np.empty(MOST_POINTS * MOST_FILTERS, packed.dtype)
+    numbers, narrow = (
+        new_array((taps, MOST_FILTERS), np.float64),
+        new_array((MOST_POINTS * MOST_FILTERS,), packed.dtype),
+    )
+    numbers[:] = 0
     for row_phase in range(rows.out_step):
         row_taps = rows.taps[rows.starts[row_phase] : rows.starts[row_phase + 1]]
         for column_phase in range(reads.first.size - 1):

@@ -8,6 +8,7 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.packing import (
     AXIS,
+    IMAGES,
     RUNS,
     TILES,
     aim_at_collected,
@@ -30,11 +31,11 @@ def transform_row(raw, packed, at, reads):
 
 
 def _signature(number):
-    source, numbers, integer = types.Array(number, 4, "A", readonly=True), number[::1], types.intp
+    source, numbers, integer = IMAGES[number], number[::1], types.intp
     rows = (integer,) * 3
     return (
         source, TILES, AXIS, AXIS, *rows, READS, integer, integer, numbers, integer, integer,
-        types.boolean[::1], numbers, numbers, RUNS, integer,
+        types.boolean[::1], numbers, source, RUNS, integer,
     )  # fmt: skip
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import numba
 from numba import types
 from numba.core.caching import CacheImpl
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic, register_jitable
 
 from pytensor_convnet import geometry
+from pytensor_convnet.kernels.cpu.linking import KernelCompiler
 
 _SOURCES = [*sorted(Path(__file__).parent.glob("*.py")), Path(geometry.__file__)]
 FINGERPRINT = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()
@@ -44,24 +46,18 @@ class _KernelCacheLocator:
 
 CacheImpl._locator_classes.insert(0, _KernelCacheLocator)
 
-_PROCESS = uuid.uuid4().hex[:12]
 
-
-def kernel(function=None, **options):
-    """Decorator of a kernel that runs on the calling thread, compiled by Numba and kept on disk.
-
-    Numba numbers the stored versions of a function, and two processes that store their first versions at once may
-    give different ones the same number: each would then run the other's code. So each process has its own numbers.
+def part(function=None, **options):
+    """Decorator of a function that only kernels call, compiled with each that does (`linking`).
 
     Constants of a caller are numbers like others. Numba would compile a version for each, and an exception that
     carries numbers would show those of whichever version was read from disk first: the function that gathers
     them bears the same symbol in all.
     """
     if function is None:
-        return functools.partial(kernel, **options)
-    dispatcher = numba.njit(cache=True, error_model="numpy", **options)(function)
-    files = dispatcher._cache._cache_file
-    files._data_name_pattern = files._data_name_pattern.replace("{number", f"{_PROCESS}.{{number")
+        return functools.partial(part, **options)
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
+    dispatcher = numba.njit(**options)(function)
     version_for = dispatcher.get_call_template
 
     def version_for_any_number(arguments, named):
@@ -72,7 +68,34 @@ def kernel(function=None, **options):
     return dispatcher
 
 
-parallel_kernel = functools.partial(kernel, parallel=True)
+leaf_part = functools.partial(part, _nrt=False)
+"""Decorator of a part that allocates nothing: it does not count references to arrays, which in the loops around
+register blocks took a tenth of the time."""
+
+
+def keep_on_disk(dispatcher):
+    """Let Numba keep what it compiles for ``dispatcher`` on disk.
+
+    Numba numbers the stored versions of a function. Two processes that store different ones at once may give them the
+    same number, and each would then run the other's code. So what is stored gets a name that nothing else has.
+    """
+    dispatcher.enable_caching()
+    files = dispatcher._cache._cache_file
+    stem = files._index_name.removesuffix(".nbi")
+    files._data_name = lambda number: f"{stem}.{uuid.uuid4().hex[:12]}.nbc"
+
+
+def kernel(function=None, **options):
+    """Decorator of a kernel that runs on the calling thread, compiled by Numba and kept on disk."""
+    if function is None:
+        return functools.partial(kernel, **options)
+    wrappers = {"no_cpython_wrapper": False, "pipeline_class": KernelCompiler}
+    dispatcher = part(function, **{**wrappers, **options})
+    keep_on_disk(dispatcher)
+    return dispatcher
+
+
+parallel_kernel = functools.partial(kernel, parallel=True, pipeline_class=Compiler)
 """Decorator of a kernel that holds one `prange`; see `threads` for how to write it."""
 
 # The formulas exist once, in geometry; this lets kernels call them.

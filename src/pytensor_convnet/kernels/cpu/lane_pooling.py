@@ -18,8 +18,9 @@ from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.emission import Value, address_of, emitted
 from pytensor_convnet.kernels.cpu.input_rows import transform_row
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, item_bytes
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps
-from pytensor_convnet.kernels.cpu.packing import ceil_div, vectors
+from pytensor_convnet.kernels.cpu.packing import ceil_div, integers, vectors
 from pytensor_convnet.kernels.cpu.pool_checks import Windows
 from pytensor_convnet.kernels.cpu.simd import copy_run, gather_lanes
 
@@ -154,9 +155,11 @@ def new_pooled(rows, windows, like):
     if windows.window_rows > 0:
         most = (ceil_div(rows + windows.window_rows, windows.stride_rows) + 1) * windows.out_columns
     padded = ceil_div(most, lanes) * lanes + lanes
+    lows = integers(lanes)
+    lows[:] = 0
     return Pooled(
         vectors(padded, like), vectors(padded, like), vectors(padded, like),
-        np.empty(lanes, np.int64), np.zeros(lanes, np.int64), np.empty(lanes, np.int64),
+        integers(lanes), lows, integers(lanes),
     )  # fmt: skip
 
 
@@ -294,4 +297,4 @@ WINNERS = types.Array(types.uint8, 4, "A", readonly=True)
 
 @inner_kernel
 def no_winners():
-    return np.empty((0, 0, 0, 0), np.uint8)
+    return new_array((0, 0, 0, 0), np.uint8)

@@ -24,6 +24,8 @@ KEPT_BYTES = 1 << 15
 HUGE_BYTES = 1 << 22
 """Arrays of at least so many bytes ask for huge pages."""
 
+_int64 = ir.IntType(64)
+
 _ADVICE = 14  # Linux's MADV_HUGEPAGE
 
 
@@ -60,25 +62,40 @@ def _manage(builder, data):
     return builder.call(function, [data, give])
 
 
+def _memory_function(context, module):
+    """The function from a size to memory, null if there is none, and its counter of references."""
+    address = ir.IntType(8).as_pointer()
+    pair = ir.LiteralStructType([address, address])
+    function = cgutils.get_or_insert_function(module, ir.FunctionType(pair, [_int64]), "pytensor_convnet.new_memory")
+    if not function.is_declaration:
+        return function
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    (size,) = function.args
+    with builder.if_then(builder.icmp_signed("<", size, _int64(KEPT_BYTES))):
+        counter = context.nrt.meminfo_alloc_aligned_unchecked(builder, size, CACHE_LINE_BYTES)
+        with cgutils.if_likely(builder, cgutils.is_not_null(builder, counter)):
+            builder.ret(cgutils.pack_struct(builder, (context.nrt.meminfo_data(builder, counter), counter)))
+        builder.ret(pair(None))
+    take = cgutils.get_or_insert_function(module, ir.FunctionType(address, [_int64]), TAKE)
+    taken = builder.call(take, [size])
+    with cgutils.if_unlikely(builder, cgutils.is_null(builder, taken)):
+        builder.ret(pair(None))
+    if sys.platform == "linux":
+        with builder.if_then(builder.icmp_signed(">=", size, _int64(HUGE_BYTES))):
+            _ask_for_huge_pages(builder, taken, size)
+    builder.ret(cgutils.pack_struct(builder, (taken, _manage(builder, taken))))
+    return function
+
+
 def _emit_memory(context, builder, size):
-    """Memory and its counter of references."""
-    int64, address = ir.IntType(64), ir.IntType(8).as_pointer()
-    data, memory = (cgutils.alloca_once(builder, address) for _ in range(2))
-    with builder.if_else(builder.icmp_signed("<", size, int64(KEPT_BYTES))) as (small, large):
-        with small:
-            builder.store(context.nrt.meminfo_alloc_aligned(builder, size, CACHE_LINE_BYTES), memory)
-            builder.store(context.nrt.meminfo_data(builder, builder.load(memory)), data)
-        with large:
-            take = cgutils.get_or_insert_function(builder.module, ir.FunctionType(address, [int64]), TAKE)
-            taken = builder.call(take, [size])
-            with cgutils.if_unlikely(builder, cgutils.is_null(builder, taken)):
-                context.call_conv.return_user_exc(builder, MemoryError, ("no memory for an array",))
-            if sys.platform == "linux":
-                with builder.if_then(builder.icmp_signed(">=", size, int64(HUGE_BYTES))):
-                    _ask_for_huge_pages(builder, taken, size)
-            builder.store(taken, data)
-            builder.store(_manage(builder, taken), memory)
-    return builder.load(data), builder.load(memory)
+    """Memory and its counter of references; raises MemoryError where there is none."""
+    memory = builder.call(_memory_function(context, builder.module), [size])
+    data, counter = cgutils.unpack_tuple(builder, memory, 2)
+    with cgutils.if_unlikely(builder, cgutils.is_null(builder, data)):
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for an array",))
+    return data, counter
 
 
 @intrinsic

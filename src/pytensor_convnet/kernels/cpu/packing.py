@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import dilated_length
-from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
@@ -97,18 +99,25 @@ RUNS = types.NamedUniTuple(types.intp[::1], 4, Runs)
 
 
 @inner_kernel
+def integers(count):
+    """Uninitialised memory for so many integers."""
+    return new_array((count,), np.int64)
+
+
+@inner_kernel
 def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation: its outputs read images."""
-    numbers = np.arange(taps)
-    span = dilated_length(taps, dilation)
-    starts = np.array([0, taps])
-    return Axis(outputs, inputs, 1, stride, -before, span, starts, numbers, numbers * dilation - before)
+    starts, numbers, offsets = integers(2), integers(taps), integers(taps)
+    starts[0], starts[1] = 0, taps
+    for tap in range(taps):
+        numbers[tap], offsets[tap] = tap, tap * dilation - before
+    return Axis(outputs, inputs, 1, stride, -before, dilated_length(taps, dilation), starts, numbers, offsets)
 
 
 @inner_kernel
 def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation's input gradient: its outputs are images, and it reads maps."""
-    starts, numbers, offsets = np.empty(stride + 1, np.int64), np.empty(taps, np.int64), np.empty(taps, np.int64)
+    starts, numbers, offsets = integers(stride + 1), integers(taps), integers(taps)
     found = 0
     for phase in range(stride):
         starts[phase] = found
@@ -128,8 +137,7 @@ def gradient_axis(outputs, inputs, taps, stride, before, dilation):
 @inner_kernel
 def plain_axis(length):
     """An axis whose outputs read the input at their own place."""
-    zero = np.zeros(1, np.int64)
-    return Axis(length, length, 1, 1, 0, 1, np.array([0, 1]), zero, zero)
+    return correlation_axis(length, length, 1, 1, 0, 1)
 
 
 @leaf_kernel
@@ -166,15 +174,13 @@ def vectors(count, like):
 
 @inner_kernel
 def new_tiles(lanes):
-    return Tiles(np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.empty(lanes, np.int64))
+    return Tiles(integers(lanes), integers(lanes), integers(lanes))
 
 
 @inner_kernel
 def new_runs(rows, lanes):
     size = rows * lanes
-    return Runs(
-        np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(5 * rows, np.int64)
-    )
+    return Runs(integers(size), integers(size), integers(size), integers(5 * rows))
 
 
 @leaf_kernel
@@ -253,6 +259,35 @@ def aim_at_collected(source, tiles, columns, row, count, runs, table):
     for lane in range(tiles.images.size):
         runs.starts[table + lane] = (lane * count + row) * row_bytes + columns.first * source.itemsize
     runs.spans[5 * (table // tiles.images.size) + 4] = 0
+
+
+IMAGES = {number: types.Array(number, 4, "A", readonly=True) for (number,) in FLOATS}
+"""Images of a dtype, as Numba's type."""
+
+
+@intrinsic
+def as_images(typing_context, numbers):
+    """Memory for `collect`, typed as images are, so that both are read by the same code; only its size is told."""
+    result = IMAGES[numbers.dtype]
+
+    def codegen(context, builder, signature, arguments):
+        given = context.make_array(numbers)(context, builder, arguments[0])
+        (size,) = cgutils.unpack_tuple(builder, given.shape)
+        one, item = context.get_constant(types.intp, 1), given.itemsize
+        view = context.make_array(result)(context, builder)
+        context.populate_array(
+            view,
+            data=given.data,
+            shape=cgutils.pack_array(builder, [one, one, one, size]),
+            strides=cgutils.pack_array(builder, [item] * 4),
+            itemsize=item,
+            meminfo=given.meminfo,
+            parent=given.parent,
+        )
+        context.nrt.incref(builder, result, view._getvalue())
+        return view._getvalue()
+
+    return result(numbers), codegen
 
 
 @leaf_kernel

@@ -5,12 +5,13 @@ measured at run time, so that a result never depends on what else the machine wa
 """
 
 import numpy as np
+from numba import types
 
-from pytensor_convnet.kernels.cpu.column_reads import plan_reads, reads_at
-from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.column_reads import READS, plan_reads, reads_at
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
-from pytensor_convnet.kernels.cpu.packing import Tiling, block_filters, ceil_div, inputs_read
+from pytensor_convnet.kernels.cpu.packing import AXIS, TILING, Tiling, block_filters, ceil_div, inputs_read
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
 
 _BLOCK_CYCLES = 40
@@ -102,6 +103,12 @@ def _products(reads):
     return total
 
 
+def _signature():
+    integer = types.intp
+    return types.Tuple((TILING, READS))(integer, AXIS, AXIS, integer, integer, integer, types.boolean)
+
+
+@detached(_signature, NO_ARRAYS)
 @inner_kernel
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.

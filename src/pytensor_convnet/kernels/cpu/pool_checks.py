@@ -9,7 +9,7 @@ from typing import NamedTuple
 from numba import types
 
 from pytensor_convnet.geometry import POOL, POOLED, ShapeError, pool_length
-from pytensor_convnet.kernels.cpu.detached import part
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, part
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_TAPS = 1 << 15
@@ -52,13 +52,28 @@ def _axis_fits(length, window, stride, before, after, ignore_border):
 
 
 @part
-def check_pool(shape, window, stride, padding, ignore_border):
-    """The `Windows` of pooling images of ``shape``; raises `ShapeError` when there are none."""
+def pool_numbers(window, stride, padding):
+    """The numbers that say how windows slide, which may be in tuples or in arrays."""
+    # fmt: off
+    return (
+        int(window[0]), int(window[1]), int(stride[0]), int(stride[1]),
+        int(padding[0][0]), int(padding[0][1]), int(padding[1][0]), int(padding[1][1]),
+    )
+    # fmt: on
+
+
+_SHAPE = types.UniTuple(types.intp, 4)
+
+POOL_NUMBERS = types.UniTuple(types.intp, 8)
+"""What `pool_numbers` makes, as Numba's type."""
+
+
+@detached(lambda: WINDOWS(_SHAPE, POOL_NUMBERS, types.boolean), NO_ARRAYS)
+@part
+def check_pool_numbers(shape, numbers, ignore_border):
+    """As `check_pool`, for `pool_numbers`."""
     batch, channels, rows, columns = shape
-    window_rows, window_columns = int(window[0]), int(window[1])
-    stride_rows, stride_columns = int(stride[0]), int(stride[1])
-    top, bottom = int(padding[0][0]), int(padding[0][1])
-    left, right = int(padding[1][0]), int(padding[1][1])
+    window_rows, window_columns, stride_rows, stride_columns, top, bottom, left, right = numbers
     rows_fit = _axis_fits(rows, window_rows, stride_rows, top, bottom, ignore_border)
     columns_fit = _axis_fits(columns, window_columns, stride_columns, left, right, ignore_border)
     if not (rows_fit and columns_fit):
@@ -79,12 +94,16 @@ def check_pool(shape, window, stride, padding, ignore_border):
 
 
 @part
-def check_pooled(shape, pooled, window, stride, padding):
-    """The `Windows` that pooled images of ``shape`` to maps of shape ``pooled``; `ShapeError` when none do.
+def check_pool(shape, window, stride, padding, ignore_border):
+    """The `Windows` of pooling images of ``shape``; raises `ShapeError` when there are none."""
+    return check_pool_numbers(shape, pool_numbers(window, stride, padding), bool(ignore_border))
 
-    Both counts of windows are admitted, with and without partial ones.
-    """
-    partial = check_pool(shape, window, stride, padding, False)
+
+@detached(lambda: WINDOWS(_SHAPE, _SHAPE, POOL_NUMBERS), NO_ARRAYS)
+@part
+def check_pooled_numbers(shape, pooled, numbers):
+    """As `check_pooled`, for `pool_numbers`."""
+    partial = check_pool_numbers(shape, numbers, False)
     row_facts = (shape[2], partial.window_rows, partial.stride_rows, partial.top, partial.bottom)
     column_facts = (shape[3], partial.window_columns, partial.stride_columns, partial.left, partial.right)
     rows_fit = pooled[2] == partial.out_rows or pooled[2] == pool_length(*row_facts, True)
@@ -103,3 +122,12 @@ def check_pooled(shape, pooled, window, stride, padding):
         partial.stride_rows, partial.stride_columns, partial.top, partial.bottom, partial.left, partial.right,
     )
     # fmt: on
+
+
+@part
+def check_pooled(shape, pooled, window, stride, padding):
+    """The `Windows` that pooled images of ``shape`` to maps of shape ``pooled``; `ShapeError` when none do.
+
+    Both counts of windows are admitted, with and without partial ones.
+    """
+    return check_pooled_numbers(shape, pooled, pool_numbers(window, stride, padding))

@@ -1,0 +1,130 @@
+"""Kernels that LLVM optimises once, together with all that they call.
+
+Numba compiles each function for itself: it optimises it, with everything that it calls, and makes machine code of it,
+whether or not that is ever run. What lies five levels of calls below a kernel is optimised six times so. Here all
+that a kernel calls, Numba's own functions among it, are its *parts*. They are only translated to LLVM's intermediate
+form, and the kernel is optimised once, with all its parts.
+
+Numba keeps what it has compiled for whoever calls it next. So a part may be wanted by a function that is no kernel; it
+is then completed as Numba would have done at once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite.binding import Linkage, ModuleRef
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.environment import lookup_environment
+
+
+class _Unoptimised(JITCodeLibrary):
+    """A library whose functions are not optimised one by one before they are together."""
+
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
+
+    def finalize(self):
+        super().finalize()
+        # As Numba does for what it reads from disk: a part's environment is known to its kernels only.
+        for variable in self._final_module.global_variables:
+            environment = lookup_environment(variable.name)
+            if environment is not None:
+                self._codegen.set_env(variable.name, environment)
+
+
+class _NoMachineCode:
+    """Stands for Numba's code generator where it is asked to tell machine code about its environment."""
+
+    @staticmethod
+    def set_env(name, environment):
+        pass
+
+
+class _Part(_Unoptimised):
+    """The code of a part."""
+
+    @property
+    def codegen(self):
+        return self._codegen if self._finalized else _NoMachineCode
+
+    def _ensure_finalized(self):
+        """Nothing: whoever wants more than the code as it is asks for that."""
+
+    def _complete(self):
+        if not self._finalized:
+            with libraries_of(JITCodeLibrary, self._codegen):
+                self.finalize()
+
+    def _get_module_for_linking(self):
+        self._complete()
+        return super()._get_module_for_linking()
+
+    def get_pointer_to_function(self, name):
+        functions = self._final_module.functions
+        if not any(function.name == name and not function.is_declaration for function in functions):
+            return 0
+        self._complete()
+        return super().get_pointer_to_function(name)
+
+    @classmethod
+    def _unserialize(cls, codegen, state):
+        # Read from disk: no part, then.
+        with libraries_of(JITCodeLibrary, codegen):
+            return codegen.unserialize_library(state)
+
+    def modules(self, seen: set[Any]) -> Iterator[ModuleRef]:
+        """The code of this part and of all that it calls, but for what was ``seen``; callers come first."""
+        functions = [f for f in self._final_module.functions if not f.is_declaration and f.linkage == Linkage.external]
+        for function in functions:
+            function.linkage = "linkonce_odr"
+        yield self._final_module
+        for function in functions:
+            function.linkage = "external"
+        yield from _modules(self._linking_libraries, seen)
+
+
+def _modules(libraries, seen):
+    for library in libraries:
+        if library in seen:
+            continue
+        seen.add(library)
+        if isinstance(library, _Part) and not library._finalized:
+            yield from library.modules(seen)
+        else:
+            yield library._get_module_for_linking()
+
+
+class _Kernel(_Unoptimised):
+    """The code of a kernel and its parts."""
+
+    def finalize(self):
+        for module in _modules(self._linking_libraries, set()):
+            self._final_module.link_in(module, preserve=True)
+        self._linking_libraries.clear()
+        super().finalize()
+
+
+@contextmanager
+def libraries_of(kind: type, codegen: Any) -> Iterator[None]:
+    """Let libraries that are created by Numba's ``codegen`` be of this kind."""
+    with global_compiler_lock:
+        before = codegen._library_class
+        codegen._library_class = kind
+        try:
+            yield
+        finally:
+            codegen._library_class = before
+
+
+class KernelCompiler(Compiler):
+    """Numba's compiler, for a kernel and its parts."""
+
+    def compile_extra(self, function):
+        codegen = self.state.targetctx.codegen()
+        self.state.library = _Kernel(codegen, function.__qualname__)
+        self.state.library.enable_object_caching()
+        with libraries_of(_Part, codegen):
+            return super().compile_extra(function)
