@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
 from pytensor_convnet.kernels.cpu.detached import part
+from pytensor_convnet.kernels.cpu.emission import address_of
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
 
 
@@ -94,3 +97,29 @@ def copy_maps(maps, target, spread, band, filling_at):
         maps, band.image, band.channel, band.first_map, band.maps, target, spread.maps, spread.planes.together,
         filling_at,
     )  # fmt: skip
+
+
+@part
+def room_after(number, unit_after, spread, windows):
+    """How many numbers of the images from ``number`` on a chunk of work may overwrite that ends before a unit.
+
+    It writes them in order if it takes one plane at a time. A vector may then run over the end of its row.
+    """
+    w = windows
+    group, band = divmod(unit_after, spread.bands)
+    first_row = max(0, (spread.first + band * spread.steps) * spread.row_step - w.top)
+    return (group * w.rows + first_row) * w.columns - number
+
+
+@part
+def new_stage(spread, images):
+    """Memory for the rows of a band, on their way past the caches."""
+    rows = spread.steps * spread.row_step
+    return new_array((rows * images.shape[3] + 4 * VECTOR_BYTES // images.itemsize,), images.dtype)
+
+
+@part
+def stage_place(stage, images, byte):
+    """Where on the stage rows wait that go so many bytes into ``images``: as far from the start of a vector."""
+    start = (address_of(stage) + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+    return start + (address_of(images) + byte) % VECTOR_BYTES
