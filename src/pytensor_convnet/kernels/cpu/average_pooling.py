@@ -28,10 +28,8 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
-from pytensor_convnet.kernels.cpu.simd import copy_run, finish_streaming
-from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, new_stage, place_spread, plan_spread, stage_place
+from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES, clear_around, copy_maps, leave_stage, new_stage, place_spread, plan_spread, stage_place
 from pytensor_convnet.kernels.cpu.spreading import room_after as spread_room
-from pytensor_convnet.kernels.cpu.unpacking import STREAMED_BYTES
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -221,11 +219,12 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
     common = is_common(w, spread.row_step, sorted_.step)
-    streaming = images.nbytes >= STREAMED_BYTES
+    streaming = images.nbytes >= STREAMED_BYTES and together == 1
     stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
+    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    begin = spread_room(0, start, spread, w)
+    for unit in range(start, end):
         band = place_spread(unit, spread, maps.shape, w)
         copy_maps(maps, maps_at, spread, band, zeros_at)
         for p in range(together):
@@ -239,7 +238,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
             at = (plane * w.rows + band.first_row) * w.columns
             place, room = address_of(images) + at * item, band.rows * w.columns
             if streaming:
-                place, room = stage_place(stage, images, at * item), room + VECTOR_BYTES
+                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
             elif together == 1:
                 room = spread_room(at, end, spread, w)
             if common:
@@ -258,9 +257,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
             if not common:
                 store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
             if streaming:
-                copy_run(stage, place - address_of(stage), images, at * item, band.rows * w.columns, True)
-    if streaming:
-        finish_streaming()
+                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
     keep_alive(stage)
     keep_alive(column_taps)
     keep_alive(row_taps)

@@ -213,6 +213,11 @@ class Emitter:
     def store(self, address, value):
         self.builder.store(value.value, self._pointer(address, value.type), align=item_bytes(value.type))
 
+    def stream(self, address, value):
+        """Write a whole vector, where one begins, past the caches."""
+        store = self.builder.store(value.value, self._pointer(address, value.type), align=VECTOR_BYTES)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([int32(1)]))
+
     def fetch(self, address):
         """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""
         llvm.fetch(self.builder, self._pointer(address, ir.IntType(8)), 1)

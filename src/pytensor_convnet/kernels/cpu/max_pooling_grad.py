@@ -24,9 +24,7 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
-from pytensor_convnet.kernels.cpu.simd import copy_run, finish_streaming
-from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, new_stage, place_spread, plan_spread, room_after, stage_place
-from pytensor_convnet.kernels.cpu.unpacking import STREAMED_BYTES
+from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES, clear_around, copy_maps, leave_stage, new_stage, place_spread, plan_spread, room_after, stage_place
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
@@ -189,11 +187,12 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
         )
     first_row, end_row = whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
     first, stop = whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
-    streaming = images.nbytes >= STREAMED_BYTES
+    streaming = images.nbytes >= STREAMED_BYTES and together == 1
     stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
+    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    begin = room_after(0, start, spread, w)
+    for unit in range(start, end):
         band = place_spread(unit, spread, maps.shape, w)
         line = band.maps_line * spread.pitch
         for p in range(together):
@@ -225,7 +224,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
             at = (plane * w.rows + band.first_row) * w.columns
             place, room = address_of(images) + at * item, band.rows * w.columns
             if streaming:
-                place, room = stage_place(stage, images, at * item), room + VECTOR_BYTES
+                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
             elif together == 1:
                 room = room_after(at, end, spread, w)
             if common:
@@ -242,9 +241,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 )  # fmt: skip
                 store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
             if streaming:
-                copy_run(stage, place - address_of(stage), images, at * item, band.rows * w.columns, True)
-    if streaming:
-        finish_streaming()
+                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
     keep_alive(stage)
     keep_alive(zeros)
     keep_alive(tap_sets)
