@@ -20,7 +20,7 @@ from pytensor_convnet.kernels.cpu.bands import (
     room_after,
     tap_offsets,
 )
-from pytensor_convnet.kernels.cpu.common_windows import for_common, is_common, spread_rows
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
@@ -28,7 +28,16 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
-from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES, clear_around, copy_maps, leave_stage, new_stage, place_spread, plan_spread, stage_place
+from pytensor_convnet.kernels.cpu.spreading import (
+    STREAMED_BYTES,
+    clear_around,
+    copy_maps,
+    leave_stage,
+    new_stage,
+    place_spread,
+    plan_spread,
+    stage_place,
+)
 from pytensor_convnet.kernels.cpu.spreading import room_after as spread_room
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
@@ -125,18 +134,18 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
         band = place_band(unit, plan, images.shape, w)
         copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
         for p in range(together):
-            _sum_taps(
-                images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
-            )  # fmt: skip
             at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
             at *= w.out_columns
             room = (band.end_y - band.y) * w.out_columns
             if together == 1:
                 room = room_after(at, end, plan, w)
+            target = address_of(maps) + at * maps.itemsize
+            _sum_taps(
+                images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
+            )  # fmt: skip
             _average_rows(
                 images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths),
-                address_of(maps) + at * maps.itemsize,
+                w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths), target,
             )  # fmt: skip
     keep_alive(taps)
     keep_alive(buffer)
@@ -184,10 +193,7 @@ def _spread_common(e, vector, maps_at, first, pitch, window, stride, left, row_p
     def add(total, values, tap):
         return values[0] if total is None else total + values[0]
 
-    def body(common):
-        spread_rows(e, vector, common, read, add, first, pitch, left, row_phase, rows, columns, room, target)
-
-    for_common(e, window, stride, left, body)
+    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
 
 
 @part

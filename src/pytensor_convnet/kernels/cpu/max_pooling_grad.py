@@ -16,7 +16,7 @@ from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
-from pytensor_convnet.kernels.cpu.common_windows import for_common, is_common, spread_rows
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
@@ -24,7 +24,17 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
-from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES, clear_around, copy_maps, leave_stage, new_stage, place_spread, plan_spread, room_after, stage_place
+from pytensor_convnet.kernels.cpu.spreading import (
+    STREAMED_BYTES,
+    clear_around,
+    copy_maps,
+    leave_stage,
+    new_stage,
+    place_spread,
+    plan_spread,
+    room_after,
+    stage_place,
+)
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
@@ -65,7 +75,7 @@ def _first_misfit(
 
 
 @part
-def whole_windows(count, length, window, stride, before):
+def _whole_windows(count, length, window, stride, before):
     """Windows from the first to before the second are wholly inside the image, along one axis."""
     first = min(count, (before + stride - 1) // stride)
     return first, max(first, min(count, (length + before - window) // stride + 1))
@@ -73,7 +83,7 @@ def whole_windows(count, length, window, stride, before):
 
 @emitted(arrays=1)
 def _list_taps(e, _, target, count, length, window, stride, before, taps_apart, copies):
-    """For each window along an axis the set of taps inside the image, a bit each: ``taps_apart``, and ``copies`` of it."""
+    """For each window along an axis the set of taps inside the image, as bits ``taps_apart``, times ``copies``."""
     with e.range(0, count) as y:
         start = y * stride - before
         first, end = e.maximum(0 - start, e.integer(0)), e.minimum(window, length - start)
@@ -98,7 +108,10 @@ def _all_fit(
     with e.range(y, end_y) as y_:
         inside, row = e.load(int64, row_taps + y_ * 8), lines + (y_ - y) * pitch
         clipped = (y_ < first_row) | (y_ >= end_row)
-        for start, stop in ((0, e.select(clipped, out_columns, first)), (e.select(clipped, out_columns, end), out_columns)):
+        for start, stop in (
+            (0, e.select(clipped, out_columns, first)),
+            (e.select(clipped, out_columns, end), out_columns),
+        ):
             with e.range(start, stop) as x:
                 winner = e.load(winners.element, row + x * size).unsigned() & 63
                 fit.set(fit.get() & ((inside & e.load(int64, column_taps + x * 8)) >> winner))
@@ -150,10 +163,7 @@ def _collect_common(
         hit = winner.equals(e.constant(winners, tap))
         return e.select(hit, value if total is None else total + value, 0 if total is None else total)
 
-    def body(common):
-        spread_rows(e, vector, common, read, add, first, pitch, left, row_phase, rows, columns, room, target)
-
-    for_common(e, window, stride, left, body)
+    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
 
 
 def _grad_signature(number, winner):
@@ -164,7 +174,10 @@ def _grad_signature(number, winner):
 @chunked(_grad_signature, PAIRS)
 @inner_kernel
 def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
-    """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store."""
+    """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store.
+
+    For `COMMON` windows the last two are one. Images that no cache holds are written past the caches.
+    """
     w, item = windows, maps.itemsize
     spread = plan_spread(maps, w)
     together, sorted_ = spread.planes.together, spread.images
@@ -175,18 +188,19 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     no_numbers_at, winners_at = buffer_places(numbers)
     sums_at = maps_at + together * spread.maps.plane
     common = is_common(w, spread.row_step, sorted_.step)
-    taps = w.window_rows * w.window_columns
+    taps, before = w.window_rows * w.window_columns, spread.maps.before
     tap_sets = new_array((w.out_rows + w.out_columns,), np.int64)
+    row_taps_at, column_taps_at = address_of(tap_sets), address_of(tap_sets) + 8 * w.out_rows
     if taps < 64:
         _list_taps(
-            maps, address_of(tap_sets), w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.window_columns, 1
-        )
+            maps, row_taps_at, w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.window_columns, 1
+        )  # fmt: skip
         _list_taps(
-            maps, address_of(tap_sets) + 8 * w.out_rows, w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, 1,
+            maps, column_taps_at, w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, 1,
             ((1 << taps) - 1) // ((1 << w.window_columns) - 1),
-        )
-    first_row, end_row = whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
-    first, stop = whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
+        )  # fmt: skip
+    first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
+    first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
     streaming = images.nbytes >= STREAMED_BYTES and together == 1
     stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
@@ -206,13 +220,13 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 channel += p
             copy_beside(
                 maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
-                spread.maps.before, spread.pitch, no_numbers_at,
+                before, spread.pitch, no_numbers_at,
             )  # fmt: skip
-            numbers_at, end_map = winners_at + (line + spread.maps.before) * winners.itemsize, band.first_map + band.maps
+            numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
             plane = image * maps.shape[1] + channel
             if taps >= 64 or not _all_fit(
-                maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns, taps,
-                address_of(tap_sets), address_of(tap_sets) + 8 * w.out_rows, first_row, end_row, first, stop,
+                maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
+                taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
             ):  # fmt: skip
                 misfit = _first_misfit(
                     maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
@@ -230,13 +244,13 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
             if common:
                 _collect_common(
                     maps, winners, maps_at + p * spread.maps.plane, winners_at,
-                    spread.overhang * spread.pitch + spread.maps.before, spread.pitch, w.window_rows, sorted_.step, w.left,
+                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, sorted_.step, w.left,
                     band.row_phase, band.rows, w.columns, room, place,
-                )
+                )  # fmt: skip
             else:
                 _collect(
                     maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
-                    spread.overhang * spread.pitch + spread.maps.before, spread.pitch, w.window_rows, w.window_columns,
+                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
                     spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
                 )  # fmt: skip
                 store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
