@@ -215,8 +215,7 @@ class Emitter:
 
     def stream(self, address, value):
         """Write a whole vector, where one begins, past the caches."""
-        store = self.builder.store(value.value, self._pointer(address, value.type), align=VECTOR_BYTES)
-        store.set_metadata("nontemporal", self.builder.module.add_metadata([int32(1)]))
+        llvm.stream_vector(self.builder, value.value, self._pointer(address, value.type))
 
     def fetch(self, address):
         """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""
