@@ -12,6 +12,7 @@ from pytensor_convnet.kernels.cpu import pool_checks
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
+from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES
 from tests.strategies import LAYOUTS, pools, with_layout
 
 FLOATS = ["float32", "float64"]
@@ -152,6 +153,27 @@ def test_winners_in_any_layout(layout):
     close(max_pool2d_grad(*arguments), reference.max_pool2d_grad(*arguments))
 
 
+# Images of so many bytes that their gradients are written past the caches: rows that are no whole vectors, planes of
+# several bands, and planes smaller than a vector, whose first belong to one thread and the last to another.
+STREAMED = [
+    ((30, 100, 55, 55), (3, 3), (2, 2), NO_PADDING),
+    ((85, 40, 50, 51), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    ((70, 50, 50, 49), (3, 2), (3, 2), NO_PADDING),
+    ((3000001, 1, 1, 3), (1, 2), (1, 2), ((0, 0), (1, 0))),
+]
+
+
+@pytest.mark.parametrize(("shape", "window", "stride", "padding"), STREAMED)
+def test_gradients_that_no_cache_holds(shape, window, stride, padding):
+    windows = window, stride, padding
+    images = random(*shape, dtype="float32")
+    assert images.nbytes >= STREAMED_BYTES
+    maxima, winners = max_pool2d(images, np.uint8, *windows, True)
+    arguments = maxima, *shape[2:], *windows
+    close(max_pool2d_grad(winners, *arguments), reference.max_pool2d_grad(winners, *arguments))
+    close(average_pool2d_grad(*arguments, MODES["sum"]), reference.average_pool2d_grad(*arguments, "sum"))
+
+
 # ------------------------------------------------------------------------------------ who wins
 
 
@@ -247,10 +269,13 @@ def test_images_and_winners_of_different_batches():
         ((1, 1, 1, 1), 2**62),
     ],
 )
-def test_winners_that_are_no_pixels_of_their_window(place, winner):
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_winners_that_are_no_pixels_of_their_window(place, winner, dtype):
+    if not np.iinfo(dtype).min <= winner <= np.iinfo(dtype).max:
+        pytest.skip("no number of this dtype")
     windows = (3, 3), (2, 2), ((1, 1), (1, 1))
     images = random(2, 2, 5, 5)
-    maps, winners = max_pool2d(images, np.int64, *windows, True)
+    maps, winners = max_pool2d(images, np.dtype(dtype).type, *windows, True)
     winners[place] = winner
     with pytest.raises(ShapeError, match=f"winners hold {winner}, which is not a tap inside .* window of 3x3"):
         max_pool2d_grad(winners, maps, 5, 5, *windows)

@@ -17,8 +17,10 @@ from pytensor_convnet.kernels.cpu.bands import (
     place_band,
     plan_bands,
     plane_number,
+    room_after,
     tap_offsets,
 )
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
@@ -26,7 +28,17 @@ from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
-from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
+from pytensor_convnet.kernels.cpu.spreading import (
+    STREAMED_BYTES,
+    clear_around,
+    copy_maps,
+    leave_stage,
+    new_stage,
+    place_spread,
+    plan_spread,
+    stage_place,
+)
+from pytensor_convnet.kernels.cpu.spreading import room_after as spread_room
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -81,7 +93,7 @@ def _sum_taps(e, vector, source, cells, taps_at, taps, target):
 
 @emitted(arrays=1)
 def _average_rows(
-    e, vector, sums_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns,
+    e, vector, sums_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns, room,
     heights_at, widths_at, maps_at,
 ):  # fmt: skip
     """For every window of a band the sum of its rows' sums, divided."""
@@ -89,7 +101,7 @@ def _average_rows(
     with e.range(y, end_y) as y_:
         start = y_ * stride_rows - top
         row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
-        room, done = (end_y - y_) * out_columns, (y_ - y) * out_columns
+        done = (y_ - y) * out_columns
         height = e.splat(vector, e.load(vector.element, heights_at + y_ * item))
         with e.range(0, out_columns, vector.count) as x:
             at = sums_at + (row - first_row) * pitch + x * item
@@ -97,7 +109,7 @@ def _average_rows(
             with e.range(1, end_row - row) as i:
                 total.set(total.get() + e.load(vector, at + i * pitch))
             average = total.get() / (height * e.load(vector, widths_at + x * item))
-            store_within(e, maps_at + (done + x) * item, x, out_columns, room, average)
+            store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
 
 
 def _signature(number):
@@ -117,18 +129,23 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
     zeros_at, cells = buffer_places(buffer)
     sums_at = cells + together * sorted_.plane
     units = plan.planes.groups * plan.bands
-    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+    end = (chunk + 1) * units // chunks
+    for unit in range(chunk * units // chunks, end):
         band = place_band(unit, plan, images.shape, w)
         copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
         for p in range(together):
+            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+            at *= w.out_columns
+            room = (band.end_y - band.y) * w.out_columns
+            if together == 1:
+                room = room_after(at, end, plan, w)
+            target = address_of(maps) + at * maps.itemsize
             _sum_taps(
                 images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
             )  # fmt: skip
-            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
             _average_rows(
                 images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, address_of(heights), address_of(widths),
-                address_of(maps) + at * w.out_columns * maps.itemsize,
+                w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths), target,
             )  # fmt: skip
     keep_alive(taps)
     keep_alive(buffer)
@@ -165,6 +182,20 @@ def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, height
             e.store(target + offset, e.select(numbers < out_columns - x, quotient, 0))
 
 
+@emitted(arrays=1)
+def _spread_common(e, vector, maps_at, first, pitch, window, stride, left, row_phase, rows, columns, room, target):
+    """The sums of the maps that reach each pixel, for `COMMON` windows."""
+    item = item_bytes(vector)
+
+    def read(cell):
+        return (e.load(vector, maps_at + cell * item),)
+
+    def add(total, values, tap):
+        return values[0] if total is None else total + values[0]
+
+    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+
+
 @part
 def _spread_taps(overhang, cell_bytes):
     """How far, in bytes, the maps that reach a pixel along one axis lie after its cell, the tap of its phase first."""
@@ -193,8 +224,13 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     shares_at = maps_at + together * maps_plane
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
+    common = is_common(w, spread.row_step, sorted_.step)
+    streaming = images.nbytes >= STREAMED_BYTES and together == 1
+    stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
-    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    begin = spread_room(0, start, spread, w)
+    for unit in range(start, end):
         band = place_spread(unit, spread, maps.shape, w)
         copy_maps(maps, maps_at, spread, band, zeros_at)
         for p in range(together):
@@ -204,7 +240,19 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
                 maps, maps_at + p * maps_plane + before, shares_at + band.maps_line * pitch + before, pitch,
                 band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
             )  # fmt: skip
-            for q in range(sorted_.step):
+            plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
+            at = (plane * w.rows + band.first_row) * w.columns
+            place, room = address_of(images) + at * item, band.rows * w.columns
+            if streaming:
+                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
+            elif together == 1:
+                room = spread_room(at, end, spread, w)
+            if common:
+                _spread_common(
+                    maps, shares_at, spread.overhang * spread.pitch + spread.maps.before, spread.pitch,
+                    w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, room, place,
+                )  # fmt: skip
+            for q in range(0 if common else sorted_.step):
                 taps = _taps_of_phase(q, w.window_columns, sorted_.step)
                 cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
                 _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
@@ -212,9 +260,11 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
                     taps = _taps_of_phase(a, w.window_rows, spread.row_step)
                     target = sums_at + a * sorted_.plane + q * sorted_.phase
                     _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
-            plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
-            target = address_of(images) + (plane * w.rows + band.first_row) * w.columns * item
-            store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, images, target)
+            if not common:
+                store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
+            if streaming:
+                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+    keep_alive(stage)
     keep_alive(column_taps)
     keep_alive(row_taps)
     keep_alive(buffer)

@@ -163,6 +163,17 @@ def place_band(unit, plan, shape, windows):
 
 
 @part
+def room_after(number, unit_after, plan, windows):
+    """How many numbers of the results from ``number`` on a chunk of work may overwrite that ends before a unit.
+
+    It writes them in order if it takes one plane at a time. A vector may then run over the end of its row.
+    """
+    w = windows
+    group, band = divmod(unit_after, plan.bands)
+    return (group * w.out_rows + band * plan.band_rows) * w.out_columns - number
+
+
+@part
 def tap_offsets(plan):
     """How far, in bytes, the cell of each tap in a row of taps lies after that of the first."""
     step, phase = plan.sorting.step, plan.sorting.phase

@@ -63,6 +63,13 @@ class Value:
     def __or__(self, other):
         return self._with(other, "or_")
 
+    def __lshift__(self, other):
+        return self._with(other, "shl")
+
+    def __rshift__(self, other):
+        """Zeros follow from above, whatever the sign."""
+        return self._with(other, "lshr")
+
     __radd__, __rmul__ = __add__, __mul__
 
     def __lt__(self, other):
@@ -98,6 +105,10 @@ class Value:
         old, new = bits(getattr(self.type, "element", self.type)), bits(getattr(type_, "element", type_))
         cast = self.emitter.builder.trunc if new < old else self.emitter.builder.sext
         return Value(self.emitter, cast(self.value, type_)) if new != old else self
+
+    def unsigned(self):
+        """An unsigned integer as one of 64 bits."""
+        return Value(self.emitter, self.emitter.builder.zext(self.value, int64)) if bits(self.type) < 64 else self
 
     def __invert__(self):
         return Value(self.emitter, self.emitter.builder.not_(self.value))
@@ -201,6 +212,10 @@ class Emitter:
 
     def store(self, address, value):
         self.builder.store(value.value, self._pointer(address, value.type), align=item_bytes(value.type))
+
+    def stream(self, address, value):
+        """Write a whole vector, where one begins, past the caches."""
+        llvm.stream_vector(self.builder, value.value, self._pointer(address, value.type))
 
     def fetch(self, address):
         """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""

@@ -22,6 +22,7 @@ from pytensor_convnet.kernels.cpu.bands import (
     place_band,
     plan_bands,
     plane_number,
+    room_after,
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel
@@ -100,7 +101,7 @@ def _pool_columns(e, vector, cells, count, taps_at, taps, best_at, winner_at):
 @emitted(arrays=2)
 def _pool_rows(
     e, vector, shown, best_at, winner_at, pitch, first_row, y, end_y, rows, window_rows, window_columns, stride_rows,
-    top, step, left, out_columns, maxima_at, winners_at,
+    top, step, left, out_columns, room, maxima_at, winners_at,
 ):  # fmt: skip
     """For every window of a band the first greatest of its rows of taps."""
     numbers, item, lanes = _integers_beside(vector), item_bytes(vector), vector.count
@@ -108,8 +109,7 @@ def _pool_rows(
     with e.range(y, end_y) as y_:
         start = y_ * stride_rows - top
         row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
-        line, room = (row - first_row) * pitch, (end_y - y_) * out_columns
-        done = (y_ - y) * out_columns
+        line, done = (row - first_row) * pitch, (y_ - y) * out_columns
         with e.range(0, out_columns, lanes) as x:
             # Where padding seems to win, as all are as low, the first tap inside the image does.
             inside = left - x * step - offsets
@@ -121,9 +121,9 @@ def _pool_rows(
                 tap = e.maximum(e.load(numbers, winner_at + at_i), inside)
                 contest.challenge(e.load(vector, best_at + at_i), tap + (number + i * window_columns))
             best, winner = contest.result()
-            store_within(e, maxima_at + (done + x) * item, x, out_columns, room, best)
+            store_within(e, maxima_at + (done + x) * item, x, out_columns, room - done, best)
             place = winners_at + (done + x) * item_bytes(shown)
-            store_within(e, place, x, out_columns, room, winner.to(shown))
+            store_within(e, place, x, out_columns, room - done, winner.to(shown))
 
 
 def _signature(number, winner):
@@ -165,7 +165,8 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     best_at = cells + together * sorted_.plane
     winner_at = best_at + sorted_.phase
     units = plan.planes.groups * plan.bands
-    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+    end = (chunk + 1) * units // chunks
+    for unit in range(chunk * units // chunks, end):
         band = place_band(unit, plan, images.shape, w)
         copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
         for p in range(together):
@@ -175,9 +176,12 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
             )  # fmt: skip
             at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
             at *= w.out_columns
+            room = (band.end_y - band.y) * w.out_columns
+            if together == 1:
+                room = room_after(at, end, plan, w)
             _pool_rows(
                 images, winners, best_at, winner_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows,
-                w.window_rows, w.window_columns, w.stride_rows, w.top, sorted_.step, w.left, w.out_columns,
+                w.window_rows, w.window_columns, w.stride_rows, w.top, sorted_.step, w.left, w.out_columns, room,
                 address_of(maxima) + at * maxima.itemsize, address_of(winners) + at * winners.itemsize,
             )  # fmt: skip
     keep_alive(taps)

@@ -16,14 +16,25 @@ from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel, part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
-from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
-from pytensor_convnet.kernels.cpu.spreading import clear_around, copy_maps, place_spread, plan_spread
+from pytensor_convnet.kernels.cpu.spreading import (
+    STREAMED_BYTES,
+    clear_around,
+    copy_maps,
+    leave_stage,
+    new_stage,
+    place_spread,
+    plan_spread,
+    room_after,
+    stage_place,
+)
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
@@ -63,6 +74,51 @@ def _first_misfit(
     return found.get()
 
 
+@part
+def _whole_windows(count, length, window, stride, before):
+    """Windows from the first to before the second are wholly inside the image, along one axis."""
+    first = min(count, (before + stride - 1) // stride)
+    return first, max(first, min(count, (length + before - window) // stride + 1))
+
+
+@emitted(arrays=1)
+def _list_taps(e, _, target, count, length, window, stride, before, taps_apart, copies):
+    """For each window along an axis the set of taps inside the image, as bits ``taps_apart``, times ``copies``."""
+    with e.range(0, count) as y:
+        start = y * stride - before
+        first, end = e.maximum(0 - start, e.integer(0)), e.minimum(window, length - start)
+        one = e.integer(1)
+        e.store(target + y * 8, ((one << end * taps_apart) - (one << first * taps_apart)) * copies)
+
+
+@emitted(arrays=2, returns=True)
+def _all_fit(
+    e, _, winners, lines, pitch, y, end_y, out_columns, taps, row_taps, column_taps, first_row, end_row, first, end
+):
+    """Whether each of a band's winners is a tap of its window inside the image.
+
+    Windows in rows ``first_row`` to ``end_row`` and columns ``first`` to ``end`` are wholly inside.
+    """
+    size = item_bytes(winners)
+    wide = ir.VectorType(winners.element, VECTOR_BYTES // size)
+    greatest, fit = e.variable(e.constant(wide, 0)), e.variable(e.integer(1))
+    with e.range(0, (end_y - y) * pitch, VECTOR_BYTES) as place:
+        some, known = e.load(wide, lines + place), greatest.get()
+        greatest.set(e.select(some.exceeds(known), some, known))
+    with e.range(y, end_y) as y_:
+        inside, row = e.load(int64, row_taps + y_ * 8), lines + (y_ - y) * pitch
+        clipped = (y_ < first_row) | (y_ >= end_row)
+        for start, stop in (
+            (0, e.select(clipped, out_columns, first)),
+            (e.select(clipped, out_columns, end), out_columns),
+        ):
+            with e.range(start, stop) as x:
+                winner = e.load(winners.element, row + x * size).unsigned() & 63
+                fit.set(fit.get() & ((inside & e.load(int64, column_taps + x * 8)) >> winner))
+    misfit = greatest.get().exceeds(e.splat(wide, taps - 1)).first_set()
+    return e.select(misfit < wide.count, e.integer(0), fit.get())
+
+
 @emitted(arrays=2)
 def _collect(
     e, vector, winners, maps_at, winners_at, cells, first, pitch, window_rows, window_columns, row_step, step,
@@ -91,6 +147,25 @@ def _collect(
             e.store(place + (cell + n * lanes) * item, total.get())
 
 
+@emitted(arrays=2)
+def _collect_common(
+    e, vector, winners, maps_at, winners_at, first, pitch, window, stride, left, row_phase, rows, columns, room,
+    target,
+):  # fmt: skip
+    """`_collect` and `store_band` in one, for `COMMON` windows."""
+    item, size = item_bytes(vector), item_bytes(winners)
+
+    def read(cell):
+        return e.load(vector, maps_at + cell * item), e.load(winners, winners_at + cell * size)
+
+    def add(total, values, tap):
+        value, winner = values
+        hit = winner.equals(e.constant(winners, tap))
+        return e.select(hit, value if total is None else total + value, 0 if total is None else total)
+
+    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+
+
 def _grad_signature(number, winner):
     maps, winners = (types.Array(dtype, 4, "A", readonly=True) for dtype in (number, winner))
     return maps, winners, number[:, :, :, ::1], types.int64[::1], WINDOWS
@@ -99,7 +174,10 @@ def _grad_signature(number, winner):
 @chunked(_grad_signature, PAIRS)
 @inner_kernel
 def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
-    """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store."""
+    """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store.
+
+    For `COMMON` windows the last two are one. Images that no cache holds are written past the caches.
+    """
     w, item = windows, maps.itemsize
     spread = plan_spread(maps, w)
     together, sorted_ = spread.planes.together, spread.images
@@ -109,8 +187,26 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     zeros_at, maps_at = buffer_places(zeros)
     no_numbers_at, winners_at = buffer_places(numbers)
     sums_at = maps_at + together * spread.maps.plane
+    common = is_common(w, spread.row_step, sorted_.step)
+    taps, before = w.window_rows * w.window_columns, spread.maps.before
+    tap_sets = new_array((w.out_rows + w.out_columns,), np.int64)
+    row_taps_at, column_taps_at = address_of(tap_sets), address_of(tap_sets) + 8 * w.out_rows
+    if taps < 64:
+        _list_taps(
+            maps, row_taps_at, w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.window_columns, 1
+        )  # fmt: skip
+        _list_taps(
+            maps, column_taps_at, w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, 1,
+            ((1 << taps) - 1) // ((1 << w.window_columns) - 1),
+        )  # fmt: skip
+    first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
+    first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
+    streaming = images.nbytes >= STREAMED_BYTES and together == 1
+    stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
-    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    begin = room_after(0, start, spread, w)
+    for unit in range(start, end):
         band = place_spread(unit, spread, maps.shape, w)
         line = band.maps_line * spread.pitch
         for p in range(together):
@@ -124,25 +220,45 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 channel += p
             copy_beside(
                 maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
-                spread.maps.before, spread.pitch, no_numbers_at,
+                before, spread.pitch, no_numbers_at,
             )  # fmt: skip
-            misfit = _first_misfit(
-                maps, winners, winners_at + (line + spread.maps.before) * winners.itemsize,
-                spread.pitch * winners.itemsize, band.first_map, band.first_map + band.maps,
-                w.rows, w.window_rows, w.stride_rows, w.top,
-                w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
-            )  # fmt: skip
+            numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
             plane = image * maps.shape[1] + channel
-            if misfit >= 0 and misfits[chunk] < 0:
-                misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
-            _collect(
-                maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
-                spread.overhang * spread.pitch + spread.maps.before, spread.pitch, w.window_rows, w.window_columns,
-                spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
-            )  # fmt: skip
-            target = address_of(images) + (plane * w.rows + band.first_row) * w.columns * item
-            store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, images, target)
+            if taps >= 64 or not _all_fit(
+                maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
+                taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
+            ):  # fmt: skip
+                misfit = _first_misfit(
+                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
+                    w.rows, w.window_rows, w.stride_rows, w.top,
+                    w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
+                )  # fmt: skip
+                if misfit >= 0 and misfits[chunk] < 0:
+                    misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
+            at = (plane * w.rows + band.first_row) * w.columns
+            place, room = address_of(images) + at * item, band.rows * w.columns
+            if streaming:
+                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
+            elif together == 1:
+                room = room_after(at, end, spread, w)
+            if common:
+                _collect_common(
+                    maps, winners, maps_at + p * spread.maps.plane, winners_at,
+                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, sorted_.step, w.left,
+                    band.row_phase, band.rows, w.columns, room, place,
+                )  # fmt: skip
+            else:
+                _collect(
+                    maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
+                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
+                    spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
+                )  # fmt: skip
+                store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
+            if streaming:
+                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+    keep_alive(stage)
     keep_alive(zeros)
+    keep_alive(tap_sets)
     keep_alive(numbers)
 
 

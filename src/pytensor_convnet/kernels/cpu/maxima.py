@@ -10,6 +10,7 @@ from pytensor_convnet.kernels.cpu.bands import (
     place_band,
     plan_bands,
     plane_number,
+    room_after,
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
@@ -39,21 +40,21 @@ def _greatest_of_columns(e, vector, cells, count, taps_at, taps, best_at):
 
 @emitted(arrays=1)
 def _greatest_of_rows(
-    e, vector, best_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns, maxima_at
+    e, vector, best_at, pitch, first_row, y, end_y, rows, window_rows, stride_rows, top, out_columns, room, maxima_at
 ):
     """For every window of a band the greatest of its rows of taps."""
     item = item_bytes(vector)
     with e.range(y, end_y) as y_:
         start = y_ * stride_rows - top
         row, end_row = e.maximum(start, e.integer(0)), e.minimum(start + window_rows, rows)
-        line, room = best_at + (row - first_row) * pitch, (end_y - y_) * out_columns
-        target = maxima_at + (y_ - y) * out_columns * item
+        line, done = best_at + (row - first_row) * pitch, (y_ - y) * out_columns
+        target = maxima_at + done * item
         with e.range(0, out_columns, vector.count) as x:
             at = line + x * item
             greatest = Greatest(e, e.load(vector, at))
             with e.range(1, end_row - row) as i:
                 greatest.challenge(e.load(vector, at + i * pitch))
-            store_within(e, target + x * item, x, out_columns, room, greatest.best.get())
+            store_within(e, target + x * item, x, out_columns, room - done, greatest.best.get())
 
 
 def _signature(number):
@@ -91,16 +92,21 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     filling_at, cells = buffer_places(buffer)
     best_at = cells + together * sorted_.plane
     units = plan.planes.groups * plan.bands
-    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+    end = (chunk + 1) * units // chunks
+    for unit in range(chunk * units // chunks, end):
         band = place_band(unit, plan, images.shape, w)
         copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
         for p in range(together):
             plane_at = cells + p * sorted_.plane
             _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
             at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+            at *= w.out_columns
+            room = (band.end_y - band.y) * w.out_columns
+            if together == 1:
+                room = room_after(at, end, plan, w)
             _greatest_of_rows(
                 images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, address_of(maxima) + at * w.out_columns * maxima.itemsize,
+                w.stride_rows, w.top, w.out_columns, room, address_of(maxima) + at * maxima.itemsize,
             )  # fmt: skip
     keep_alive(taps)
     keep_alive(buffer)

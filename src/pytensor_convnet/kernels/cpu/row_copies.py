@@ -168,13 +168,14 @@ def store_within(e, place, column, count, room, values):
     """Write a vector of a row's numbers from ``column`` on.
 
     Whole, if ``room`` numbers from the row's start on may be overwritten, as later rows will overwrite them; else
-    only the row's ``count``.
+    only the row's ``count``. (A masked store of nothing takes hundreds of cycles.)
     """
-    e.choose(
-        column + values.type.count <= room,
-        lambda: e.store(place, values),
-        lambda: e.store_first(place, count - column, values),
-    )
+
+    def store_some():
+        with e.when(column < count):
+            e.store_first(place, count - column, values)
+
+    e.choose(column + values.type.count <= room, lambda: e.store(place, values), store_some)
 
 
 def _store_row(e, vector, line, count, target, room):
@@ -206,8 +207,9 @@ def _deal_back_row(e, vector, line, phase, step, phase_bytes, count, target):
 
 @emitted(arrays=1)
 def _store_rows(
-    e, vector, lines, pitch, phase_bytes, plane_bytes, step, phase, row_step, row_phase, rows, count, target
-):
+    e, vector, lines, pitch, phase_bytes, plane_bytes, step, phase, row_step, row_phase, rows, count, room,
+    target,
+):  # fmt: skip
     """Write contiguous rows from lines that are sorted by phase in both directions.
 
     ``lines`` is the first pixel's cell in its line of phase 0.
@@ -215,14 +217,14 @@ def _store_rows(
     item = item_bytes(vector)
     line, turn = e.variable(lines + row_phase * plane_bytes), e.variable(row_phase)
     with e.range(0, rows) as row:
-        here, room, place = line.get(), (rows - row) * count, target + row * count * item
+        here, left, place = line.get(), room - row * count, target + row * count * item
         even, odd = here + phase * phase_bytes, here + (1 - phase) * phase_bytes + phase * item
         e.choose(
             step <= 1,
-            lambda: _store_row(e, vector, here, count, place, room),
+            lambda: _store_row(e, vector, here, count, place, left),
             lambda: e.choose(
                 step <= 2,
-                lambda: _interleave_row(e, vector, even, odd, count, place, room),
+                lambda: _interleave_row(e, vector, even, odd, count, place, left),
                 lambda: _deal_back_row(e, vector, here, phase, step, phase_bytes, count, place),
             ),
         )
@@ -230,8 +232,10 @@ def _store_rows(
 
 
 @part
-def store_band(lines, sorted_, row_step, row_phase, rows, array, target):
+def store_band(lines, sorted_, row_step, row_phase, rows, room, array, target):
     """Write ``rows`` rows of ``array`` to ``target``, from lines sorted by phase in both directions.
+
+    ``room`` numbers from there on may be overwritten.
 
     Line ``row`` of row phase ``phase`` lies ``phase * sorted_.plane + row * sorted_.pitch`` after ``lines``; the
     first row comes from line 0 of phase ``row_phase``.
@@ -239,5 +243,5 @@ def store_band(lines, sorted_, row_step, row_phase, rows, array, target):
     s = sorted_
     _store_rows(
         array, lines + s.first_cell, s.pitch, s.phase, s.plane, s.step, s.first_phase, row_step, row_phase, rows,
-        array.shape[3], target,
+        array.shape[3], room, target,
     )  # fmt: skip
