@@ -17,8 +17,8 @@ from pytensor_convnet.lowering import python  # noqa: F401  (registers what `per
 # next: on two cores that doubles a LeNet step. It reads this when it is loaded, with SciPy, which is after us.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
-# And the other way round: after a parallel loop the threads of GNU OpenMP, which Numba uses where there is one, spin for
-# some 4 ms on the cores that OpenBLAS wants next. So long that successive kernels find them awake, and no longer.
+# And the other way round: after a parallel loop the threads of GNU OpenMP, which Numba uses where there is one, spin
+# for some 4 ms on the cores that OpenBLAS wants next. So long that successive kernels find them awake, and no longer.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _REGISTRATIONS = {"pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba"}
