@@ -21,9 +21,9 @@ from pytensor_convnet.kernels.cpu.bands import (
     tap_offsets,
 )
 from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
+from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
@@ -118,7 +118,7 @@ def _signature(number):
 
 
 @chunked(_signature)
-@inner_kernel
+@part
 def _average(chunk, chunks, images, maps, heights, widths, windows):
     """For each plane, or group of planes, for each band: copy it, sum along rows, sum the rows and divide."""
     w = windows
@@ -211,7 +211,7 @@ def _taps_of_phase(phase, window, step):
 
 
 @chunked(_signature)
-@inner_kernel
+@part
 def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     """For each plane, or group of planes, for each band: copy and divide maps, spread them along and over rows."""
     w, item = windows, maps.itemsize

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of
+from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 

@@ -3,7 +3,8 @@
 from numba import types
 
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, part
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
+from pytensor_convnet.kernels.cpu.jit import part
 
 _SHAPE, _PAIR = types.UniTuple(types.intp, 4), types.UniTuple(types.intp, 2)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read, integers
@@ -57,7 +57,7 @@ class Reads(NamedTuple):
 READS = types.NamedTuple((types.intp,) * 10 + (types.intp[::1],) * 4 + (types.intp[:, ::1],), Reads)
 
 
-@leaf_kernel
+@leaf_part
 def reads_at(point, phase, reads):
     """The range of a phase's reads whose filters are not zero at a point."""
     begin = reads.at_zero[phase] if point == 0 else reads.first[phase]
@@ -65,13 +65,13 @@ def reads_at(point, phase, reads):
     return begin, end
 
 
-@leaf_kernel
+@leaf_part
 def _ends(taps):
     """0 for a read that has only the last of a form's first and last tap, 2 for one that has only the first, else 1."""
     return 1 + (taps[0] >= 0) - (taps[-1] >= 0)
 
 
-@inner_kernel
+@part
 def plan_reads(columns, tile_columns, form):
     """The reads of an axis by one form of minimal filtering, for tiles of ``tile_columns`` bases."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
@@ -100,18 +100,18 @@ def plan_reads(columns, tile_columns, form):
                 at_zero[phase] = found
             elif ends == 2:
                 at_infinity[phase] = found
-            for part in range(parts):
+            for piece in range(parts):
                 for start in range(step):
                     some = False
                     for t in range(columns.starts[phase], columns.starts[phase + 1]):
                         place, residue = divmod(columns.offsets[t] - columns.first, step)
-                        if residue == start and part * taps <= place < (part + 1) * taps:
-                            numbers[found, place - part * taps] = columns.taps[t]
+                        if residue == start and piece * taps <= place < (piece + 1) * taps:
+                            numbers[found, place - piece * taps] = columns.taps[t]
                             some = True
                     if some and ends == _ends(numbers[found]):
-                        offsets[found] = start * points * places + part * part_step
+                        offsets[found] = start * points * places + piece * part_step
                         if points == 1:
-                            offsets[found] = part * step + start
+                            offsets[found] = piece * step + start
                         found += 1
                     else:
                         numbers[found] = -1

@@ -7,7 +7,7 @@ take the loops of the kernels themselves.
 
 from typing import NamedTuple
 
-from pytensor_convnet.kernels.cpu.detached import part
+from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import item_bytes
 from pytensor_convnet.kernels.cpu.row_copies import store_within
 

@@ -25,12 +25,12 @@ from pytensor_convnet.kernels.cpu.correlation import (
     input_grad,
     plan_rows,
 )
-from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
@@ -73,7 +73,7 @@ _STAGE_BYTES = 768 * 1024
 """Rows of maps that are computed before they are pooled."""
 
 
-@leaf_kernel
+@leaf_part
 def _keep_overlap(staged, step, filters, shift, count):
     """Move ``count`` numbers of each filter's maps on the stage to its begin, from ``shift`` numbers on."""
     item = staged.itemsize
@@ -81,7 +81,7 @@ def _keep_overlap(staged, step, filters, shift, count):
         copy_run(staged, (f * step + shift) * item, staged, f * step * item, count, False)
 
 
-@leaf_kernel
+@leaf_part
 def _write_runs(rows, at, size, narrow, target, shift, filter_bytes, tiles, image_bytes, turned):
     """Write a run of vectors of one filter to every lane's image."""
     lanes = VECTOR_BYTES // rows.itemsize
@@ -107,7 +107,7 @@ def _rows_signature(number):
 
 
 @chunked(_rows_signature)
-@inner_kernel
+@part
 def _pool_rows(
     chunk, chunks, source, weights, maxima, winners, biases, activation, rows, columns, reads, tiling, plan, windows
 ):  # fmt: skip
@@ -210,7 +210,7 @@ def _forward_signature(number):
 
 
 @detached(_forward_signature)
-@inner_kernel
+@part
 def _forward(images, filters, maxima, winners, biases, activation, windows, stride, padding, dilation):
     """Plan the pass for filters ``(groups, filters, channels, rows, columns)`` and run it."""
     groups, count, channels = filters.shape[:3]
@@ -245,7 +245,7 @@ _SHAPE = types.UniTuple(types.intp, 4)
 
 
 @detached(lambda: types.boolean(_SHAPE, _SHAPE, types.intp, WINDOWS), NO_ARRAYS)
-@inner_kernel
+@part
 def _shapes_fuse(images, filters, item_bytes, windows):
     few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
     rows_of_inputs = images[1] * images[3] * filters[2]
@@ -255,7 +255,7 @@ def _shapes_fuse(images, filters, item_bytes, windows):
     return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
-@inner_kernel
+@part
 def _fuses(images, filters, item_bytes, windows, winners):
     """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
     winner is a byte."""
@@ -274,7 +274,7 @@ def _maps_signature(number, winner):
     return *_arrays(number, number), *outputs, number[::1], types.intp, WINDOWS, types.boolean, *SLIDING, types.boolean
 
 
-@leaf_kernel
+@leaf_part
 def _parts_of(windows):
     """Window, stride and padding."""
     w = windows
@@ -283,7 +283,7 @@ def _parts_of(windows):
 
 
 @detached(_maps_signature, FLOATS_AND_WINNERS, lazily=True)
-@inner_kernel
+@part
 def _forward_with_maps(
     images, filters, maxima, winners, biases, activation, windows, ignore_border,
     stride, padding, dilation, groups, flip,
@@ -305,7 +305,7 @@ def _gradient_signature(number, winner):
 
 
 @detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
-@inner_kernel
+@part
 def _filter_grad_with_maps(
     images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
 ):  # fmt: skip
@@ -315,7 +315,7 @@ def _filter_grad_with_maps(
 
 
 @detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
-@inner_kernel
+@part
 def _input_grad_with_maps(
     filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
 ):  # fmt: skip
@@ -328,7 +328,7 @@ def _input_grad_with_maps(
 
 
 @detached(lambda: (_SHAPE, _SHAPE, _SHAPE, _SHAPE, WINDOWS, *SLIDING), NO_ARRAYS)
-@inner_kernel
+@part
 def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
     """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
     maps = (winners[0], winners[1], windows.rows, windows.columns)
@@ -340,7 +340,7 @@ def _check_gradient(images, filters, winners, maps_grad, windows, stride, paddin
     check_maps(images, filters, maps, stride, padding, dilation, groups)
 
 
-@inner_kernel
+@part
 def _follow_each_other(array):
     """Whether an array's numbers lie in memory in order, without gaps."""
     step, adjacent = array.itemsize, True
@@ -357,7 +357,7 @@ def _max_pool2d_signature(number, winner):
 
 
 @detached(_max_pool2d_signature, FLOATS_AND_WINNERS)
-@inner_kernel
+@part
 def _correlate2d_max_pool2d(
     images, filters, no_winners, stride, padding, dilation, groups, flip, numbers, ignore_border, biases, activation
 ):  # fmt: skip
@@ -416,7 +416,7 @@ def _pooled_gradient_signature(number, winner):
 
 
 @detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@inner_kernel
+@part
 def _filter_grad(
     images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip
@@ -459,7 +459,7 @@ def correlate2d_max_pool2d_filter_grad(
 
 
 @detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@inner_kernel
+@part
 def _input_grad(
     filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip

@@ -13,7 +13,7 @@ from numba import types
 from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
-from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.filter_packing import (
     FilterOrder,
     pack_filters,
@@ -24,7 +24,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
     swap_roles,
 )
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -84,7 +84,7 @@ class RowPlan(NamedTuple):
 ROW_PLAN = types.NamedUniTuple(types.intp, 7, RowPlan)
 
 
-@leaf_kernel
+@leaf_part
 def _taps_in_images(base, row_phase, used, slots, rows):
     """The range of a phase's row taps that meet more than padding in some lane."""
     tap, stop = rows.starts[row_phase], rows.starts[row_phase + 1]
@@ -96,7 +96,7 @@ def _taps_in_images(base, row_phase, used, slots, rows):
     return tap, stop
 
 
-@leaf_kernel
+@leaf_part
 def _list_products(first, bases, row_phase, begin, end, used, rows, reads, plan, lanes, offsets, extents):
     """For each base of a band, write where in the packed rows the inputs of its products with reads ``begin`` to
     ``end`` are, in the order of packed filters, and which products meet more than padding: ``extents[2 * base]`` to
@@ -117,7 +117,7 @@ def _list_products(first, bases, row_phase, begin, end, used, rows, reads, plan,
         extents[2 * b + 1] = filled - b * plan.depth
 
 
-@leaf_kernel
+@leaf_part
 def _correlate_point(
     point, bases, tiles, depth, packed, offsets, extents, weights, weights_at, out, out_at, steps, reads, plan
 ):  # fmt: skip
@@ -169,7 +169,7 @@ def _band_signature(number):
 
 
 @detached(_band_signature)
-@leaf_kernel
+@leaf_part
 def correlate_band(
     group, first, bases, used, packed, offsets, extents, weights, values, staged, at, steps, rows, columns, reads, plan
 ):  # fmt: skip
@@ -214,7 +214,7 @@ def correlate_band(
                         )  # fmt: skip
 
 
-@leaf_kernel
+@leaf_part
 def _turn_row(values, at, outputs, staged, out_at, out_step, reads):
     """A row of ``outputs`` columns from its tiles' values. The last tile may hang over the row."""
     lanes = VECTOR_BYTES // values.itemsize
@@ -238,7 +238,7 @@ def _rows_signature(number):
 
 
 @chunked(_rows_signature)
-@inner_kernel
+@part
 def _correlate_rows(
     chunk, chunks, source, winners, windows, weights, out, misfits, rows, columns, reads, tiling, plan, stage
 ):  # fmt: skip
@@ -313,7 +313,7 @@ def _correlate_rows(
     finish_streaming()
 
 
-@leaf_kernel
+@leaf_part
 def plan_rows(groups, filters, channels, rows, columns, reads, tiling):
     """The plan for a tiling and reads."""
     band = max(1, min(_BAND_TILES // reads.tiles, tiling.rows))
@@ -329,7 +329,7 @@ def plan_rows(groups, filters, channels, rows, columns, reads, tiling):
     return RowPlan(filters, channels, groups, band, ahead, slots + ahead, channels * most_taps * most_reads)
 
 
-@inner_kernel
+@part
 def _correlate(source, winners, windows, filters, out, rows, columns):
     """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes; counts misfits."""
     groups, count, channels = filters.shape[:3]
@@ -359,7 +359,7 @@ def _correlate(source, winners, windows, filters, out, rows, columns):
     return total
 
 
-@inner_kernel
+@part
 def _forward(images, filters, maps, stride, padding, dilation):
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
     rows = correlation_axis(maps.shape[2], images.shape[2], taps[0], stride[0], before[0], dilation[0])
@@ -373,7 +373,7 @@ def _input_grad_signature(number):
 
 
 @detached(_input_grad_signature)
-@inner_kernel
+@part
 def input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
     """The gradient for filters ``(groups, filters, channels, rows, columns)``, into ``images``; `no_windows` for
     maps that are given themselves."""
@@ -392,7 +392,7 @@ def _forward_signature(number):
 
 
 @detached(_forward_signature)
-@inner_kernel
+@part
 def _correlate2d(images, filters, stride, padding, dilation, groups, flip):
     check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
     (top, bottom), (left, right) = padding
@@ -429,7 +429,7 @@ def _gradient_signature(number):
 
 
 @detached(_gradient_signature)
-@inner_kernel
+@part
 def _correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)
     check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)

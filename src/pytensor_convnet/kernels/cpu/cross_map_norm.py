@@ -15,9 +15,9 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.geometry import NORMALISED, ShapeError
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
+from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.llvm import item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import useful_threads
@@ -227,7 +227,7 @@ def _sum_signature(number):
 
 
 @chunked(_sum_signature)
-@inner_kernel
+@part
 def _sum_blocks(chunk, chunks, images, sums, norm, transposed):
     """For each block, for each map: add its neighbours."""
     channels, rows, columns = images.shape[1:]
@@ -269,7 +269,7 @@ def _norm_signature(number):
 
 
 @chunked(_norm_signature)
-@inner_kernel
+@part
 def _norm_blocks(chunk, chunks, images, maps, floats, norm):
     """For each block, for each map: denominators, their power, product."""
     channels, rows, columns = images.shape[1:]
@@ -326,7 +326,7 @@ def _grad_signature(number):
 
 
 @chunked(_grad_signature)
-@inner_kernel
+@part
 def _grad_blocks(chunk, chunks, images, maps, gradient, floats, norm):
     """For each block: what each map passes on and shares; then, for each map, what its neighbours share with it."""
     channels, rows, columns = images.shape[1:]

@@ -19,7 +19,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.jit import keep_on_disk, leaf_part, parallel_kernel, part
+from pytensor_convnet.kernels.cpu.jit import keep_on_disk, parallel_kernel
 from pytensor_convnet.kernels.cpu.linking import KernelCompiler, libraries_of
 from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
 
@@ -27,9 +27,6 @@ _int64 = ir.IntType(64)
 _address = ir.IntType(8).as_pointer()
 _chunk_function = ir.FunctionType(ir.VoidType(), [_address, _int64, _int64])
 
-
-inner_kernel, leaf_kernel = part, leaf_part
-"""What `detached` and `chunked` make kernels of; a part of its callers otherwise."""
 
 FLOATS = ((types.float32,), (types.float64,))
 """The dtypes of most kernels, as `detached` and `chunked` take them."""

@@ -11,9 +11,9 @@ from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
-from pytensor_convnet.kernels.cpu.detached import chunked, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -80,7 +80,7 @@ class Blocking(NamedTuple):
     slices: int
 
 
-@leaf_kernel
+@leaf_part
 def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
     """Filter and channel blocks for so many bands, as large as memory allows, and the cycles that the bands cost
     beside multiply-adds: every block is packed anew for all others that it meets."""
@@ -99,7 +99,7 @@ def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
     return filter_blocks, channel_blocks, cycles
 
 
-@inner_kernel
+@part
 def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
     """The cheapest bands and blocks, and enough slices to make `_TASKS` tasks."""
     fewest = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
@@ -116,14 +116,14 @@ def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes)
     return Blocking(groups, filters, channels, filter_blocks, channel_blocks, bands, slices)
 
 
-@leaf_kernel
+@leaf_part
 def _part(number, parts, total):
     """First and size of part ``number`` of ``total`` things in ``parts`` parts."""
     first = number * total // parts
     return first, (number + 1) * total // parts - first
 
 
-@leaf_kernel
+@leaf_part
 def _rows_in_images(r, used, band_rows, rows):
     """The range of a band's rows of maps whose input rows for row tap ``r`` are more than padding."""
     offset = rows.offsets[r] - rows.first
@@ -135,7 +135,7 @@ def _rows_in_images(r, used, band_rows, rows):
     return start, stop
 
 
-@leaf_kernel
+@leaf_part
 def _sum_band(
     images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
@@ -193,7 +193,7 @@ def _sum_band(
                 first += count
 
 
-@inner_kernel
+@part
 def _list_taps(channels, image_step, lanes, rows, reads):
     """Where in packed images each tap's product with the first tile of the first row is."""
     number_of_reads = reads.offsets.size
@@ -207,7 +207,7 @@ def _list_taps(channels, image_step, lanes, rows, reads):
     return taps
 
 
-@inner_kernel
+@part
 def _list_positions(most_rows, lanes, rows, reads):
     """How far in packed images each tile is from the first tile of the first row."""
     positions = integers(most_rows * reads.tiles)
@@ -217,7 +217,7 @@ def _list_positions(most_rows, lanes, rows, reads):
     return positions
 
 
-@leaf_kernel
+@leaf_part
 def _pack_maps(
     maps, tiles, rows, columns, first, last, reads, tile_columns, channel, channels, packed, steps, raw, collected, runs
 ):  # fmt: skip
@@ -248,7 +248,7 @@ def _pack_maps(
                 )
 
 
-@inner_kernel(inline="always")
+@part(inline="always")
 def _sum_task(
     task, images, maps, winners, windows, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking
 ):  # fmt: skip
@@ -256,7 +256,7 @@ def _sum_task(
 
     Returns the number of winners that do not fit.
     """
-    block, part = divmod(task, blocking.slices)
+    block, slice_ = divmod(task, blocking.slices)
     block, channel_block = divmod(block, blocking.channel_blocks)
     group, filter_block = divmod(block, blocking.filter_blocks)
     first_filter, filters = _part(filter_block, blocking.filter_blocks, blocking.filters)
@@ -278,7 +278,7 @@ def _sum_task(
 
     partial[:] = 0
     units = tiling.lane_groups * blocking.bands
-    for unit in range(part * units // blocking.slices, (part + 1) * units // blocking.slices):
+    for unit in range(slice_ * units // blocking.slices, (slice_ + 1) * units // blocking.slices):
         lane_group, band = divmod(unit, blocking.bands)
         place_tiles(tiling, lane_group, tiles)
         first_row, band_rows = _part(band, blocking.bands, tiling.rows)
@@ -312,7 +312,7 @@ def _tasks_signature(number):
 
 
 @chunked(_tasks_signature)
-@inner_kernel
+@part
 def _sum_tasks(
     chunk, chunks, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking
 ):  # fmt: skip
@@ -335,7 +335,7 @@ def _slices_signature(number):
 
 
 @chunked(_slices_signature)
-@inner_kernel
+@part
 def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
     """Chunk ``chunk`` of all blocks: add up a block's slices, in order, and turn the sums at points into
     ``gradient`` (filters, channels, rows, columns)."""
@@ -343,8 +343,8 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
     blocks = partials.shape[0] // blocking.slices
     for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
         total = partials[block * blocking.slices]
-        for part in range(1, blocking.slices):
-            more = partials[block * blocking.slices + part]
+        for later in range(1, blocking.slices):
+            more = partials[block * blocking.slices + later]
             for i in range(total.size):
                 total[i] += more[i]
         group_and_filters, channel_block = divmod(block, blocking.channel_blocks)
@@ -375,7 +375,7 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
                     at += filters
 
 
-@inner_kernel
+@part
 def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads, tiling, groups, threads):
     """The gradient of some of the filters; counts misfits."""
     count, channels, row_taps, _ = gradient.shape
@@ -404,7 +404,7 @@ def _pass_signature(number):
 
 
 @detached(_pass_signature)
-@inner_kernel
+@part
 def filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
     """Plan the pass, sum all tasks, and add up their sums into ``gradient``; `no_windows` for maps that are given
     themselves."""
@@ -435,7 +435,7 @@ def _gradient_signature(number):
 
 
 @detached(_gradient_signature)
-@inner_kernel
+@part
 def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
     check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)

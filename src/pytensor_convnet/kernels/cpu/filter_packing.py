@@ -8,7 +8,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
@@ -85,13 +86,13 @@ class FilterOrder(NamedTuple):
     channels: int
 
 
-@leaf_kernel
+@leaf_part
 def packed_filters_size(rows, reads, order):
     """Numbers in all packed filters."""
     return order.groups * order.filters * order.channels * rows.taps.size * reads.offsets.size * reads.points
 
 
-@leaf_kernel
+@leaf_part
 def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order):
     """Where the filters of a group and phases begin, for one point."""
     row_taps = rows.starts[row_phase + 1] - rows.starts[row_phase]
@@ -102,7 +103,7 @@ def packed_filters_at(group, row_phase, column_phase, point, rows, reads, order)
     return earlier * order.filters * order.channels
 
 
-@leaf_kernel
+@leaf_part
 def panel_size(depth):
     """Products in a panel of filters that sum ``depth`` of them: panels are alike."""
     return max(1, ceil_div(depth, max(1, ceil_div(depth, MOST_PRODUCTS))))
@@ -120,7 +121,7 @@ class _Point(NamedTuple):
     """Where its room ends. There is room for all products, also those that the point does not have."""
 
 
-@leaf_kernel
+@leaf_part
 def _describe_point(point, group, row_phase, column_phase, rows, reads, order):
     begin, end = reads_at(point, column_phase, reads)
     lines = (rows.starts[row_phase + 1] - rows.starts[row_phase]) * order.channels
@@ -130,7 +131,7 @@ def _describe_point(point, group, row_phase, column_phase, rows, reads, order):
     return _Point(at, begin, end, depth, panel_size(depth), at + room)
 
 
-@leaf_kernel
+@leaf_part
 def _packed_at(line, read, point, first, count, order):
     """Where the filters ``first`` to ``first + count`` of a product are; a *line* is a row of a channel's taps."""
     if not point.begin <= read < point.end:
@@ -140,7 +141,7 @@ def _packed_at(line, read, point, first, count, order):
     return point.at + order.filters * panel + first * min(point.panel, point.depth - panel) + (product - panel) * count
 
 
-@inner_kernel
+@part
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
     taps, last = reads.taps.shape[1], reads.points - 1
@@ -190,7 +191,7 @@ def _pack_signature(number):
 
 
 @chunked(_pack_signature)
-@inner_kernel
+@part
 def pack_filters(chunk, chunks, filters, rows, reads, order, packed):
     """Write chunk ``chunk`` of filters ``(groups, filters, channels, rows, columns)``, transformed, to ``packed``."""
     blocks = 0

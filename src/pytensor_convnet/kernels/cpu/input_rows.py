@@ -3,7 +3,8 @@
 from numba import types
 
 from pytensor_convnet.kernels.cpu.column_reads import READS
-from pytensor_convnet.kernels.cpu.detached import detached, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import detached
+from pytensor_convnet.kernels.cpu.jit import leaf_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_inputs
 from pytensor_convnet.kernels.cpu.packing import (
@@ -19,7 +20,7 @@ from pytensor_convnet.kernels.cpu.packing import (
 )
 
 
-@leaf_kernel
+@leaf_part
 def transform_row(raw, packed, at, reads):
     """Write the transforms of a row's tiles, for each place that one of every s-th column can start at."""
     lanes = VECTOR_BYTES // raw.itemsize
@@ -40,7 +41,7 @@ def _signature(number):
 
 
 @detached(_signature)
-@leaf_kernel
+@leaf_part
 def pack_rows(
     source, tiles, rows, columns, first, last, slots, reads, channel, channels, packed, row_step, channel_step,
     used, raw, collected, runs, origin,

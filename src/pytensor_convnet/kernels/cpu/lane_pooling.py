@@ -14,9 +14,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import inner_kernel, leaf_kernel
 from pytensor_convnet.kernels.cpu.emission import Value, address_of, emitted
 from pytensor_convnet.kernels.cpu.input_rows import transform_row
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps
@@ -147,7 +147,7 @@ class Pooled(NamedTuple):
     highs: np.ndarray
 
 
-@inner_kernel
+@part
 def new_pooled(rows, windows, like):
     """Memory for what ``rows`` rows of maps need."""
     lanes = VECTOR_BYTES // like.itemsize
@@ -163,7 +163,7 @@ def new_pooled(rows, windows, like):
     )  # fmt: skip
 
 
-@leaf_kernel
+@leaf_part
 def _turn_runs(pooled, target, size, lanes, item):
     """The lanes' runs as vectors."""
     for place in range(0, size, lanes):
@@ -173,7 +173,7 @@ def _turn_runs(pooled, target, size, lanes, item):
         )  # fmt: skip
 
 
-@leaf_kernel
+@leaf_part
 def load_pooled(maps, winners, windows, tiles, channel, first_y, end_y, pooled):
     """Bring rows of windows of one channel into lanes; how many of them have winners that do not fit."""
     lanes, item = VECTOR_BYTES // maps.itemsize, maps.itemsize
@@ -210,7 +210,7 @@ def load_pooled(maps, winners, windows, tiles, channel, first_y, end_y, pooled):
     return found
 
 
-@leaf_kernel
+@leaf_part
 def windows_over(first, last, windows):
     """The rows of windows that reach rows ``first`` to ``last`` of the maps."""
     w = windows
@@ -219,7 +219,7 @@ def windows_over(first, last, windows):
     return first_y, max(first_y, end_y)
 
 
-@leaf_kernel
+@leaf_part
 def _unpool_row(maps, row, loaded_y, first_column, width, windows, pooled, to, to_at):
     """One row of the maps' gradient in lanes, ``width`` columns from ``first_column`` on, zero where there are none."""
     w = windows
@@ -236,7 +236,7 @@ def _unpool_row(maps, row, loaded_y, first_column, width, windows, pooled, to, t
     )  # fmt: skip
 
 
-@leaf_kernel
+@leaf_part
 def unpool_inputs(
     maps, winners, windows, tiles, rows, columns, first, last, slots, reads, channel, channels,
     packed, row_step, channel_step, used, raw, pooled,
@@ -264,7 +264,7 @@ def unpool_inputs(
     return found
 
 
-@leaf_kernel
+@leaf_part
 def unpool_maps(maps, winners, windows, tiles, first, last, reads, channel, channels, packed, steps, raw, pooled):
     """As a filter gradient packs maps, for maps that are known by their pooled gradient and winners."""
     map_step, point_step, _ = steps
@@ -285,7 +285,7 @@ def unpool_maps(maps, winners, windows, tiles, first, last, reads, channel, chan
     return found
 
 
-@leaf_kernel
+@leaf_part
 def no_windows():
     """The windows of maps that are given themselves."""
     return Windows(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -295,6 +295,6 @@ WINNERS = types.Array(types.uint8, 4, "A", readonly=True)
 """Winners, as Numba's type; with `no_windows` they may be empty."""
 
 
-@inner_kernel
+@part
 def no_winners():
     return new_array((0, 0, 0, 0), np.uint8)

@@ -17,8 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.detached import chunked
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
@@ -241,7 +241,7 @@ def _block(count, taps):
 
 
 @chunked(_signature(4, 6, 4))
-@inner_kernel
+@part
 def _forward(chunk, chunks, images, filters, maps, connection):
     """Correlate at one chunk of the output pixels of every group."""
     c = connection
@@ -280,7 +280,7 @@ def locally_connected2d(images, filters, stride, padding, dilation, groups, flip
 
 
 @chunked(_signature(6, 4, 4))
-@inner_kernel
+@part
 def _input_grad(chunk, chunks, filters, maps, images, connection):
     """The gradient of some channels of every group, or, if there are few channels, of some images.
 
@@ -335,7 +335,7 @@ def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding
 
 
 @chunked(_signature(4, 4, 6))
-@inner_kernel
+@part
 def _filter_grad(chunk, chunks, images, maps, filters, connection):
     """The gradient for the filters of one chunk of the output pixels of every group."""
     c = connection

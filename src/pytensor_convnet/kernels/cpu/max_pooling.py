@@ -25,9 +25,9 @@ from pytensor_convnet.kernels.cpu.bands import (
     room_after,
     tap_offsets,
 )
-from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
@@ -131,7 +131,7 @@ def _signature(number, winner):
 
 
 @chunked(_signature, _pairs((number,) for number in NUMBERS))
-@inner_kernel
+@part
 def _pool_integers(chunk, chunks, images, maxima, winners, windows):
     """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
     w = windows
@@ -153,7 +153,7 @@ def _pool_integers(chunk, chunks, images, maxima, winners, windows):
 
 
 @chunked(_signature, _pairs(FLOATS), otherwise=_pool_integers)
-@inner_kernel
+@part
 def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     """For each plane, or group of planes, for each band: copy it, then `_pool_columns` and `_pool_rows`."""
     w = windows

@@ -17,9 +17,9 @@ from numba.extending import overload
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
 from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
-from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked, inner_kernel, part
+from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
@@ -172,7 +172,7 @@ def _grad_signature(number, winner):
 
 
 @chunked(_grad_signature, PAIRS)
-@inner_kernel
+@part
 def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     """For each plane, or group of planes, for each band: copy maps and winners, `_collect` each phase, store.
 
@@ -323,7 +323,7 @@ def _gather_signature(number, winner):
 
 
 @chunked(_gather_signature, PAIRS)
-@inner_kernel
+@part
 def _gather(chunk, chunks, images, winners, maps, misfits, windows):
     """For each plane, for each window: look the pixel up. Second derivatives are rare: no vectors."""
     w = windows

@@ -13,9 +13,9 @@ from pytensor_convnet.kernels.cpu.bands import (
     room_after,
     tap_offsets,
 )
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel
+from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
 from pytensor_convnet.kernels.cpu.max_pooling import NUMBERS, Greatest
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -62,7 +62,7 @@ def _signature(number):
 
 
 @chunked(_signature, tuple((number,) for number in NUMBERS))
-@inner_kernel
+@part
 def _maxima_of_integers(chunk, chunks, images, maxima, windows):
     """For each plane, for each window, for each tap: compare. Integers are rare: no vectors."""
     w = windows
@@ -81,7 +81,7 @@ def _maxima_of_integers(chunk, chunks, images, maxima, windows):
 
 
 @chunked(_signature, otherwise=_maxima_of_integers)
-@inner_kernel
+@part
 def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     """For each plane, or group of planes, for each band: copy it, then the greatest of columns, and of rows."""
     w = windows

@@ -18,7 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import dilated_length
-from pytensor_convnet.kernels.cpu.detached import FLOATS, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import FLOATS
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
@@ -98,13 +99,13 @@ TILES = types.NamedUniTuple(types.intp[::1], 3, Tiles)
 RUNS = types.NamedUniTuple(types.intp[::1], 4, Runs)
 
 
-@inner_kernel
+@part
 def integers(count):
     """Uninitialised memory for so many integers."""
     return new_array((count,), np.int64)
 
 
-@inner_kernel
+@part
 def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation: its outputs read images."""
     starts, numbers, offsets = integers(2), integers(taps), integers(taps)
@@ -114,7 +115,7 @@ def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     return Axis(outputs, inputs, 1, stride, -before, dilated_length(taps, dilation), starts, numbers, offsets)
 
 
-@inner_kernel
+@part
 def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation's input gradient: its outputs are images, and it reads maps."""
     starts, numbers, offsets = integers(stride + 1), integers(taps), integers(taps)
@@ -134,24 +135,24 @@ def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     return Axis(outputs, inputs, stride, 1, first, last - first + 1, starts, numbers, offsets)
 
 
-@inner_kernel
+@part
 def plain_axis(length):
     """An axis whose outputs read the input at their own place."""
     return correlation_axis(length, length, 1, 1, 0, 1)
 
 
-@leaf_kernel
+@leaf_part
 def inputs_read(axis, bases):
     """Input positions that ``bases`` consecutive bases read."""
     return (bases - 1) * axis.in_step + axis.span
 
 
-@leaf_kernel
+@leaf_part
 def ceil_div(a, b):
     return -(-a // b)
 
 
-@leaf_kernel
+@leaf_part
 def block_filters(filters):
     """Filters of the next register block when so many are left."""
     for size in BLOCK_FILTERS:
@@ -160,30 +161,30 @@ def block_filters(filters):
     return 0
 
 
-@inner_kernel
+@part
 def useful_threads(multiply_adds):
     """Threads worth waking for this many multiply-adds."""
     return max(1, min(thread_count(), multiply_adds // _WORK_OF_A_THREAD))
 
 
-@inner_kernel
+@part
 def vectors(count, like):
     """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
     return new_array((count * (VECTOR_BYTES // like.itemsize),), like.dtype)
 
 
-@inner_kernel
+@part
 def new_tiles(lanes):
     return Tiles(integers(lanes), integers(lanes), integers(lanes))
 
 
-@inner_kernel
+@part
 def new_runs(rows, lanes):
     size = rows * lanes
     return Runs(integers(size), integers(size), integers(size), integers(5 * rows))
 
 
-@leaf_kernel
+@leaf_part
 def place_tiles(tiling, lane_group, tiles):
     """Set the tiles of a lane group."""
     lanes = tiles.images.size
@@ -195,7 +196,7 @@ def place_tiles(tiling, lane_group, tiles):
         tiles.columns[lane] = place % tiling.column_tiles * tiling.columns
 
 
-@leaf_kernel
+@leaf_part
 def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
     """Set ``runs`` from ``table`` on to a row of all lanes' tiles, counted from the first that the tiles read; whether
     any of it is image."""
@@ -219,7 +220,7 @@ def aim_at_inputs(source, tiles, rows, columns, row, width, runs, table):
     return lowest < highest
 
 
-@leaf_kernel
+@leaf_part
 def collects(source, tiles, count):
     """Whether it is worth to collect ``count`` rows of all lanes' images: whole, short rows that follow each other, of
     images that lie in each other's way in the caches, and a run of them that is long enough."""
@@ -233,7 +234,7 @@ def collects(source, tiles, count):
     return adjacent and whole and count * row_bytes >= _COLLECTED_BYTES
 
 
-@leaf_kernel
+@leaf_part
 def collect(source, tiles, rows, first, count, channel, collected):
     """Copy ``count`` rows of a channel of all lanes' tiles to ``collected``, a run of them for each lane.
 
@@ -252,7 +253,7 @@ def collect(source, tiles, rows, first, count, channel, collected):
                 copy_run(source, byte, collected, target, (end - begin) * source.shape[3], False)
 
 
-@leaf_kernel
+@leaf_part
 def aim_at_collected(source, tiles, columns, row, count, runs, table):
     """Set ``runs``, which are at a row of images, to where `collect` put it."""
     row_bytes = source.shape[3] * source.itemsize
@@ -290,7 +291,7 @@ def as_images(typing_context, numbers):
     return result(numbers), codegen
 
 
-@leaf_kernel
+@leaf_part
 def pack_columns(source, shift, width, packed, packed_at, runs, table, ahead):
     """Pack the row that ``runs`` aims at from ``table`` on, ``shift`` bytes further on::
 

@@ -8,7 +8,8 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, plan_reads, reads_at
-from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, inner_kernel, leaf_kernel
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import AXIS, TILING, Tiling, block_filters, ceil_div, inputs_read
@@ -39,13 +40,13 @@ _LEAST_SAVING = 0.93
 """A form must promise to take at most this part of the direct algorithm's time: estimates are not that good."""
 
 
-@leaf_kernel
+@leaf_part
 def _block_cycles(filters, columns):
     """For each product that a register block adds up: multiply-adds, and loads, two a cycle."""
     return max(filters * columns / MULTIPLY_ADDS, (filters + columns + 1) / 2, _LATENCY)
 
 
-@leaf_kernel
+@leaf_part
 def _point_cycles(depth, filters, tiles):
     """To multiply a row of tiles, at one point, with all filters; each is a sum of ``depth`` products."""
     column_blocks = ceil_div(tiles, MOST_COLUMNS[min(filters, MOST_FILTERS)])
@@ -61,7 +62,7 @@ def _point_cycles(depth, filters, tiles):
     return total
 
 
-@inner_kernel
+@part
 def _row_cycles(rows, columns, tile_columns, channels, filters, form, products):
     """For a row of bases in one lane group, and the bytes that it works in."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
@@ -84,7 +85,7 @@ def _row_cycles(rows, columns, tile_columns, channels, filters, form, products):
     return total, VECTOR_BYTES * (rows.span * channels * in_vectors + filters * out_vectors)
 
 
-@leaf_kernel
+@leaf_part
 def _fits(columns, form):
     """Whether a form can do an axis: if it cuts filters into parts, these must share transformed inputs."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
@@ -92,7 +93,7 @@ def _fits(columns, form):
     return one_part or outputs % taps == 0 or taps % outputs == 0
 
 
-@leaf_kernel
+@leaf_part
 def _products(reads):
     """Products of a channel and row tap that a tile sums, at all points of all phases."""
     total = 0
@@ -109,7 +110,7 @@ def _signature():
 
 
 @detached(_signature, NO_ARRAYS)
-@inner_kernel
+@part
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from numba import types
 
 from pytensor_convnet.geometry import POOL, POOLED, ShapeError, pool_length
-from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached, part
+from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
+from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_TAPS = 1 << 15

@@ -1,7 +1,7 @@
 """Rows of planes between memory and bands (see `bands`), in either direction."""
 
-from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted
+from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import item_bytes
 
 AHEAD = 8192

@@ -9,8 +9,8 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
-from pytensor_convnet.kernels.cpu.detached import part
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted
+from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band

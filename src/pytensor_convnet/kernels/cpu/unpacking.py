@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import leaf_kernel
+from pytensor_convnet.kernels.cpu.jit import leaf_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div
 from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 STAGE = types.NamedTuple((types.intp,) * 3 + (types.boolean,), Stage)
 
 
-@leaf_kernel
+@leaf_part
 def plan_stage(out, filters, rows, columns, tiling, band):
     """The stage for some filters' outputs, computed ``band`` bases at a time."""
     width = columns.outputs if tiling.column_tiles == 1 else tiling.columns * columns.out_step
@@ -63,7 +63,7 @@ def plan_stage(out, filters, rows, columns, tiling, band):
     return Stage(width, bases, run_rows, out.nbytes >= STREAMED_BYTES)
 
 
-@leaf_kernel
+@leaf_part
 def _lie_evenly(out, runs, size, streaming):
     """Whether all lanes have runs of ``size`` numbers that lie evenly apart, and alike in cache lines if streamed."""
     apart = runs.starts[1] - runs.starts[0]
@@ -73,7 +73,7 @@ def _lie_evenly(out, runs, size, streaming):
     return evenly
 
 
-@leaf_kernel
+@leaf_part
 def _write_by_way(staged, at, out, shift, runs, first, last, streaming, turned):
     """Write numbers ``first`` to ``last`` of all lanes' runs by way of ``turned``."""
     lanes = VECTOR_BYTES // out.itemsize
@@ -87,7 +87,7 @@ def _write_by_way(staged, at, out, shift, runs, first, last, streaming, turned):
             copy_run(turned, lane * step * out.itemsize, out, to, count, streaming)
 
 
-@leaf_kernel
+@leaf_part
 def unpack_rows(
     staged, filter_step, first_base, bases, filters, first_filter, out, tiles, rows, columns, stage, runs, turned
 ):  # fmt: skip

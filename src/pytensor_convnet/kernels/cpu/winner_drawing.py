@@ -7,8 +7,8 @@ import math
 
 from numba import types
 
-from pytensor_convnet.kernels.cpu.detached import chunked, inner_kernel, part
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel
+from pytensor_convnet.kernels.cpu.detached import chunked
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
 from pytensor_convnet.kernels.cpu.max_pooling_grad import PAIRS
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
@@ -54,7 +54,7 @@ def _signature(number, winner):
 
 
 @chunked(_signature, PAIRS)
-@inner_kernel
+@part
 def _draw(chunk, chunks, images, uniforms, winners, windows):
     """For each plane, for each window: add its pixels, then add them again up to the winner."""
     w = windows
