@@ -1,5 +1,10 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite.
 
+Without a GPU the CUDA kernels' tests run in Triton's interpreter. Triton reads ``TRITON_INTERPRET`` when it is
+imported, so it is set here, before any test module imports Triton.
+"""
+
+import os
 import signal
 from importlib.util import find_spec
 
@@ -7,6 +12,12 @@ from hypothesis import HealthCheck, settings
 
 # A job that a shell started in the background ignores Ctrl-C, and so would processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if find_spec("torch") and find_spec("triton"):
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("suite", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

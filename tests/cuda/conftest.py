@@ -1,10 +1,8 @@
 """The tests of mode CUDA run on a GPU where there is one, with capture; else on torch's CPU device, without.
 
-Our kernels are then the CPU's, but where a test asks for Triton's interpreter. Triton reads ``TRITON_INTERPRET`` when
-it is imported, so it is set here, before any test module imports Triton.
+Our kernels are then the CPU's, but where a test asks for Triton's interpreter.
 """
 
-import os
 from importlib.util import find_spec
 
 import pytest
@@ -13,9 +11,6 @@ from pytensor_convnet.cuda import cuda_mode
 
 if find_spec("torch"):
     import torch
-
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

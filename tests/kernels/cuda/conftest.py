@@ -1,18 +1,11 @@
-"""The CUDA kernels' tests run on a GPU where there is one, and else in Triton's interpreter, on the CPU.
+"""The CUDA kernels' tests run on a GPU where there is one, and else in Triton's interpreter, on the CPU."""
 
-Triton reads ``TRITON_INTERPRET`` when it is imported, so it is set here, before any test module imports Triton.
-"""
-
-import os
 from importlib.util import find_spec
 
 import pytest
 
 if find_spec("torch") and find_spec("triton"):
     import torch
-
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
