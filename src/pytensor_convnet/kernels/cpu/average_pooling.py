@@ -34,11 +34,11 @@ from pytensor_convnet.kernels.cpu.spreading import (
     copy_maps,
     leave_stage,
     new_stage,
+    place_rows,
     place_spread,
     plan_spread,
-    stage_place,
+    spread_room,
 )
-from pytensor_convnet.kernels.cpu.spreading import room_after as spread_room
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -241,12 +241,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
                 band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
             )  # fmt: skip
             plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
-            at = (plane * w.rows + band.first_row) * w.columns
-            place, room = address_of(images) + at * item, band.rows * w.columns
-            if streaming:
-                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
-            elif together == 1:
-                room = spread_room(at, end, spread, w)
+            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
             if common:
                 _spread_common(
                     maps, shares_at, spread.overhang * spread.pitch + spread.maps.before, spread.pitch,

@@ -12,6 +12,12 @@ SLIDING = _PAIR, types.UniTuple(_PAIR, 2), _PAIR, types.intp
 """How filters slide: stride, padding, dilation and groups, as Numba's types."""
 
 
+def gradient_signature(number):
+    """Of a gradient of a correlation, from two arrays of such numbers and the rows and columns that it has."""
+    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
+    return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
+
+
 @part
 def check_window(stride, padding, dilation, groups):
     """Raise ValueError unless a filter can move this way at all."""

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.geometry import correlation_length
-from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps, gradient_signature
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.filter_packing import (
@@ -423,12 +423,7 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     return _correlate2d(any_layout(images), any_layout(filters), stride, padding, dilation, groups, bool(flip))
 
 
-def _gradient_signature(number):
-    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
-    return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
-
-
-@detached(_gradient_signature)
+@detached(gradient_signature)
 @part
 def _correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps, gradient_signature
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
@@ -429,12 +429,7 @@ def filter_grad(winners, windows, misfits, images, maps, gradient, stride, paddi
         )  # fmt: skip
 
 
-def _gradient_signature(number):
-    arrays = (types.Array(number, 4, "A", readonly=True),) * 2
-    return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
-
-
-@detached(_gradient_signature)
+@detached(gradient_signature)
 @part
 def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)

@@ -30,10 +30,10 @@ from pytensor_convnet.kernels.cpu.spreading import (
     copy_maps,
     leave_stage,
     new_stage,
+    place_rows,
     place_spread,
     plan_spread,
-    room_after,
-    stage_place,
+    spread_room,
 )
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
@@ -205,7 +205,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     stage = new_stage(spread, images)
     units = spread.planes.groups * spread.bands
     start, end = chunk * units // chunks, (chunk + 1) * units // chunks
-    begin = room_after(0, start, spread, w)
+    begin = spread_room(0, start, spread, w)
     for unit in range(start, end):
         band = place_spread(unit, spread, maps.shape, w)
         line = band.maps_line * spread.pitch
@@ -235,12 +235,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 )  # fmt: skip
                 if misfit >= 0 and misfits[chunk] < 0:
                     misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
-            at = (plane * w.rows + band.first_row) * w.columns
-            place, room = address_of(images) + at * item, band.rows * w.columns
-            if streaming:
-                place, room = stage_place(stage, images, at), room + VECTOR_BYTES
-            elif together == 1:
-                room = room_after(at, end, spread, w)
+            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
             if common:
                 _collect_common(
                     maps, winners, maps_at + p * spread.maps.plane, winners_at,

@@ -101,7 +101,7 @@ def copy_maps(maps, target, spread, band, filling_at):
 
 
 @part
-def room_after(number, unit_after, spread, windows):
+def spread_room(number, unit_after, spread, windows):
     """How many numbers of the images from ``number`` on a chunk of work may overwrite that ends before a unit.
 
     It writes them in order if it takes one plane at a time. A vector may then run over the end of its row.
@@ -131,9 +131,23 @@ def _stage_start(stage):
 
 
 @part
-def stage_place(stage, images, number):
+def _stage_place(stage, images, number):
     """Where on the stage rows wait that begin with a number of ``images``: as far from the start of a vector."""
     return _stage_start(stage) + (address_of(images) + number * images.itemsize) % VECTOR_BYTES
+
+
+@part
+def place_rows(images, plane, band, stage, streaming, unit_after, spread, windows):
+    """For a band's rows of a plane of ``images``: the number of the first pixel, where they go, and how many numbers
+    from there on may be overwritten. With ``streaming`` they go to the stage."""
+    w = windows
+    number = (plane * w.rows + band.first_row) * w.columns
+    place, room = address_of(images) + number * images.itemsize, band.rows * w.columns
+    if streaming:
+        place, room = _stage_place(stage, images, number), room + VECTOR_BYTES
+    elif spread.planes.together == 1:
+        room = spread_room(number, unit_after, spread, w)
+    return number, place, room
 
 
 @emitted(arrays=1)
