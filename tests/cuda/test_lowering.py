@@ -186,7 +186,7 @@ def test_the_gradient_of_a_softmaxs_loss(mode):
 
 
 def test_conditions(mode):
-    from pytensor.ifelse import ifelse
+    from pytensor import ifelse
 
     x, n = pt.fmatrix("x"), pt.lscalar("n")
     outputs = [ifelse(x.sum() > 0, x, -x), ifelse(n > 2, x[:1], x)]

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from pytensor.compile.ops import DeepCopyOp, ViewOp
 from pytensor.graph.basic import Apply
-from pytensor.ifelse import IfElse
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import (
     Alloc,
@@ -32,6 +31,11 @@ from pytensor_convnet.lowering.cuda.base import (
     lower,
     torch_dtype,
 )
+
+try:
+    from pytensor.conditional.op import IfElse
+except ImportError:  # before PyTensor 3.3
+    from pytensor.ifelse import IfElse
 
 
 def _host_from(node: Apply, first: int) -> frozenset[int]:
