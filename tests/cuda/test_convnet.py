@@ -65,7 +65,7 @@ def test_networks_by_tritons_kernels(interpreter, mode, name):
 @pytest.mark.parametrize("activation", [lambda x: x, pt.tanh, lambda x: pt.maximum(x, 0)])
 def test_correlation_and_pooling_in_one_step(request, device, kernels, activation):
     request.getfixturevalue(kernels)
-    mode = cuda_mode("high", device, compile=False).including("cuda_fusion")
+    mode = cuda_mode("high", device, compile=False)
     x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
     maps = max_pool_2d(conv2d(x, w), (3, 3), st=(2, 2), ignore_border=True) + b.dimshuffle("x", 0, "x", "x")
     outputs = with_gradients(activation(maps), x, w, b)
@@ -81,6 +81,15 @@ def test_float64_by_torchs_own_operations(interpreter, mode):
     images, filters = RNG.normal(size=(2, 4, 7, 6)), RNG.normal(size=(4, 2, 3, 2))
     output = conv2d(x, w, subsample=(2, 1), border_mode=((1, 0), (2, 1)), num_groups=2)
     assert_same(mode, [x, w], with_gradients(output, x, w), images, filters, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("activation", [lambda x: x, lambda x: pt.maximum(x, 0)])
+def test_float64_correlation_and_pooling_in_one_step(interpreter, mode, activation):
+    x, w, b = pt.dtensor4("x"), pt.dtensor4("w"), pt.dvector("b")
+    maps = max_pool_2d(conv2d(x, w, subsample=(1, 2)), (2, 2), ignore_border=False) + b.dimshuffle("x", 0, "x", "x")
+    images, filters, biases = RNG.normal(size=(17, 2, 8, 7)), RNG.normal(size=(3, 2, 3, 2)), RNG.normal(size=3)
+    outputs = [activation(maps), *with_gradients(activation(maps), x, w, b)]
+    assert_same(mode, [x, w, b], outputs, images, filters, biases, tolerance=1e-12)
 
 
 @pytest.mark.parametrize("kernels", ["cpu_kernels", "interpreter"])

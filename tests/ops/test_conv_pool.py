@@ -171,9 +171,21 @@ def test_tanh_and_its_gradient_in_float32(mode):
         np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_a_muting_rectifier_leaves_no_winner_where_a_maximum_was_negative():
+    (forward, arrays, windows), *_ = three_passes(CASES[0].values[0])
+    identity, muting = (
+        CorrelateMaxPool2d(forward.correlation, forward.pooling, name) for name in ("identity", "muting_relu")
+    )
+    maxima, winners = run(identity, *arrays, *windows)
+    rectified, shown = run(muting, *arrays, *windows)
+    np.testing.assert_array_equal(rectified, np.maximum(maxima, 0))
+    np.testing.assert_array_equal(shown, np.where(maxima < 0, np.uint8(255), winners))
+    assert 0 < (maxima < 0).mean() < 1
+
+
 def test_unknown_and_unfit_activations_are_refused():
     (forward, arrays, windows), *_ = three_passes(CASES[0].values[0])
-    with pytest.raises(ValueError, match="activation must be one of identity, relu, tanh, not 'sine'"):
+    with pytest.raises(ValueError, match="activation must be one of identity, relu, muting_relu, tanh, not 'sine'"):
         CorrelateMaxPool2d(forward.correlation, forward.pooling, "sine")
     with pytest.raises(ValueError, match="activation tanh is for float32"):
         CorrelateMaxPool2d(forward.correlation, forward.pooling, "tanh").make_node(*symbols_like(arrays), *windows)

@@ -27,6 +27,7 @@ biases = pt.vector("biases", dtype="float64")
 bias = biases.dimshuffle("x", 0, "x", "x")
 inputs = [images, filters, biases]
 values = [random.standard_normal(shape) for shape in [(3, 2, 11, 10), (4, 2, 3, 3), (4,)]]
+MUTING = FUSING.including("fuse_rectifier_by_muting_winners")
 UNFUSED = (Correlate2d, Correlate2dFilterGrad, Correlate2dInputGrad, MaxPool2d, MaxPool2dGrad)
 FUSED = (CorrelateMaxPool2d, CorrelateMaxPool2dFilterGrad, CorrelateMaxPool2dInputGrad)
 
@@ -115,6 +116,36 @@ def test_an_activation_whose_gradient_reads_the_maxima_does_not_join():
     outputs = [pooled, *pytensor.grad((pooled**2).sum(), inputs)]
     rewritten, _ = check("convnet", inputs, outputs, values, mode=FUSING)
     assert [op.activation for op in the_fused(rewritten)] == ["identity"]
+
+
+WHOLE = [random.integers(-1, 2, value.shape).astype("float64") for value in values]
+"""Whole numbers, of which many maxima are exactly zero."""
+
+
+def test_a_rectifier_and_its_gradient_join_by_muting_winners():
+    pooled = pt.maximum(max_pool_2d(conv2d(images, filters), 2) + bias, 0)
+    outputs = [pooled, *pytensor.grad((pooled**2 + images.sum() * pooled).sum(), inputs)]
+    rewritten, plain = check("fuse_rectifier_by_muting_winners", inputs, outputs, WHOLE, mode=MUTING)
+    assert [op.activation for op in the_fused(rewritten)] == ["muting_relu"]
+    assert [op.activation for op in the_fused(plain)] == ["identity"]
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda maxima: (pt.maximum(maxima, 0) + maxima**2).sum(),
+        lambda maxima: (pt.maximum(maxima, 1) ** 2).sum(),
+        lambda maxima: pt.maximum(maxima, 0).sum(),
+    ],
+    ids=["read elsewhere", "another bound", "one for all"],
+)
+def test_winners_are_not_muted_where_gradients_are_no_maps_of_the_rectifiers(cost):
+    maxima = max_pool_2d(conv2d(images, filters), 2) + bias
+    outputs = pytensor.grad(cost(maxima), inputs)
+    function = compiled(inputs, outputs, mode=MUTING)
+    assert [op.activation for op in the_fused(function)] == ["identity"]
+    for ours, other in zip(function(*WHOLE), compiled(inputs, outputs, "convnet", mode=MUTING)(*WHOLE)):
+        np.testing.assert_allclose(ours, other)
 
 
 def test_an_activation_before_a_reshape_is_computed_once():

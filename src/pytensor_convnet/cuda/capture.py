@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from pytensor.graph.basic import Variable
 
+from pytensor_convnet.cuda.compiling import Step, compile_step
 from pytensor_convnet.cuda.hosting import HostNumbers
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.kernels.collectives import rehearsal
-
-Step = Callable[..., Sequence[torch.Tensor]]
-"""From inputs and feeds to the outputs that are returned; new values are written into inputs."""
 
 
 class Capture:
@@ -57,7 +55,11 @@ class Capture:
         self.inputs = inputs
         device = program.target.device
         self.feeds = program.feed_tensors(host)
-        self._numbers = [inputs[place] for place in arguments] + self.feeds
+        same = program.same_feeds([tuple(tensor.shape) for tensor in inputs])
+        self.feeds = [self.feeds[place] for place in same]
+        # Each is written once, wherever it is read.
+        own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, self.feeds))]
+        self._numbers = [*(inputs[place] for place in arguments), *own]
         self._written = [*arguments.values(), *host.feeds]
         self._returned = [
             place for place in range(len(program.fgraph.outputs))
@@ -92,12 +94,14 @@ class Capture:
 
     def launch(self, numbers: Sequence[Any]) -> None:
         """Run the function once, with these arguments of no axes and feeds; only those that changed are written."""
-        for place, value in enumerate(numbers):
+        for place, (tensor, value) in enumerate(zip(self._numbers, numbers, strict=True)):
+            if tensor is None:
+                continue
             if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
-                self._numbers[place].copy_(value)
+                tensor.copy_(value)
                 self._written[place] = None
             elif value != self._written[place] or (value == 0 and isinstance(value, float)):  # which may be -0.0
-                self._numbers[place].fill_(value)
+                tensor.fill_(value)
                 self._written[place] = value
         results = self._launch()
         if results is not None:
@@ -134,18 +138,6 @@ def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], ret
         return results
 
     return step
-
-
-def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
-    """The step traced on fake tensors and fused by torch's compiler."""
-    from torch._inductor import compile as inductor_compile
-    from torch._inductor import config
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    with torch.no_grad():
-        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
-        with config.patch(combo_kernels=True):  # small kernels that need nothing of each other become one
-            return inductor_compile(graph, tensors)
 
 
 def _captured(

@@ -16,6 +16,7 @@ is fed, so that one captured graph serves all minibatches; the minibatch's lengt
 """
 
 import enum
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -277,14 +278,17 @@ def numbers_function(given: Sequence[Variable], wanted: Sequence[Variable], node
         In an order in which they can be computed; those that are not needed are left out.
     """
     names: dict[Variable, str] = {x: f"given{place}" for place, x in enumerate(given)}
-    held: dict[str, Any] = {"number_of": _number_of, "computed": _computed}
+    held: dict[str, Any] = {}
     lines: list[str] = []
 
     def name_of(x: Variable) -> str:
         if x not in names:
             names[x] = name = f"known{len(names)}"
-            held[f"variable_{name}"] = x
-            lines.append(f"{name} = number_of(variable_{name}, shapes)")
+            if isinstance(x, Constant):
+                held[name] = _number(x.data)
+            else:
+                held.update({f"variable_{name}": x, "number": _number})
+                lines.append(f"{name} = number(shapes[variable_{name}])")
         return names[x]
 
     for node in _needed_for(wanted, nodes):
@@ -292,8 +296,8 @@ def numbers_function(given: Sequence[Variable], wanted: Sequence[Variable], node
         result = names[node.outputs[0]] = f"value{len(names)}"
         expression = _expression(node, operands)
         if expression is None:
-            held[f"node_{result}"] = node
-            expression = f"computed(node_{result}, {', '.join(operands)})"
+            held[f"compute_{result}"] = _Computed(node)
+            expression = f"compute_{result}({', '.join(operands)})"
         lines.append(f"{result} = {expression}")
     lines.append(f"return [{', '.join(name_of(x) for x in wanted)}]")
     arguments = ", ".join(["shapes", *(names[x] for x in given)])
@@ -339,18 +343,26 @@ def _wrapped(expression: str, dtype: str) -> str:
     return f"({expression}) & {mask}" if low == 0 else f"((({expression}) - {low}) & {mask}) + {low}"
 
 
-def _number_of(variable: Variable, shape_values: dict[Variable, Any]) -> Any:
-    """A constant, or what shapes decide, as Python's number, or as an array where it has axes."""
-    value = value_of(variable, shape_values)
-    return value.item() if np.ndim(value) == 0 else value
+def _number(value: Any) -> Any:
+    """Python's number, or an array where it has axes."""
+    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
 
 
-def _computed(node: Apply, *operands: Any) -> Any:
-    """A node by NumPy."""
-    values = {x: np.asarray(value, x.type.dtype) for x, value in zip(node.inputs, operands)}
-    evaluate(node, values)
-    result = values[node.outputs[0]]
-    return result.item() if result.ndim == 0 else result
+class _Computed:
+    """A node by NumPy. What it gave last is kept: most of what is computed so are lengths, which seldom change."""
+
+    def __init__(self, node: Apply) -> None:
+        self.node = node
+        self.seen: bytes | None = None
+        self.result: Any = None
+
+    def __call__(self, *operands: Any) -> Any:
+        seen = pickle.dumps(operands)  # which tells -0.0 from 0
+        if seen != self.seen:
+            values = {x: np.asarray(value, x.type.dtype) for x, value in zip(self.node.inputs, operands)}
+            evaluate(self.node, values)
+            self.seen, self.result = seen, _number(values[self.node.outputs[0]])
+        return self.result
 
 
 def value_of(variable: Variable, values: dict[Variable, Any]) -> Any:

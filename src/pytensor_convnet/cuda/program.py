@@ -170,6 +170,22 @@ class Program:
             for value, dtype in zip(host.feeds, dtypes, strict=True)
         ]
 
+    def same_feeds(self, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+        """For each number that is fed, the first that is the same at each call.
+
+        Minibatches of images and of labels are windows with the same bounds; if both have as many, they begin alike.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            Of the inputs that are `on_device`.
+        """
+        shape_of = dict(zip(self.on_device, shapes))
+        first: dict[Any, int] = {}
+        fed = [(variable,) for variable in self._fed]
+        windows = [(window.bounds, shape_of[window.source][window.axis]) for window in self._windows]
+        return [first.setdefault(key, place) for place, key in enumerate([*fed, *windows])]
+
     def run(
         self,
         inputs: Sequence[torch.Tensor],

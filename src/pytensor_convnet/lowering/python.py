@@ -3,6 +3,10 @@
 The same CPU kernels as the Numba backend's, imported when the first one is needed.
 """
 
+from math import prod
+
+import numpy as np
+
 from pytensor_convnet.ops import (
     AllMean,
     AveragePool2d,
@@ -26,6 +30,7 @@ from pytensor_convnet.ops import (
     MaxPool2dMaxima,
 )
 from pytensor_convnet.ops.base import evaluate
+from pytensor_convnet.ops.conv_pool import NO_TAP
 
 
 def _kernels():
@@ -93,10 +98,15 @@ def _draw_winners2d(op, node, images, uniforms, *windows):
 def _correlate_max_pool2d(op, node, images, filters, biases, *windows):
     dtype = node.outputs[1].type.numpy_dtype.type
     sliding = _sliding(op.correlation, filters.shape[2:])
-    return _kernels().correlate2d_max_pool2d(
+    mutes = op.activation == "muting_relu"
+    maxima, winners = _kernels().correlate2d_max_pool2d(
         images, filters, dtype, *sliding, *_windows(*windows), op.pooling.ignore_border, biases,
-        _kernels().ACTIVATIONS[op.activation],
+        _kernels().ACTIVATIONS["identity" if mutes else op.activation],
     )  # fmt: skip
+    if mutes:
+        winners = np.where(maxima >= 0, winners, np.array(NO_TAP).astype(dtype))
+        maxima = np.maximum(maxima, 0)
+    return maxima, winners
 
 
 @evaluate.register(CorrelateMaxPool2dInputGrad)
@@ -114,8 +124,22 @@ def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, rows, col
 
 def _fused_gradient_arguments(correlation, taps, winners, maps, *integers):
     """All arguments of a fused gradient's kernel but the first."""
-    lengths = [int(length) for length in integers[:4]]
-    return winners, maps, *lengths, *_sliding(correlation, taps), *_windows(*integers[4:])
+    lengths, windows = [int(length) for length in integers[:4]], _windows(*integers[4:])
+    winners, maps = _without_muted(winners, maps, lengths[2:], windows)
+    return winners, maps, *lengths, *_sliding(correlation, taps), *windows
+
+
+def _without_muted(winners, maps, map_lengths, windows):
+    """Zero to scatter, from some pixel of the window, where a winner is muted: these kernels know taps only."""
+    if winners.dtype == np.uint8 and prod(windows[0]) > 255:  # each byte numbers a tap
+        return winners, maps
+    muted = winners == np.array(NO_TAP).astype(winners.dtype)
+    if not muted.any():
+        return winners, maps
+    nothing = np.zeros((1, 1, *map_lengths), maps.dtype)
+    _, first = _kernels().max_pool2d(nothing, winners.dtype.type, *windows, False)
+    first = first[:, :, : maps.shape[2], : maps.shape[3]]
+    return np.where(muted, first, winners), np.where(muted, 0, maps).astype(maps.dtype)
 
 
 @evaluate.register(AveragePool2d)

@@ -38,9 +38,13 @@ from pytensor_convnet.ops.pooling import (
 _SLOPES = {
     "identity": lambda y: None,
     "relu": lambda y: (y > 0).astype(y.dtype),
+    "muting_relu": lambda y: (y > 0).astype(y.dtype),
     "tanh": lambda y: 1 - y * y,
 }
 """Of each activation, its derivative as a function of its value; ``None`` for one."""
+
+NO_TAP = -1
+"""The winner, cast to the dtype of winners, of a window from which gradients scatter nothing."""
 
 
 class CorrelateMaxPool2d(ConvnetOp):
@@ -54,8 +58,9 @@ class CorrelateMaxPool2d(ConvnetOp):
     ----------
     correlation : Correlate2d
     pooling : MaxPool2d
-    activation : {'identity', 'relu', 'tanh'}
-        What the biased maxima are replaced by; tanh is for float32.
+    activation : {'identity', 'relu', 'muting_relu', 'tanh'}
+        What the biased maxima are replaced by; tanh is for float32. A muting rectifier is for functions that only need
+        the gradient: where it made a maximum zero that was negative, or meets NaN, the winner is `NO_TAP`.
 
     Raises
     ------
@@ -121,6 +126,9 @@ class CorrelateMaxPool2d(ConvnetOp):
 
     def pushforward(self, inputs, outputs, tangents):
         windows = inputs[3:]
+        if self.activation == "muting_relu":
+            frank = type(self)(self.correlation, self.pooling, "relu")
+            return frank.pushforward(inputs, frank(*inputs), tangents)
         maps = self.correlation.pushforward(inputs[:2], outputs, tangents[:2])[0]
         terms = []
         if not isinstance(maps.type, DisconnectedType):

@@ -2,13 +2,17 @@
 
 Each rewrite is valid on its own. By now biases and activations sit on the pooled maps, so the maps between the
 two Ops have no other reader; where something could not be moved, they have one, are needed in full, and stay. What
-sits there then joins the step, unless the gradient reads the maxima before it (a rectifier's does).
+sits there then joins the step. A rectifier's gradient reads the maxima before it, to tell zero from less than zero; in
+mode CUDA the winners tell it that.
 """
 
+from math import prod
+
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
-from pytensor.scalar.basic import Add, Maximum, Tanh
+from pytensor.scalar.basic import EQ, GE, Add, Cast, Maximum, Mul, Tanh
 from pytensor.tensor.basic import get_underlying_scalar_constant_value
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape
@@ -23,6 +27,7 @@ from pytensor_convnet.ops import (
     MaxPool2d,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.conv_pool import NO_TAP, CorrelateMaxPool2dGrad
 from pytensor_convnet.rewriting.databases import register_fusing, replacements
 from pytensor_convnet.rewriting.max_pool_grads import scatter_of
 
@@ -37,7 +42,7 @@ def pays(windows: list[Variable]) -> bool:
     return all(isinstance(entry, Constant) for entry in windows)
 
 
-@register_fusing("numba", "cuda_fusion")
+@register_fusing("numba", "cuda")
 @node_rewriter([MaxPool2d, MaxPool2dMaxima])
 def fuse_correlation_and_max_pool(fgraph, node):
     """``MaxPool2d(Correlate2d(images, filters))`` -> ``CorrelateMaxPool2d(images, filters, 0)``."""
@@ -54,7 +59,7 @@ def fuse_correlation_and_max_pool(fgraph, node):
     return replacements(node, outputs)
 
 
-@register_fusing("numba", "cuda_fusion")
+@register_fusing("numba", "cuda")
 @node_rewriter([Elemwise])
 def move_activation_before_reshape(fgraph, node):
     """``f(maxima.reshape(shape))`` -> ``f(maxima).reshape(shape)``: the inverse of what PyTensor does elsewhere.
@@ -74,7 +79,7 @@ def move_activation_before_reshape(fgraph, node):
     return replacements(node, [reshaped])
 
 
-@register_fusing("numba", "cuda_fusion")
+@register_fusing("numba", "cuda")
 @node_rewriter([Elemwise])
 def fuse_bias_and_activation(fgraph, node):
     """``CorrelateMaxPool2d(images, filters, 0) + biases``, and a function of that, -> one ``CorrelateMaxPool2d``."""
@@ -95,6 +100,72 @@ def fuse_bias_and_activation(fgraph, node):
         pairs = {node.outputs[0]: new[0], fused.outputs[1]: new[1]}
         return pairs if all(old.type.is_super(variable.type) for old, variable in pairs.items()) else None
     return None
+
+
+@register_fusing("cuda")
+@node_rewriter([Elemwise])
+def fuse_rectifier_by_muting_winners(fgraph, node):
+    """``maximum(maxima, 0)`` and its gradient, ``(maxima >= 0) * g``, -> one ``CorrelateMaxPool2d``, winners muted.
+
+    The product, which the gradients of filters and images scatter, loses that factor; what else reads the factor, the
+    gradient of biases for one, gets it from the winners. Where maxima are negative nothing is scattered, not ``0 * g``,
+    which would be NaN where ``g`` is infinite or NaN.
+    """
+    maxima = next((x for x in node.inputs if _fused(x) is not None), None)
+    if maxima is None or _activation_of(node, maxima, [x for x in node.inputs if x is not maxima]) != "relu":
+        return None
+    fused = _fused(maxima)
+    winners = fused.outputs[1]
+    signs = [client for client, _ in fgraph.clients[maxima] if client is not node]
+    if fused.op.activation != "identity" or not all(_is_sign(sign, maxima, node.outputs[0]) for sign in signs):
+        return None
+    if winners.type.dtype == "uint8" and prod(fused.inputs[3].data) > 255:  # each byte numbers a tap
+        return None
+    factors = [sign.outputs[0] for sign in signs]
+    scatters = [client for client, _ in fgraph.clients[winners]]
+    rests = [_without(scatter, winners, factors) for scatter in scatters]
+    if not signs or None in rests:
+        return None
+    op = CorrelateMaxPool2d(fused.op.correlation, fused.op.pooling, "muting_relu")
+    rectified, muting = op.make_node(*fused.inputs).outputs
+    copy_stack_trace(node.outputs, rectified)
+    shown = pt.neq(muting, np.full((1,) * 4, NO_TAP).astype(winners.type.dtype))
+    pairs = {node.outputs[0]: rectified} | {factor: pt.cast(shown, factor.type.dtype) for factor in factors}
+    for scatter, rest in zip(scatters, rests):
+        tensor, _, _, *integers = scatter.inputs
+        pairs[scatter.outputs[0]] = scatter.op.make_node(tensor, muting, rest, *integers).outputs[0]
+        copy_stack_trace(scatter.outputs, pairs[scatter.outputs[0]])
+    return pairs if all(old.type.is_super(variable.type) for old, variable in pairs.items()) else None
+
+
+def _is_sign(node, maxima: Variable, rectified: Variable) -> bool:
+    """Whether a node tells where maxima are not negative: by ``maxima >= 0``, or as what a rectifier leaves alone."""
+    if not isinstance(node.op, Elemwise):
+        return False
+    if isinstance(node.op.scalar_op, EQ):
+        return set(node.inputs) == {maxima, rectified}
+    return isinstance(node.op.scalar_op, GE) and node.inputs[0] is maxima and _is_zero(node.inputs[1])
+
+
+def _without(scatter, winners: Variable, factors: list[Variable]) -> Variable | None:
+    """The product of maps that a gradient scatters but for these factors; ``None`` if it is no such product."""
+    if not isinstance(scatter.op, CorrelateMaxPool2dGrad) or scatter.inputs[1] is not winners:
+        return None
+    maps = scatter.inputs[2]
+    if maps.owner is None or not isinstance(maps.owner.op, Elemwise) or not isinstance(maps.owner.op.scalar_op, Mul):
+        return None
+    rest = [x for x in maps.owner.inputs if _uncast(x) not in factors]
+    if not rest or len(rest) == len(maps.owner.inputs):
+        return None
+    product = pt.mul(*rest) if len(rest) > 1 else rest[0]
+    alike = product.type.dtype == maps.type.dtype and product.type.broadcastable == maps.type.broadcastable
+    return product if alike else None
+
+
+def _uncast(x: Variable) -> Variable:
+    """What is cast to ``x``, or ``x``."""
+    cast = x.owner is not None and isinstance(x.owner.op, Elemwise) and isinstance(x.owner.op.scalar_op, Cast)
+    return x.owner.inputs[0] if cast else x
 
 
 def _fused(x: Variable):
@@ -129,14 +200,14 @@ def _biases_of(node, others: list[Variable]) -> Variable | None:
     return vector if vector.type.dtype == node.outputs[0].type.dtype else None
 
 
-@register_fusing("numba", "cuda_fusion")
+@register_fusing("numba", "cuda")
 @node_rewriter([Correlate2dFilterGrad])
 def fuse_filter_grad_and_max_pool_grad(fgraph, node):
     """``Correlate2dFilterGrad(images, MaxPool2dGrad(winners, maps))`` -> ``CorrelateMaxPool2dFilterGrad``."""
     return _fused_gradient(fgraph, node, CorrelateMaxPool2dFilterGrad)
 
 
-@register_fusing("numba", "cuda_fusion")
+@register_fusing("numba", "cuda")
 @node_rewriter([Correlate2dInputGrad])
 def fuse_input_grad_and_max_pool_grad(fgraph, node):
     """``Correlate2dInputGrad(filters, MaxPool2dGrad(winners, maps))`` -> ``CorrelateMaxPool2dInputGrad``."""

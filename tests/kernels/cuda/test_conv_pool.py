@@ -188,7 +188,7 @@ def test_ties_infinities_and_nan(product, device):
 IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, (16,), 3, 4, 1, True))
 
 
-@pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "muting_relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("method", [Pair(), IN_ONE], ids=["pair", "in one"])
 def test_activations(activation, method, device):
     task = task_of(LAYERS["by_one"], device=device, activation=activation)
@@ -197,11 +197,14 @@ def test_activations(activation, method, device):
         random.standard_normal(shape).astype("float32")
         for shape in (task.geometry.images, task.geometry.filters, task.geometry.filters[0])
     )
-    maxima, _ = carry_out(task, method, put(images, task), put(filters, task, "bc01"), put(biases, task))
-    expected, _ = defined(replace(task, activation="identity"), images, filters, biases, False)
+    maxima, winners = carry_out(task, method, put(images, task), put(filters, task, "bc01"), put(biases, task))
+    expected, won = defined(replace(task, activation="identity"), images, filters, biases, False)
     functions = {"identity": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
+    functions["muting_relu"] = functions["relu"]
     functions["sigmoid"] = lambda x: 1 / (1 + np.exp(-x))
     assert relative_error(maxima, functions[activation](expected)) <= MOST_ERROR["float16"]
+    won = np.where(expected < 0, 255, won) if activation == "muting_relu" else won
+    np.testing.assert_array_equal(winners.cpu().numpy(), won)
 
 
 @pytest.mark.parametrize("product", MOST_ERROR)
@@ -365,7 +368,7 @@ REFUSED = [
     (8, (9, 3), "ws spans 9 rows but the padded input has only 7"),
     (12, torch.ones(5), "biases must hold a number for each of the 6 filters, got 5"),
     (12, torch.ones(6, dtype=torch.float64), "biases are torch.float64 on .*, but images torch.float32"),
-    (13, "softmax", "activation must be one of identity, relu, tanh, sigmoid, got 'softmax'"),
+    (13, "softmax", "activation must be one of identity, relu, muting_relu, tanh, sigmoid, got 'softmax'"),
 ]
 
 

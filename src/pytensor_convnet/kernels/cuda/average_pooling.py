@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
@@ -79,11 +80,12 @@ def _average_pool(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, PAIRED: tl.constexpr,
     MODE: tl.constexpr, VECTOR: tl.constexpr, STRIP: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every strip: for each row of the image the sum of each window's taps in it; then those of its rows."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, y = strip // strips_each, (strip % strips_each) * STRIP
     first_row = y * STRIDE_ROWS - TOP
     line = (plane * rows + first_row) * columns * units
@@ -118,10 +120,12 @@ def _average_pool_of_many_taps(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, MODE: tl.constexpr,
     VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every window, for each tap: add. A strip is one row."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, y = strip // out_rows, strip % out_rows
     x, unit = cell // units, cell % units
     total = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), images.dtype.element_ty))
@@ -157,11 +161,12 @@ def _average_pool_grad(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, MODE: tl.constexpr,
     PATCH_ROWS: tl.constexpr, PATCH_COLUMNS: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr,
-    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
+    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every patch, for each window that touches it: add the window's value, shared, to the pixels of both."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, patch_row = strip // strips_each, strip % strips_each
     patch_column, unit = cell // units, cell % units
     sums = no_tensors()
@@ -199,10 +204,12 @@ def _average_pool_grad_of_many_taps(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, MODE: tl.constexpr,
     VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every pixel, for each window that may hold it: add the window's value, shared. A strip is one row."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, row = strip // rows, strip % rows + TOP
     column, unit = cell // units + LEFT, cell % units
     total = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty))
@@ -293,8 +300,9 @@ def _check_mode(mode: str) -> None:
 def _constants(windows: Windows, mode: str, vector: int, *tensors: torch.Tensor) -> dict[str, Any]:
     (_, below), (_, beside) = windows.padding
     return dict(
-        **windows.constants(), BELOW=below, BESIDE=beside, MODE=MODES[mode], VECTOR=vector, WIDE=is_wide(*tensors)
-    )
+        **windows.constants(), BELOW=below, BESIDE=beside, MODE=MODES[mode], VECTOR=vector, WIDE=is_wide(*tensors),
+        **launch_options(tensors[0].device),
+    )  # fmt: skip
 
 
 def launch(images, maps, windows: Windows, format: str, mode: str, tile: Tile | None = None) -> None:

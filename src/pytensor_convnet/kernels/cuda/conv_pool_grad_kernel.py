@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
 from pytensor_convnet.kernels.cuda.gather_kernel import is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
@@ -188,6 +189,7 @@ def _pooled_filter_grad(
     TOP: tl.constexpr, LEFT: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, MAP_UNIT: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
     FILTERS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, CHAIN: tl.constexpr, STAGES: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     row_block = program % row_blocks
@@ -210,6 +212,7 @@ def _pooled_filter_grad(
     else:
         filter_place = filter_place * map_filter_stride
     source += group.to(tl.int64) * source_group_stride * UNIT
+    await_predecessor(DEPENDENT)
     factor = 1.0
     if PRODUCT == "float16":
         factor = power_of_two(scale_exponent(magnitudes + PARTIALS, PARTIALS))
@@ -302,7 +305,7 @@ def pooled_filter_grad(
         *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0],
         product, prepared, plan.leaves_source, unit, map_unit, wide, blocks.rows, blocks.filters, blocks.images,
         0 if magnitudes is None else magnitudes.shape[1], max(1, chain // products_of_step) if chain else 0,
-        blocks.stages, num_warps=blocks.warps,
+        blocks.stages, num_warps=blocks.warps, **launch_options(images.device),
     )  # fmt: skip
     add_shares(partial, shares, plan, filters, flip)
 
@@ -320,6 +323,7 @@ def _spread(
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, PRODUCT: tl.constexpr, MAP_UNIT: tl.constexpr,
     WIDE: tl.constexpr, COLUMNS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     image = (program % batch_blocks) * IMAGES + tl.arange(0, IMAGES)
@@ -334,6 +338,7 @@ def _spread(
         patch_row = patch_row.to(tl.int64)
         patch_column = patch_column.to(tl.int64)
     plane = channel * out_rows * out_columns * batch
+    await_predecessor(DEPENDENT)
     values, numbers = _windows_of(
         winners + plane, maps + plane, image[None, :], image[None, :], batch, (patch_column < patch_columns)[:, None],
         patch_row, patch_column[:, None], out_rows, out_columns, out_columns * batch, batch, WINDOW_ROWS,
@@ -394,6 +399,6 @@ def spread(
             windows.out_rows, windows.out_columns, patch_rows, patch_columns, column_blocks, batch_blocks,
             memory.stride(0) // 16, *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0],
             product, map_unit, is_wide(maps, memory), columns, images, 0 if magnitudes is None else magnitudes.numel(),
-            num_warps=4,
+            num_warps=4, **launch_options(maps.device),
         )  # fmt: skip
     return memory.permute(0, 4, 1, 2, 3)[:, :batch]

@@ -29,6 +29,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import destinations
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
@@ -36,8 +37,17 @@ from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
 
-ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid")
-"""Functions that never decrease, so that the maxima alone need them."""
+ACTIVATIONS = ("identity", "relu", "muting_relu", "tanh", "sigmoid")
+"""Functions that never decrease, so that the maxima alone need them.
+
+A muting rectifier also gives windows whose maximum is negative, or NaN, `NO_TAP` for their winner: nothing is scattered
+from there, and the gradient needs no other sign of it.
+"""
+
+NO_TAP = tl.constexpr(-1)
+
+FINISHED = 1024
+"""How many maxima a program finishes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class PoolBlocks:
 @triton.jit
 def activated(x, ACTIVATION: tl.constexpr):
     """A float32 tile activated. NaN stays NaN."""
-    if ACTIVATION == "relu":
+    if ACTIVATION == "relu" or ACTIVATION == "muting_relu":
         x = tl.where(x < 0, 0.0, x)
     elif ACTIVATION == "sigmoid":
         x = 1 / (1 + tl.exp(-x))
@@ -133,6 +143,7 @@ def _correlate_max_pool(
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
     FILTERS: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, STARTS: tl.constexpr,
     IMAGES_FIRST: tl.constexpr, PARTIALS: tl.constexpr, TAP_BITS: tl.constexpr, STAGES: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     filter_block = program % filter_blocks
@@ -150,6 +161,7 @@ def _correlate_max_pool(
     source += group.to(tl.int64) * source_group_stride * UNIT
     filters += group.to(tl.int64) * filter_count * filter_stride
 
+    await_predecessor(DEPENDENT)
     # Of each block of rows: the filters, and where the source rows lie, from the origin of a pixel.
     parts = no_tensors()
     offsets = no_tensors()
@@ -258,6 +270,8 @@ def _correlate_max_pool(
                     result += bias[:, None]
                     offset = offset[:, None] + image[None, :]
                     stored = (m < filter_count)[:, None] & image_fits[None, :]
+                if ACTIVATION == "muting_relu":
+                    winner = tl.where(result >= 0, winner, NO_TAP)
                 result = activated(result, ACTIVATION)
                 tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
                 tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
@@ -305,5 +319,36 @@ def correlate_max_pool(
         *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation, product, prepared,
         plan.leaves_source, unit, target_unit, wide, blocks.filters, blocks.images, blocks.rows,
         (0, *accumulate(blocks.rows[:-1])), blocks.images_first, 0 if magnitudes is None else magnitudes.shape[1],
-        windows.taps.bit_length(), blocks.stages, num_warps=blocks.warps,
+        windows.taps.bit_length(), blocks.stages, num_warps=blocks.warps, **launch_options(source.device),
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["size", "inner", "channels"])
+def _finish(
+    maxima, winners, biases, size, inner, channels, ACTIVATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    place = program * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    await_predecessor(DEPENDENT)
+    bias = tl.load(biases + place // inner % channels, mask=inside, other=0.0).to(tl.float32)
+    result = tl.load(maxima + place, mask=inside, other=0.0).to(tl.float32) + bias
+    if ACTIVATION == "muting_relu":
+        winner = tl.load(winners + place, mask=inside, other=0)
+        if winner.dtype == tl.uint8:
+            winner = winner.to(tl.int32)
+        tl.store(winners + place, tl.where(result >= 0, winner, NO_TAP).to(winners.dtype.element_ty), mask=inside)
+    tl.store(maxima + place, activated(result, ACTIVATION).to(maxima.dtype.element_ty), mask=inside)
+
+
+def finish(maxima: torch.Tensor, winners: torch.Tensor, biases: torch.Tensor, activation: str) -> None:
+    """Bias and activate maxima, and mute winners, where they lie: both dense, in the same format."""
+    size = maxima.numel()
+    if size:
+        _finish[(triton.cdiv(size, FINISHED),)](
+            maxima, winners, biases, size, maxima.stride(1), maxima.shape[1], activation, size >= 2**31, FINISHED,
+            num_warps=4, **launch_options(maxima.device),
+        )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, overlap, pooled_filter_grad, spread
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool, finish
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, is_wide, unit_of
@@ -132,8 +132,8 @@ def _forward_pair(task: PoolTask, images, filters, biases) -> tuple[torch.Tensor
     maps = correlation.correlate2d(images, filters, *_moves(task), precision=task.precision, memory_format=format)
     maxima, winners = _empty_results(task, format)
     max_pooling.launch(maps, maxima, winners, task.windows, format)
-    maxima += biases[:, None, None]
-    return maxima if task.activation == "identity" else getattr(torch, task.activation)(maxima), winners
+    finish(maxima, winners, biases, task.activation)
+    return maxima, winners
 
 
 def _empty_results(task: PoolTask, format: str) -> tuple[torch.Tensor, torch.Tensor]:

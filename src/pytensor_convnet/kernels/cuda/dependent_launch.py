@@ -5,7 +5,8 @@ dependent launch"). It does what needs none of the predecessor's results, and wa
 a CUDA graph of them, then loses a good part of what lies between two launches.
 
 Every kernel that is launched so calls `await_predecessor` before it reads or writes what another kernel may write or
-read. As all of them wait, what came before the predecessor has ended, too.
+read. As all of them wait before they let the next one start, what came before the predecessor has ended, too: kernels
+of torch's compiler, where they need nothing of their predecessor, rely on that.
 """
 
 import functools
@@ -21,10 +22,10 @@ FIRST_CAPABILITY = 9, 0
 
 @triton.jit
 def await_predecessor(DEPENDENT: tl.constexpr):
-    """Let the next kernel start, and wait until all before this one have ended and their results can be seen."""
+    """Wait until all kernels before this one have ended and their results can be seen, and let the next one start."""
     if DEPENDENT:
-        gdc_launch_dependents()
         gdc_wait()
+        gdc_launch_dependents()
 
 
 def launch_options(device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
@@ -53,11 +54,12 @@ def _max_pool(
     COLUMN_GROUP: tl.constexpr, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
     STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, LOWEST: tl.constexpr, PAIRED: tl.constexpr,
     VECTOR: tl.constexpr, STRIP: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
-    WITH_WINNERS: tl.constexpr,
+    WITH_WINNERS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every strip: for each row of the image the greatest of each window's taps in it; then those of its rows."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, y = strip // strips_each, (strip % strips_each) * STRIP
     first_row = y * STRIDE_ROWS - TOP
     line = (plane * rows + first_row) * columns * units
@@ -112,11 +114,12 @@ def _max_pool_of_many_taps(
     images, maxima, winners, strips, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, LOWEST: tl.constexpr, VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr,
-    TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, WITH_WINNERS: tl.constexpr,
+    TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, WITH_WINNERS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every window, for each tap: compare. A strip is one row."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, y = strip // out_rows, strip % out_rows
     x, unit = cell // units, cell % units
     first_row, first_column = y * STRIDE_ROWS - TOP, x * STRIDE_COLUMNS - LEFT
@@ -241,7 +244,7 @@ def launch(images, maxima, winners, windows: Windows, format: str, tile: Tile | 
     cells = windows.out_columns * units
     constants = dict(
         **windows.constants(), LOWEST=lowest(images.dtype), VECTOR=vector, WIDE=is_wide(images, maxima),
-        WITH_WINNERS=winners is not None,
+        WITH_WINNERS=winners is not None, **launch_options(images.device),
     )  # fmt: skip
     if not is_written_out(windows):
         strips = planes.number * windows.out_rows

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, to_format
 from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
 from pytensor_convnet.kernels.cuda.pool_plans import (
@@ -61,11 +62,12 @@ def _max_pool_grad(
     COLUMN_GROUP: tl.constexpr, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
     STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, PATCH_ROWS: tl.constexpr,
     PATCH_COLUMNS: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr,
-    TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
+    TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every patch, for each window that touches it, for each pixel of both: add the window's value if it won."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, patch_row = strip // strips_each, strip % strips_each
     patch_column, unit = cell // units, cell % units
     zero = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty))
@@ -103,11 +105,12 @@ def _max_pool_grad_of_many_taps(
     winners, maps, images, strips, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every pixel, for each window that may hold it: add its value if the pixel won. A strip is one row."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, row = strip // rows, strip % rows + TOP
     column, unit = cell // units + LEFT, cell % units
     zero = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty))
@@ -134,11 +137,12 @@ def _max_pool_gather(
     images, winners, maps, strips, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every window: the pixel that won. A strip is one row of windows."""
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
     plane, y = strip // out_rows, strip % out_rows
     x, unit = cell // units, cell % units
     inside = both(strip < strips, cell < cells)
@@ -228,7 +232,7 @@ def max_pool2d_gather(
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_gather[grid(tile, strips, cells)](
             images, winners, maps, strips, cells, units, *windows.lengths(), **windows.constants(), VECTOR=vector,
-            WIDE=is_wide(images, maps), **tile.constants(),
+            WIDE=is_wide(images, maps), **tile.constants(), **launch_options(images.device),
         )  # fmt: skip
     return maps
 
@@ -255,7 +259,7 @@ def launch_grad(
     planes = Planes.of(images.shape, format)
     vector = planes.vector(images.element_size())
     units = planes.inner // vector
-    constants = dict(**windows.constants(), VECTOR=vector, WIDE=is_wide(images, maps))
+    constants = dict(**windows.constants(), VECTOR=vector, WIDE=is_wide(images, maps), **launch_options(images.device))
     patch = patch or patch_for(planes, windows, vector)
     if patch is None:
         strips, cells = planes.number * windows.rows, windows.columns * units

@@ -15,7 +15,7 @@ import torch
 from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering.cuda import plain
-from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, integers, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, integers, lower, torch_dtype
 from pytensor_convnet.ops import (
     AveragePool2d,
     AveragePool2dGrad,
@@ -307,7 +307,7 @@ _lower_ours(DrawWinners2d, _gpu_draw_winners)
 
 def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     dtypes = [torch_dtype(output) for output in node.outputs]
-    working, precision = _working(target, _single(node, dtypes[0]))
+    working, precision = _working(target, dtypes[0])
 
     def run(images: Any, filters: Any, biases: Any, *numbers: Any) -> Any:
         images = formatted(target.tensor(images, working))
@@ -315,21 +315,25 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
         shape, _ = _shapes(op, [images, filters, biases], numbers)
         format = _format_of(shape[0])
         moves = _moves(op.correlation, filters.shape[2:])
-        arguments = (str(dtypes[1]), *moves, *_windows(numbers), op.pooling.ignore_border)
-        keywords = {"activation": op.activation, "precision": precision, "memory_format": format}
+        windows = (*_windows(numbers), op.pooling.ignore_border)
         results = [(shape, working, format), (shape, dtypes[1], format)]
-        tensors = [images, filters, biases]
+        if working == torch.float64:
+            maps = formatted(plain.correlate2d(images, filters, *moves))
+            maxima, winners = _kernel("max_pool2d", [maps], (str(dtypes[1]), *windows, format), results)
+            return plain.activated(maxima + biases[:, None, None], winners, op.activation)
+        keywords = {"activation": op.activation, "precision": precision, "memory_format": format}
+        tensors, arguments = [images, filters, biases], (str(dtypes[1]), *moves, *windows)
         return _kernel("correlate2d_max_pool2d", tensors, arguments, results, keywords=keywords, named=["biases"])
 
     return run
 
 
-def _gpu_pooled_correlation_grad(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
-    gives_filters = "filter_grad" in name
+def _gpu_pooled_correlation_grad(gives: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
+    gives_filters = gives == "filter_grad"
 
     def on_gpu(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
         dtype = torch_dtype(node.outputs[0])
-        working, precision = _working(target, _single(node, dtype))
+        working, precision = _working(target, dtype)
 
         def run(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> Any:
             tensor, maps = target.tensor(tensor, working), formatted(target.tensor(maps, working))
@@ -337,10 +341,18 @@ def _gpu_pooled_correlation_grad(name: str) -> Callable[[Any, Apply, Target], Ca
             lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
             [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
             taps = lengths[:2] if gives_filters else tensor.shape[2:]
+            moves = _moves(op.correlation, taps)
+            if working == torch.float64:
+                full = (*maps.shape[:2], *lengths[2:])
+                format = _format_of(full[0])
+                arguments = (*lengths[2:], *windows, format)
+                [scattered] = _kernel("max_pool2d_grad", tensors[1:], arguments, [(full, working, format)])
+                return getattr(plain, f"correlate2d_{gives}")(tensor, scattered, *lengths[:2], *moves)
             format = "bc01" if gives_filters else _format_of(shape[0])
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
-            arguments = (*lengths, *_moves(op.correlation, taps), *windows)
-            [result] = _kernel(name, tensors, arguments, [(shape, working, format)], keywords=keywords)
+            results = [(shape, working, format)]
+            name = f"correlate2d_max_pool2d_{gives}"
+            [result] = _kernel(name, tensors, (*lengths, *moves, *windows), results, keywords=keywords)
             return result.to(dtype) if gives_filters else result
 
         return run
@@ -354,15 +366,9 @@ def _moves(correlation: Any, taps: Sequence[int]) -> tuple[Any, ...]:
     return correlation.stride, padding, correlation.dilation, correlation.groups, correlation.flip
 
 
-def _single(node: Apply, dtype: torch.dtype) -> torch.dtype:
-    if dtype == torch.float64:
-        raise UnsupportedOp(node, "correlation and pooling in one step are of float32; leave out 'cuda_fusion'")
-    return dtype
-
-
 _lower_ours(CorrelateMaxPool2d, _gpu_pooled_correlation)
-_lower_ours(CorrelateMaxPool2dInputGrad, _gpu_pooled_correlation_grad("correlate2d_max_pool2d_input_grad"))
-_lower_ours(CorrelateMaxPool2dFilterGrad, _gpu_pooled_correlation_grad("correlate2d_max_pool2d_filter_grad"))
+_lower_ours(CorrelateMaxPool2dInputGrad, _gpu_pooled_correlation_grad("input_grad"))
+_lower_ours(CorrelateMaxPool2dFilterGrad, _gpu_pooled_correlation_grad("filter_grad"))
 
 
 # ---------------------------------------------------------------------------------------- normalisation

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pytensor_convnet import reference
 from pytensor_convnet.geometry import Padding, Pair
+from pytensor_convnet.ops.conv_pool import NO_TAP
 from pytensor_convnet.reference import tap_slices
 
 
@@ -63,6 +64,13 @@ def _backward(
     return torch.ops.aten.convolution_backward(
         maps, images, filters, None, list(stride), [0, 0], list(dilation), False, [0, 0], groups, wanted
     )[which]
+
+
+def activated(maxima: Tensor, winners: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """The maxima and winners of a `CorrelateMaxPool2d` after biases; tanh is for float32, which has a kernel."""
+    if activation == "muting_relu":
+        winners = torch.where(maxima >= 0, winners, torch.full_like(winners, NO_TAP))
+    return (maxima if activation == "identity" else maxima.clamp(min=0)), winners
 
 
 # --------------------------------------------------------------------------------- filters not shared

@@ -1,0 +1,109 @@
+"""A step fused by torch's compiler: traced, cut in two, and each part compiled.
+
+The second part updates shared variables. For the compiler an update can be computed as soon as its gradient is known,
+each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+Step = Callable[..., Sequence[torch.Tensor]]
+"""From inputs and feeds to the outputs that are returned; new values are written into inputs."""
+
+
+def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
+    """The step traced on fake tensors and fused by torch's compiler."""
+    from torch._inductor import compile as inductor_compile
+    from torch._inductor import config
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    if hasattr(config.triton, "enable_pdl"):
+        settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
+    with torch.no_grad(), config.patch(settings):
+        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        parts = without_updates(graph)
+        if parts is None:
+            return inductor_compile(graph, tensors)
+        compute, update, count = parts
+        between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
+        computed = inductor_compile(compute, tensors)
+        updated = inductor_compile(update, [*tensors, *between])
+
+    def both(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        results = computed(*tensors)
+        updated(*tensors, *results[count:])
+        return results[:count]
+
+    return both
+
+
+def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int] | None:
+    """A traced step in two: what computes, and what updates its inputs.
+
+    Parameters
+    ----------
+    module : GraphModule
+        Returns a list.
+
+    Returns
+    -------
+    compute : GraphModule
+        From the step's inputs to its results, followed by what ``update`` reads of what is between.
+    update : GraphModule
+        From the step's inputs and those values to nothing; writes into inputs.
+    count : int
+        How many results the step has.
+    None, where nothing is updated
+    """
+    updates = _updates(module.graph)
+    if not updates:
+        return None
+    read = [node for node in module.graph.nodes if node not in updates and updates.intersection(node.users)]
+    between = [node for node in read if node.op == "call_function"]
+    compute, update = Graph(), Graph()
+    in_compute: dict[Node, Node] = {}
+    in_update: dict[Node, Node] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            in_update[node] = update.node_copy(node)
+    for node in between:
+        in_update[node] = update.placeholder(f"computed_{node.name}")
+        in_update[node].meta = dict(node.meta)
+    for node in module.graph.nodes:
+        if node.op == "output":
+            [results] = node.args
+            compute.output([in_compute[entry] for entry in (*results, *between)])
+            update.output([])
+        elif node in updates:
+            in_update[node] = update.node_copy(node, in_update.__getitem__)
+        else:
+            in_compute[node] = compute.node_copy(node, in_compute.__getitem__)
+            if node.op == "get_attr" and node in read:
+                in_update[node] = update.node_copy(node)
+    return GraphModule(module, compute), GraphModule(module, update), len(results)
+
+
+def _updates(graph: Graph) -> set[Node]:
+    """The nodes that write into inputs, and the elementwise ones that nothing else needs."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op != "call_function":
+            continue
+        writes = node.target is torch.ops.aten.copy_.default and not node.users
+        if writes or (node.users and found.issuperset(node.users) and _is_elementwise(node.target)):
+            found.add(node)
+    return found
+
+
+def _is_elementwise(target: Any) -> bool:
+    return torch.Tag.pointwise in getattr(target, "tags", ())
+
+
+def _like(node: Node) -> torch.Tensor:
+    """A tensor such as a node makes."""
+    fake = node.meta["val"]
+    return torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=fake.device)
