@@ -101,9 +101,7 @@ def bench(
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(
-            metavar="A,B", help=f"Of networks on a GPU: {', '.join(GPU_PRECISIONS)}.", show_default="all of them"
-        ),
+        typer.Option(metavar="A,B", help=f"Of networks on a GPU: {', '.join(GPU_PRECISIONS)}.", show_default="all"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads everyone may use.", show_default="all cores")

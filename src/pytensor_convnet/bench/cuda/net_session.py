@@ -119,19 +119,20 @@ def run_benchmark(
 def measured(
     training: Training,
     implementations: Sequence[Implementation],
-    trainee: type[Trainee],
+    kind: type[Trainee],
     on_begin: Report,
     on_failure: Report,
 ) -> Iterator[Record]:
     """The records of one case in one precision: for each implementation in each layout a step, and the first steps.
 
-    An implementation that cannot do it is reported and left out.
+    Each is a trainee of that kind. All prepare at once; whatever is timed, one does after the other. An implementation
+    that cannot do it is reported and left out.
     """
     described = f"{training.case.name}, {training.precision}"
     with ExitStack() as stack:
         on_begin(f"{described}: exact losses")
         trainees = {
-            (implementation.name, layout): stack.enter_context(trainee(implementation, training, layout))
+            (implementation.name, layout): stack.enter_context(kind(implementation, training, layout))
             for implementation in implementations
             for layout in implementation.layouts
         }
@@ -145,8 +146,8 @@ def measured(
             on_begin(f"{described}: {', '.join(key)}")
             return trainee.begin()
 
-        each(trainees, lambda key, trainee: trainee.prepare(), report)
-        first = each(trainees, begin, report)
+        _each(trainees, lambda key, trainee: trainee.prepare(), report)
+        first = _each(trainees, begin, report)
         on_begin(f"{described}: timing")
         seconds = step_seconds(trainees, TURN_SECONDS, TURNS, report)
     for key in seconds:
@@ -182,12 +183,12 @@ def step_seconds(
         trainee.seconds(1 + lengths[key] // WARM_UP_SHARE)
         return trainee.seconds(lengths[key])
 
-    lengths = each(trainees, length, on_failure)
-    samples = [each(trainees, turn, on_failure) for _ in range(turns)]
+    lengths = _each(trainees, length, on_failure)
+    samples = [_each(trainees, turn, on_failure) for _ in range(turns)]
     return {key: median(sample[key] for sample in samples) for key in trainees}
 
 
-def each(
+def _each(
     trainees: dict[Key, Trainee],
     task: Callable[[Key, Trainee], Result],
     on_failure: Callable[[Key, TraineeFailed], object],

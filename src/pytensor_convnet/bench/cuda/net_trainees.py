@@ -13,6 +13,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Self
 
 import numpy as np
+import torch
 
 from pytensor_convnet.bench.cuda.net import Implementation, Steps, Training
 from pytensor_convnet.bench.cuda.net_torch import free_memory
@@ -58,7 +59,7 @@ class Trainee(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Free everything. A second call does nothing."""
+        """Free everything; may be called again."""
 
 
 @contextmanager
@@ -91,6 +92,8 @@ class TraineeHere(Trainee):
         with steps.settings():
             losses = np.array([float(steps.step(number)) for number in COMPARED_STEPS])
         seconds = time.perf_counter() - start
+        if self.training.device == "cuda":
+            torch.cuda.empty_cache()  # cuDNN takes much to measure its algorithms, which other processes may need
         if not np.isfinite(losses).all():
             raise ArithmeticError(f"the losses of its first steps are {losses}")
         return losses, seconds
@@ -108,9 +111,8 @@ class TraineeHere(Trainee):
             return (time.perf_counter() - start) / length
 
     def end(self):
-        if self._steps is not None:
-            self._steps = None
-            free_memory(self.training.device)
+        self._steps = None
+        free_memory(self.training.device)
 
 
 class TraineeApart(Trainee):
@@ -125,10 +127,8 @@ class TraineeApart(Trainee):
         self._pipe.send(("prepare", ()))
         arguments = other_end, self._output.name, self.implementation, self.training, self.layout
         self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments)
-        with (
-            other_end,
-            interrupts_ignored(),
-        ):  # a terminal's Ctrl-C reaches all, but this process ends the others
+        # A terminal's Ctrl-C reaches them all, but it is this process that ends the others.
+        with other_end, interrupts_ignored():
             self._process.start()
         return self
 
