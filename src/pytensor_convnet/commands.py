@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from pytensor_convnet import __version__, checkpoints, pictures, reports
+from pytensor_convnet.bench.nets import GPU_PRECISIONS
 from pytensor_convnet.bench.peers import GPU_PEERS, peers_of
 from pytensor_convnet.bench.session import run_benchmark
 from pytensor_convnet.bench.suite import GPU_SUITES, SUITES
@@ -98,6 +99,10 @@ def bench(
             show_default="all that are installed",
         ),
     ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help=f"Of networks on a GPU: {', '.join(GPU_PRECISIONS)}.", show_default="all"),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads everyone may use.", show_default="all cores")
     ] = None,
@@ -122,8 +127,11 @@ def bench(
     """
     chosen = _listed(cases, (GPU_SUITES if device == "cuda" else SUITES)[suite], "--cases")
     wanted = _listed(peers, GPU_PEERS if device == "cuda" else peers_of(suite), "--peers")
+    if precisions is not None and (suite, device) != ("net", "cuda"):
+        raise typer.BadParameter("only of networks on a GPU, `bench net --device cuda`", param_hint="--precisions")
+    in_precisions = _listed(precisions, GPU_PRECISIONS, "--precisions")
     if device == "cuda":
-        _bench_on_a_gpu(suite, chosen, wanted, json, plot)
+        _bench_on_a_gpu(suite, chosen, wanted, in_precisions, json, plot)
         return
     with errors_in_one_message():
         for path in (json, plot):
@@ -131,7 +139,9 @@ def bench(
         run_benchmark(Console(), suite, chosen, wanted, threads, seconds, _names(exclude), json, plot)
 
 
-def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path | None, plot: Path | None) -> None:
+def _bench_on_a_gpu(
+    suite: str, cases: list[str], peers: list[str], precisions: list[str], json: Path | None, plot: Path | None
+) -> None:
     """Measure on a GPU, if there is one."""
     if plot is not None:
         raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
@@ -147,8 +157,10 @@ def _bench_on_a_gpu(suite: str, cases: list[str], peers: list[str], json: Path |
 
     with errors_in_one_message():
         check_folder(json)
-        sessions = {"conv": session, "pool": pool_session, "net": net_session}
-        sessions[suite].run_benchmark(Console(), cases, peers, json)
+        if suite == "net":
+            net_session.run_benchmark(Console(), cases, peers, json, precisions)
+        else:
+            {"conv": session, "pool": pool_session}[suite].run_benchmark(Console(), cases, peers, json)
 
 
 def _names(listed: str | None) -> list[str]:

@@ -8,6 +8,19 @@ from types import FrameType
 
 
 @contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C, and so will programs for good that are started meanwhile. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def interrupts_held_back(agree: Callable[[bool], bool] = bool) -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C back until the function that this yields is called, which then raises `KeyboardInterrupt`.
 

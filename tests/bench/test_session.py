@@ -108,6 +108,8 @@ def test_an_interrupt_shows_what_is_known(monkeypatch, tmp_path):
         (["pool", "--cases", "p31,p32"], "--cases: 'p32' is not one of lenet_p22, cifar_p32,"),
         (["conv", "--peers", "torch,theano"], "--peers: 'theano' is not one of torch, jax"),
         (["conv", "--peers", "pytensor-ml"], "--peers: 'pytensor-ml' is not one of torch, jax"),
+        (["net", "--device", "cuda", "--precisions", "medium,high"], "--precisions: 'high' is not one of medium, bf16"),
+        (["net", "--precisions", "bf16"], "--precisions: only of networks on a GPU"),
         (["conv", "--threads", "0"], "--threads"),
         (["conv", "--seconds", "-1"], "--seconds"),
     ],

@@ -1,7 +1,7 @@
 """Training networks on torch's CPU device: everything that a GPU does, but for the capture and the speed."""
 
-import itertools
-import time
+import os
+import re
 
 import numpy as np
 import pytest
@@ -15,8 +15,9 @@ from pytensor_convnet.bench.cuda import net, net_session, net_torch
 from pytensor_convnet.bench.cuda.net import Ours, Steps, Training
 from pytensor_convnet.bench.cuda.net_jax import Jax
 from pytensor_convnet.bench.cuda.net_torch import TorchCaptured, TorchCompiled, TorchEager
+from pytensor_convnet.bench.cuda.net_trainees import TraineeHere
 from pytensor_convnet.bench.cuda.timing import GpuMachine
-from pytensor_convnet.bench.nets import GPU_NET, Conv, Dense, NetCase, NetData, Pool
+from pytensor_convnet.bench.nets import GPU_NET, Conv, Dense, NetCase, Pool
 from tests.bench.made_up import TINY_NET
 
 pytestmark = pytest.mark.usefixtures("mode_cuda_on_the_cpu")
@@ -88,15 +89,41 @@ class Forgetful(TorchEager):
         return Steps(lambda number: steps.step(0), steps.wait)
 
 
+class Whereabouts(TorchEager):
+    """An implementation that fails, and tells in which process."""
+
+    name = "whereabouts"
+
+    def steps(self, training, layout):
+        raise RuntimeError(f"process {os.getpid()}")
+
+
+class Breaking(TorchEager):
+    """An implementation that fails when it is to be timed."""
+
+    name = "breaking"
+    layouts = ("bc01",)
+
+    def steps(self, training, layout):
+        steps = super().steps(training, layout)
+
+        def step(number):
+            if number > 1:
+                raise RuntimeError("broken")
+            return steps.step(number)
+
+        return Steps(step, steps.wait)
+
+
 def training(case=TINY_CONVNET, precision="medium"):
-    return Training(case, precision, NetData.of(case, 3 * case.batch + 1), "cpu")
+    return Training(case, precision, 3 * case.batch + 1, "cpu")
 
 
 def measured(*implementations, monkeypatch, said=None, **which):
     monkeypatch.setattr(net_session, "TURN_SECONDS", 1e-3)
     monkeypatch.setattr(net_session, "TURNS", 1)
     report = (said if said is not None else []).append
-    return list(net_session.measured(training(**which), implementations, lambda what: None, report))
+    return list(net_session.measured(training(**which), implementations, TraineeHere, lambda what: None, report))
 
 
 @pytest.mark.parametrize(
@@ -152,28 +179,31 @@ def test_a_captured_training_starts_where_all_do():
     assert first[0] != first[1]
 
 
-def test_steps_take_turns_and_minibatches_come_one_after_the_other():
+def test_trainees_take_turns():
     taken = []
 
-    def steps(name, seconds):
-        def step(number):
-            taken.append((name, number))
-            time.sleep(seconds)
+    class Instant(TraineeHere):
+        def seconds(self, length):
+            taken.append((self.layout, length))
+            return {"short": 1e-3, "long": 5e-3}[self.layout]
 
-        return Steps(step, lambda: None)
+    trainees = {layout: Instant(TorchEager(), training(), layout) for layout in ("short", "long")}
+    seconds = net_session.step_seconds(trainees, turn_seconds=0.02, turns=3, on_failure=pytest.fail)
+    assert seconds == {"short": 1e-3, "long": 5e-3}
+    lengths = [("short", 3), ("short", 10), ("long", 3), ("long", 10)]
+    assert taken == lengths + 3 * [("short", 3), ("short", 20), ("long", 1), ("long", 4)]
 
-    seconds = net_session.step_seconds(
-        {"short": steps("short", 1e-3), "long": steps("long", 5e-3)}, 4, turn_seconds=0.03, turns=3
-    )
-    assert 1e-3 < seconds["short"] < seconds["long"]
-    assert [number for name, number in taken if name == "short"][:6] == [0, 1, 2, 3, 0, 1]
-    assert [name for name, _ in itertools.groupby(name for name, _ in taken)] == ["short", "long"] * 4
+
+def test_who_fails_in_a_turn_is_reported_and_the_others_go_on(monkeypatch):
+    said = []
+    found = measured(Breaking(), TorchEager(), monkeypatch=monkeypatch, said=said)
+    assert {record.implementation for record in found} == {"torch eager"}
+    assert said == ["not measured: cuda_convnet_b6, medium: breaking bc01: RuntimeError: broken"]
 
 
 @pytest.mark.parametrize(("case", "number"), [("lenet", 50_000), ("cuda_convnet_b1024", 50_000), ("alexnet", 1062)])
-def test_how_many_images_lie_on_the_gpu(monkeypatch, case, number):
-    monkeypatch.setattr(net.NetData, "of", lambda case, number: number)
-    assert net.resident_data(GPU_NET[case]) == number
+def test_how_many_images_lie_on_the_gpu(case, number):
+    assert net.resident_images(GPU_NET[case]) == number
 
 
 @pytest.fixture
@@ -184,13 +214,24 @@ def a_tiny_gpu(monkeypatch):
     monkeypatch.setattr(net_session, "PEERS", {"torch": (TorchEager, Unable)})
     monkeypatch.setitem(net_session.GPU_NET, "tiny", TINY_CONVNET)
     monkeypatch.setattr(net_session, "Training", lambda *which: Training(*which, "cpu"))
-    monkeypatch.setattr(net_session, "resident_data", lambda case: NetData.of(case, 3 * case.batch))
+    monkeypatch.setattr(net_session, "resident_images", lambda case: 3 * case.batch)
     monkeypatch.setattr(net_session, "TURN_SECONDS", 1e-3)
     monkeypatch.setattr(net_session, "TURNS", 1)
 
 
 @pytest.mark.usefixtures("a_tiny_gpu")
-def test_a_run_shows_figures_and_writes_records(tmp_path):
+def test_in_a_run_each_has_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(net_session, "PEERS", {"torch": (Whereabouts,)})
+    console = Console(record=True, width=120)
+    found = net_session.run_benchmark(console, ["tiny"], ["torch"], precisions=["bf16"])
+    assert [(record.implementation, record.precision) for record in found] == [(Ours.name, "bf16")] * 2
+    processes = re.findall("whereabouts .*: process ([0-9]+)", console.export_text())
+    assert len({*processes, str(os.getpid())}) == 3
+
+
+@pytest.mark.usefixtures("a_tiny_gpu")
+def test_a_run_shows_figures_and_writes_records(monkeypatch, tmp_path):
+    monkeypatch.setattr(net_session, "TraineeApart", TraineeHere)
     console = Console(record=True, width=120, force_terminal=False)
     found = net_session.run_benchmark(console, ["tiny"], ["torch", "not_a_package"], tmp_path / "file.json")
     text = console.export_text()
@@ -213,12 +254,18 @@ def test_an_interrupt_shows_what_is_known(monkeypatch):
             raise KeyboardInterrupt
         return [*measure(training, *others)]
 
+    monkeypatch.setattr(net_session, "TraineeApart", TraineeHere)
     measure = net_session.measured
     monkeypatch.setattr(net_session, "measured", interrupted)
     console = Console(record=True, width=120)
     found = net_session.run_benchmark(console, ["tiny"], ["torch"])
     assert {record.precision for record in found} == {"medium"}
     assert "interrupted; what is known by now" in console.export_text()
+
+
+def test_an_unknown_precision_is_told():
+    with pytest.raises(ValueError, match="precisions must be among medium, bf16, got 'high'"):
+        net_session.run_benchmark(Console(), ["lenet"], [], precisions=["medium", "high"])
 
 
 def test_medium_is_the_mode_of_that_name():

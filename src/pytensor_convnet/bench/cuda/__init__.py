@@ -2,5 +2,5 @@
 
 `timing` says how a call is timed and what the GPU can do, `conv` what is measured, `session` runs it, `table` shows it;
 `pool` and `pool_session` do the same for pooling, and for networks `net`, with its peers in `net_torch` and `net_jax`,
-`net_session` and `net_table`.
+`net_trainees`, which gives each a process of its own, `net_session` and `net_table`.
 """

@@ -4,15 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
 
 import torch
 
-from pytensor_convnet.bench.nets import NetCase, NetData
-
-PRECISIONS = {"medium": "float32", "bf16": "bfloat16"}
-"""The precisions, and what layers compute in. Parameters, images and losses are float32 in both."""
+from pytensor_convnet.bench.nets import GPU_PRECISIONS, NetCase, NetData
 
 RESIDENT_IMAGES = 50_000
 RESIDENT_BYTES = 640_000_000
@@ -21,24 +19,29 @@ RESIDENT_BYTES = 640_000_000
 
 @dataclass(frozen=True)
 class Training:
-    """A network to be trained, the images that it learns from, and the precision.
+    """A network to be trained, the precision, and from how many images it learns.
 
     The device is 'cuda', or 'cpu', which does the same without capturing anything.
     """
 
     case: NetCase
     precision: str
-    data: NetData
+    images: int
     device: str = "cuda"
 
     @property
     def dtype(self) -> str:
-        return PRECISIONS[self.precision]
+        return GPU_PRECISIONS[self.precision]
 
     @property
     def minibatches(self) -> int:
         """How many the data set has; images left over are in none."""
-        return len(self.data.labels) // self.case.batch
+        return self.images // self.case.batch
+
+    @property
+    def data(self) -> NetData:
+        """The images and the initial parameters, which are the same in every process, and made once in each."""
+        return _data(self.case, self.images)
 
     def wait(self) -> None:
         """Let all that torch, or what is built on it, has begun on the device come to its end."""
@@ -46,10 +49,14 @@ class Training:
             torch.cuda.synchronize()
 
 
-def resident_data(case: NetCase) -> NetData:
-    """The images of a case, as many as the GPU is to keep, and its initial parameters."""
-    image_bytes = 4 * prod(case.image_shape)
-    return NetData.of(case, min(RESIDENT_IMAGES, RESIDENT_BYTES // image_bytes))
+@lru_cache(maxsize=1)
+def _data(case: NetCase, images: int) -> NetData:
+    return NetData.of(case, images)
+
+
+def resident_images(case: NetCase) -> int:
+    """How many images of a case the GPU is to keep."""
+    return min(RESIDENT_IMAGES, RESIDENT_BYTES // (4 * prod(case.image_shape)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,10 @@ class Implementation(ABC):
     name: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]]
 
+    def prepare(self, device: str) -> None:
+        """Import what a program of this kind begins with, and open the device."""
+        torch.zeros((), device=device)
+
     @abstractmethod
     def steps(self, training: Training, layout: str) -> Steps:
         """Build a training, its data set on the device and its images in that order."""
@@ -88,6 +99,11 @@ class Ours(Implementation):
 
     name = "pytensor-convnet"
     layouts = ("bc01",)
+
+    def prepare(self, device):
+        import pytensor_convnet.bench.peers.ours  # noqa: F401  (and with it PyTensor)
+
+        super().prepare(device)
 
     def steps(self, training, layout):
         import pytensor

@@ -13,16 +13,20 @@ class Jax(Implementation):
     name = "jax"
     layouts = ("channels_last", "bc01")
 
-    def steps(self, training, layout):
+    def prepare(self, device):
         # XLA would take three quarters of the GPU's memory at its start, but it is not alone.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         import jax
 
+        platform = jax.default_backend()
+        if platform != {"cuda": "gpu"}.get(device, device):
+            raise RuntimeError(f"JAX computes on its platform {platform}: pip install 'jax[cuda12]'")
+
+    def steps(self, training, layout):
+        import jax
+
         from pytensor_convnet.bench.peers.jax import initial_state, labelled_images, training_step
 
-        platform = jax.default_backend()
-        if platform != {"cuda": "gpu"}.get(training.device, training.device):
-            raise RuntimeError(f"JAX computes on its platform {platform}: pip install 'jax[cuda12]'")
         case, data = training.case, training.data
         one_step = training_step(case, layout, training.dtype)
 

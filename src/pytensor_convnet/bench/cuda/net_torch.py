@@ -1,7 +1,9 @@
 """PyTorch as a peer in training networks on a GPU: eager, compiled, and with the whole step in one CUDA graph."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,7 +154,7 @@ class TorchCaptured(Implementation):
 
 def exact_losses(training: Training, numbers: list[int]) -> np.ndarray:
     """The losses of steps on these minibatches, one after the other, in float64."""
-    learner = _Learner(Training(training.case, "medium", training.data, training.device), "bc01", torch.float64)
+    learner = _Learner(replace(training, precision="medium"), "bc01", torch.float64)
     losses = []
     for number in numbers:
         images, labels = learner.minibatch(number)
@@ -160,6 +162,9 @@ def exact_losses(training: Training, numbers: list[int]) -> np.ndarray:
     return np.array(losses)
 
 
-def forget_compiled() -> None:
-    """Free what `torch.compile` made, so that the next networks do not count as recompilations of these."""
+def free_memory(device: str) -> None:
+    """Give back the device's memory, and what `torch.compile` made: the next networks are no recompilations of it."""
     torch.compiler.reset()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
