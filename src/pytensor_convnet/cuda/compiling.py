@@ -63,7 +63,8 @@ def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int]
     if not updates:
         return None
     read = [node for node in module.graph.nodes if node not in updates and updates.intersection(node.users)]
-    between = [node for node in read if node.op == "call_function"]
+    constant = {node for node in read if node.op == "get_attr" or not node.all_input_nodes}  # made where they are read
+    between = [node for node in read if node.op == "call_function" and node not in constant]
     compute, update = Graph(), Graph()
     in_compute: dict[Node, Node] = {}
     in_update: dict[Node, Node] = {}
@@ -82,7 +83,7 @@ def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int]
             in_update[node] = update.node_copy(node, in_update.__getitem__)
         else:
             in_compute[node] = compute.node_copy(node, in_compute.__getitem__)
-            if node.op == "get_attr" and node in read:
+            if node in constant and node.op != "placeholder":
                 in_update[node] = update.node_copy(node)
     return GraphModule(module, compute), GraphModule(module, update), len(results)
 

@@ -38,7 +38,12 @@ CANDIDATES = 16
 """How many of our own methods are measured."""
 
 CLOSE = 1.3
-"""Methods within this factor of the best, at first sight, are timed again."""
+"""Methods within this factor of the best, at first sight, are timed again, in turns."""
+
+MOST_CLOSE = 6
+"""The best so many of them, each of which keeps a graph in memory meanwhile."""
+
+TURNS = 9
 
 GRAPH_SECONDS, MOST_CALLS = 2e-4, 10
 """Then a graph holds so many calls that its own launch, some microseconds, does not count."""
@@ -137,7 +142,7 @@ def forget() -> None:
 
 
 def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]:
-    """Seconds of each candidate that works; the slow ones at first sight, those `CLOSE` to the best more exactly."""
+    """Seconds of each candidate that works; those `CLOSE` to the best more exactly than the others."""
     family = _families[type(task)]
     calls = {
         method: functools.partial(family.carry_out, task, method, *operands)
@@ -153,9 +158,10 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]
             seconds[method] = _seconds(_captured(call, 1), 2, 1)
     best = min(seconds.values(), default=GRAPH_SECONDS)
     calls_of_graph = max(1, min(MOST_CALLS, int(GRAPH_SECONDS / best)))
-    for method in [method for method in seconds if seconds[method] <= CLOSE * best]:
-        seconds[method] = _seconds(_captured(calls[method], calls_of_graph), 7, calls_of_graph)
-    return seconds
+    close = sorted((method for method in seconds if seconds[method] <= CLOSE * best), key=seconds.__getitem__)
+    graphs = {method: _captured(calls[method], calls_of_graph) for method in close[:MOST_CLOSE]}
+    turns = [{method: _seconds(graph, 1, calls_of_graph) for method, graph in graphs.items()} for _ in range(TURNS)]
+    return seconds | {method: median(turn[method] for turn in turns) for method in graphs}
 
 
 def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, float] | None:
