@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -125,7 +124,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long to spend on each figure")
     options = parser.parse_args()
     if options.threads:
-        numba.set_num_threads(options.threads)
+        from numba import set_num_threads
+
+        set_num_threads(options.threads)
     networks = [Network(layout, options.batch, options.mode) for layout in LAYOUTS]
     losses, filters = differences(networks)
     print(f"after 10 steps of batch {options.batch}: losses {losses:.1e}, filters {filters:.1e} apart")

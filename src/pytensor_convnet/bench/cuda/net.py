@@ -72,11 +72,14 @@ class Steps:
         Waits for all steps that were begun.
     settings : function without arguments, optional
         Makes the context in which steps run.
+    held : anything, optional
+        What has to live as long as the steps: a captured graph reads tensors that it does not hold.
     """
 
     step: Callable[[int], Any]
     wait: Callable[[], object]
     settings: Callable[[], AbstractContextManager[Any]] = nullcontext
+    held: Any = None
 
 
 class Implementation(ABC):

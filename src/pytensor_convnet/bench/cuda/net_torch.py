@@ -129,7 +129,7 @@ class TorchCaptured(Implementation):
             first.fill_(number * batch)
             return run()
 
-        return Steps(step, training.wait, fastest_settings)
+        return Steps(step, training.wait, fastest_settings, held=(learner, places))
 
     def _captured(self, whole_step: Callable[[], torch.Tensor], learner: _Learner) -> Callable[[], torch.Tensor]:
         stream = torch.cuda.Stream()
