@@ -84,6 +84,28 @@ def test_float64_by_torchs_own_operations(interpreter, mode):
     assert_same(mode, [x, w], with_gradients(output, x, w), images, filters, tolerance=1e-12)
 
 
+@pytest.mark.parametrize("activation", [pt.tanh, lambda x: pt.maximum(x, 0)])
+def test_gradients_that_read_the_same_are_computed_together(interpreter, device, activation, monkeypatch):
+    from pytensor_convnet.lowering.cuda import operators
+
+    x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
+    maps = max_pool_2d(conv2d(x, w), (2, 2), ignore_border=True) + b.dimshuffle("x", 0, "x", "x")
+    weights = pt.cos(pt.arange(maps.size).reshape(maps.shape)).astype("float32")
+    gradients = pt.grad((activation(maps) * weights).sum(), [x, w, b])
+    together = []
+
+    def noted(said):
+        together.append([name for name, *_ in understood(said)])
+        return understood(said)
+
+    understood = operators._understood
+    monkeypatch.setattr(operators, "_understood", noted)
+    mode = cuda_mode("high", device, compile=False)
+    images, filters = RNG.normal(size=(17, 2, 7, 7)).astype("float32"), RNG.normal(size=(3, 2, 3, 2)).astype("float32")
+    assert_same(mode, [x, w, b], gradients, images, filters, RNG.normal(size=3).astype("float32"), tolerance=5e-4)
+    assert ["correlate2d_max_pool2d_grads", "sum_over_pixels"] in together
+
+
 @pytest.mark.parametrize("activation", [lambda x: x, lambda x: pt.maximum(x, 0)])
 def test_float64_correlation_and_pooling_in_one_step(interpreter, mode, activation):
     x, w, b = pt.dtensor4("x"), pt.dtensor4("w"), pt.dvector("b")

@@ -14,6 +14,7 @@ from pytensor_convnet.ops import (
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
     CorrelateMaxPool2d,
+    CorrelateMaxPool2dBiasGrad,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
     MaxPool2d,
@@ -127,7 +128,17 @@ def test_a_rectifier_and_its_gradient_join_by_muting_winners():
     outputs = [pooled, *pytensor.grad((pooled**2 + images.sum() * pooled).sum(), inputs)]
     rewritten, plain = check("fuse_rectifier_by_muting_winners", inputs, outputs, WHOLE, mode=MUTING)
     assert [op.activation for op in the_fused(rewritten)] == ["muting_relu"]
+    assert count(rewritten, CorrelateMaxPool2dBiasGrad) == 0
     assert [op.activation for op in the_fused(plain)] == ["identity"]
+
+
+def test_the_gradient_of_biases_reads_muted_winners():
+    pooled = pt.maximum(max_pool_2d(conv2d(images, filters), 2) + bias, 0)
+    weights = pt.cos(pt.arange(pooled.size).reshape(pooled.shape))
+    outputs = [pooled, *pytensor.grad((pooled**2 * weights).sum(), inputs)]
+    name = "fuse_bias_grad_and_muted_winners"
+    rewritten, _ = check(name, inputs, outputs, WHOLE, mode=MUTING.including(name))
+    assert [count(rewritten, op) for op in (CorrelateMaxPool2d, CorrelateMaxPool2dBiasGrad)] == [1, 1]
 
 
 @pytest.mark.parametrize(

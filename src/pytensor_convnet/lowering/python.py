@@ -15,6 +15,7 @@ from pytensor_convnet.ops import (
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
     CorrelateMaxPool2d,
+    CorrelateMaxPool2dBiasGrad,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
     CrossMapNorm,
@@ -120,6 +121,12 @@ def _correlate_max_pool2d_filter_grad(op, node, images, winners, maps, rows, col
     taps = int(rows), int(columns)
     arguments = _fused_gradient_arguments(op.correlation, taps, winners, maps, *taps, *others)
     return [_kernels().correlate2d_max_pool2d_filter_grad(images, *arguments)]
+
+
+@evaluate.register(CorrelateMaxPool2dBiasGrad)
+def _correlate_max_pool2d_bias_grad(op, node, winners, maps):
+    muted = winners == np.array(NO_TAP).astype(winners.dtype)
+    return [np.where(muted, 0, maps).sum(axis=(0, 2, 3), dtype=maps.dtype)]
 
 
 def _fused_gradient_arguments(correlation, taps, winners, maps, *integers):

@@ -3,6 +3,7 @@
 from pytensor_convnet.ops.all_mean import AllMean
 from pytensor_convnet.ops.conv_pool import (
     CorrelateMaxPool2d,
+    CorrelateMaxPool2dBiasGrad,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Correlate2dFilterGrad",
     "Correlate2dInputGrad",
     "CorrelateMaxPool2d",
+    "CorrelateMaxPool2dBiasGrad",
     "CorrelateMaxPool2dFilterGrad",
     "CorrelateMaxPool2dInputGrad",
     "CrossMapNorm",

@@ -3,6 +3,7 @@
     CorrelateMaxPool2d(images, filters, biases) -> maxima, winners
     CorrelateMaxPool2dInputGrad(filters, winners, maps) -> images
     CorrelateMaxPool2dFilterGrad(images, winners, maps) -> filters
+    CorrelateMaxPool2dBiasGrad(winners, maps) -> biases
 
 Each is a composition of other Ops, and its definition is theirs: `MaxPool2d` of `Correlate2d`, of which the maxima are
 biased and activated, and the gradients of `Correlate2d` for maps that `MaxPool2dGrad` scatters. ``maps`` have the
@@ -10,6 +11,7 @@ pooled shape and are the gradient of the maxima before these were biased and act
 unpooled maps are given as integers, since windows alone do not tell them. Users do not build these Ops; rewrites do.
 """
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
@@ -245,3 +247,37 @@ class CorrelateMaxPool2dFilterGrad(CorrelateMaxPool2dGrad):
         picked = MaxPool2dGather()(self.correlation(images, filters), winners, *integers[2:])
         gradient = input_grad(filters, winners, maps, *images.shape[2:], *integers)
         return [gradient, disconnected_type(), picked, *(disconnected_type() for _ in inputs[3:])]
+
+
+class CorrelateMaxPool2dBiasGrad(ConvnetOp):
+    """The gradient of a muting `CorrelateMaxPool2d` for its biases, given ``maps``, that of its activated maxima.
+
+    A sum over batch and windows, those left out whose winner is `NO_TAP`.
+    """
+
+    __props__ = ()
+    gufunc_signature = "(b,f,y,x),(b,f,y,x)->(f)"
+    tensor_count = 2
+
+    def make_node(self, winners, maps):
+        winners, maps = as_images(winners, "winners", INTEGERS), as_images(maps, "output_grad")
+        [shape] = self.static_output_shapes(winners, maps)
+        return Apply(self, [winners, maps], [pt.tensor(dtype=maps.type.dtype, shape=shape)])
+
+    def output_shapes(self, shapes):
+        return [(shapes[1][1],)]
+
+    def connection_pattern(self, node):
+        return [[False], [True]]
+
+    def _shown(self, winners, maps):
+        return pt.switch(pt.neq(winners, np.array(NO_TAP).astype(winners.type.dtype)), maps, 0).astype(maps.type.dtype)
+
+    def pullback(self, inputs, outputs, cotangents):
+        winners, maps = inputs
+        [biases] = cotangents
+        return [disconnected_type(), self._shown(winners, pt.zeros_like(maps) + biases[:, None, None])]
+
+    def pushforward(self, inputs, outputs, tangents):
+        connected = not isinstance(tangents[1].type, DisconnectedType)
+        return [self(inputs[0], tangents[1]) if connected else disconnected_type()]

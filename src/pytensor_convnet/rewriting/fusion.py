@@ -12,9 +12,10 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
-from pytensor.scalar.basic import EQ, GE, Add, Cast, Maximum, Mul, Tanh
+from pytensor.scalar.basic import EQ, GE, NEQ, Add, Cast, Maximum, Mul, Tanh
 from pytensor.tensor.basic import get_underlying_scalar_constant_value
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.math import Sum
 from pytensor.tensor.shape import Reshape
 
 from pytensor_convnet.ops import (
@@ -22,6 +23,7 @@ from pytensor_convnet.ops import (
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
     CorrelateMaxPool2d,
+    CorrelateMaxPool2dBiasGrad,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
     MaxPool2d,
@@ -132,40 +134,71 @@ def fuse_rectifier_by_muting_winners(fgraph, node):
     shown = pt.neq(muting, np.full((1,) * 4, NO_TAP).astype(winners.type.dtype))
     pairs = {node.outputs[0]: rectified} | {factor: pt.cast(shown, factor.type.dtype) for factor in factors}
     for scatter, rest in zip(scatters, rests):
-        tensor, _, _, *integers = scatter.inputs
-        pairs[scatter.outputs[0]] = scatter.op.make_node(tensor, muting, rest, *integers).outputs[0]
+        tensor, _, maps, *integers = scatter.inputs
+        others = [rectified if x is node.outputs[0] else x for x in rest]
+        product = pt.mul(*others) if len(others) > 1 else others[0]
+        if (product.type.dtype, product.type.broadcastable) != (maps.type.dtype, maps.type.broadcastable):
+            return None
+        pairs[scatter.outputs[0]] = scatter.op.make_node(tensor, muting, product, *integers).outputs[0]
         copy_stack_trace(scatter.outputs, pairs[scatter.outputs[0]])
     return pairs if all(old.type.is_super(variable.type) for old, variable in pairs.items()) else None
 
 
+@register_fusing("cuda")
+@node_rewriter([Sum])
+def fuse_bias_grad_and_muted_winners(fgraph, node):
+    """``((winners != no tap) * maps).sum(axis=(0, 2, 3))`` -> ``CorrelateMaxPool2dBiasGrad(winners, maps)``."""
+    product = node.inputs[0].owner
+    if node.op.axis != (0, 2, 3) or product is None or not _is_elementwise(product, Mul):
+        return None
+    shown = next((x for x in product.inputs if _muting_winners_of(_uncast(x)) is not None), None)
+    if shown is None:
+        return None
+    winners = _muting_winners_of(_uncast(shown))
+    others = [x for x in product.inputs if x is not shown]
+    maps = pt.mul(*others) if len(others) > 1 else others[0]
+    if maps.type.broadcastable != winners.type.broadcastable:
+        return None
+    biases = CorrelateMaxPool2dBiasGrad()(winners, maps)
+    copy_stack_trace(node.outputs, biases)
+    return replacements(node, [biases])
+
+
+def _muting_winners_of(shown: Variable) -> Variable | None:
+    """The winners that ``shown`` compares with `NO_TAP`, those of a muting step."""
+    node = shown.owner
+    if node is None or not _is_elementwise(node, NEQ):
+        return None
+    step = node.inputs[0].owner
+    mutes = step is not None and isinstance(step.op, CorrelateMaxPool2d) and step.op.activation == "muting_relu"
+    return node.inputs[0] if mutes else None
+
+
+def _is_elementwise(node, scalar_op: type) -> bool:
+    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, scalar_op)
+
+
 def _is_sign(node, maxima: Variable, rectified: Variable) -> bool:
     """Whether a node tells where maxima are not negative: by ``maxima >= 0``, or as what a rectifier leaves alone."""
-    if not isinstance(node.op, Elemwise):
-        return False
-    if isinstance(node.op.scalar_op, EQ):
+    if _is_elementwise(node, EQ):
         return set(node.inputs) == {maxima, rectified}
-    return isinstance(node.op.scalar_op, GE) and node.inputs[0] is maxima and _is_zero(node.inputs[1])
+    return _is_elementwise(node, GE) and node.inputs[0] is maxima and _is_zero(node.inputs[1])
 
 
-def _without(scatter, winners: Variable, factors: list[Variable]) -> Variable | None:
-    """The product of maps that a gradient scatters but for these factors; ``None`` if it is no such product."""
+def _without(scatter, winners: Variable, factors: list[Variable]) -> list[Variable] | None:
+    """What else the maps that a gradient scatters are a product of; ``None`` if not of one of these factors."""
     if not isinstance(scatter.op, CorrelateMaxPool2dGrad) or scatter.inputs[1] is not winners:
         return None
     maps = scatter.inputs[2]
-    if maps.owner is None or not isinstance(maps.owner.op, Elemwise) or not isinstance(maps.owner.op.scalar_op, Mul):
+    if maps.owner is None or not _is_elementwise(maps.owner, Mul):
         return None
     rest = [x for x in maps.owner.inputs if _uncast(x) not in factors]
-    if not rest or len(rest) == len(maps.owner.inputs):
-        return None
-    product = pt.mul(*rest) if len(rest) > 1 else rest[0]
-    alike = product.type.dtype == maps.type.dtype and product.type.broadcastable == maps.type.broadcastable
-    return product if alike else None
+    return rest if 0 < len(rest) < len(maps.owner.inputs) else None
 
 
 def _uncast(x: Variable) -> Variable:
     """What is cast to ``x``, or ``x``."""
-    cast = x.owner is not None and isinstance(x.owner.op, Elemwise) and isinstance(x.owner.op.scalar_op, Cast)
-    return x.owner.inputs[0] if cast else x
+    return x.owner.inputs[0] if x.owner is not None and _is_elementwise(x.owner, Cast) else x
 
 
 def _fused(x: Variable):

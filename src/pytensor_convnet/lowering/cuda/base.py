@@ -5,9 +5,11 @@ an integer argument) is a NumPy scalar or array, and may be read without waiting
 inputs a function must have on the host, because shapes depend on them; all others it takes as they come.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,12 @@ class Target:
             if type(tensor) is torch.Tensor:  # and not one of a tracer's
                 self.uploaded[key] = tensor
         return tensor
+
+
+def has_kernels(target: Target) -> bool:
+    """Whether Triton's kernels run there: on a GPU, or in Triton's interpreter."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
+    return target.device.type == "cuda" or interpreted
 
 
 @dataclass(frozen=True)

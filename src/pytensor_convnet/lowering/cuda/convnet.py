@@ -5,9 +5,8 @@ matrices, is copied once. Batches that do not fill the innermost axis keep the f
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering.cuda import plain
-from pytensor_convnet.lowering.cuda.base import Lowering, Target, integers, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, integers, lower, torch_dtype
 from pytensor_convnet.ops import (
     AveragePool2d,
     AveragePool2dGrad,
@@ -23,6 +22,7 @@ from pytensor_convnet.ops import (
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
     CorrelateMaxPool2d,
+    CorrelateMaxPool2dBiasGrad,
     CorrelateMaxPool2dFilterGrad,
     CorrelateMaxPool2dInputGrad,
     CrossMapNorm,
@@ -53,12 +53,6 @@ LEAST_TILED = 4 << 20
 
 MOST_FUSED_TAPS = 25
 """Torch's compiler fuses the gradient of average pooling of windows up to this size."""
-
-
-def has_kernels(target: Target) -> bool:
-    """Whether Triton's kernels run there: on a GPU, or in Triton's interpreter."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
-    return target.device.type == "cuda" or interpreted
 
 
 def formatted(images: torch.Tensor) -> torch.Tensor:
@@ -328,36 +322,64 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
     return run
 
 
-def _gpu_pooled_correlation_grad(gives: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
+def _pooled_gradient(gives: str) -> Callable[[Any, Apply, Target], Callable[..., Any]]:
+    """The kernel call of a gradient of a pooled correlation."""
     gives_filters = gives == "filter_grad"
 
-    def on_gpu(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def deferred(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+        from pytensor_convnet.lowering.cuda.operators import KernelCall
+
         dtype = torch_dtype(node.outputs[0])
         working, precision = _working(target, dtype)
 
-        def run(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> Any:
+        def deferred_call(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> KernelCall:
             tensor, maps = target.tensor(tensor, working), formatted(target.tensor(maps, working))
             tensors = [formatted(tensor) if gives_filters else tensor.contiguous(), formatted(winners), maps]
             lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
             [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
-            taps = lengths[:2] if gives_filters else tensor.shape[2:]
-            moves = _moves(op.correlation, taps)
-            if working == torch.float64:
-                full = (*maps.shape[:2], *lengths[2:])
-                format = _format_of(full[0])
-                arguments = (*lengths[2:], *windows, format)
-                [scattered] = _kernel("max_pool2d_grad", tensors[1:], arguments, [(full, working, format)])
-                return getattr(plain, f"correlate2d_{gives}")(tensor, scattered, *lengths[:2], *moves)
+            moves = _moves(op.correlation, lengths[:2] if gives_filters else tensor.shape[2:])
             format = "bc01" if gives_filters else _format_of(shape[0])
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
-            results = [(shape, working, format)]
+            finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
+            arguments = (*lengths, *moves, *windows)
             name = f"correlate2d_max_pool2d_{gives}"
-            [result] = _kernel(name, tensors, (*lengths, *moves, *windows), results, keywords=keywords)
-            return result.to(dtype) if gives_filters else result
+            return KernelCall(name, tensors, arguments, [(shape, working, format)], keywords, finish=finish)
 
-        return run
+        return deferred_call
 
-    return on_gpu
+    return deferred
+
+
+def _plain_pooled_gradient(op: Any, node: Apply, target: Target, gives: str) -> Callable[..., Any]:
+    """The same in float64: the gradient of the pool, then that of the correlation by torch's operations."""
+
+    def run(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> Any:
+        tensor, winners, maps = (target.tensor(value) for value in (tensor, winners, maps))
+        lengths = integers(numbers[:4])
+        moves = _moves(op.correlation, lengths[:2] if gives == "filter_grad" else tensor.shape[2:])
+        full, format = (*maps.shape[:2], *lengths[2:]), _format_of(maps.shape[0])
+        arguments = (*lengths[2:], *_windows(numbers[4:]), format)
+        pooled = [formatted(winners), formatted(maps)]
+        [scattered] = _kernel("max_pool2d_grad", pooled, arguments, [(full, maps.dtype, format)])
+        return getattr(plain, f"correlate2d_{gives}")(tensor, scattered, *lengths[:2], *moves)
+
+    return run
+
+
+def _pooled_bias_gradient(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    """The kernel call of the gradient of a pooled correlation for its biases."""
+    from pytensor_convnet.lowering.cuda.operators import KernelCall
+
+    dtype = torch_dtype(node.outputs[0])
+
+    def deferred_call(winners: Any, maps: Any) -> KernelCall:
+        maps = target.tensor(maps)
+        summed = torch.float64 if maps.dtype == torch.float64 else torch.float32
+        results: list[Any] = [((int(maps.shape[1]),), summed, "")]
+        tensors = [formatted(maps), formatted(target.tensor(winners))]
+        return KernelCall("sum_over_pixels", tensors, (), results, finish=lambda sums: sums.to(dtype))
+
+    return deferred_call
 
 
 def _moves(correlation: Any, taps: Sequence[int]) -> tuple[Any, ...]:
@@ -366,9 +388,26 @@ def _moves(correlation: Any, taps: Sequence[int]) -> tuple[Any, ...]:
     return correlation.stride, padding, correlation.dilation, correlation.groups, correlation.flip
 
 
+def _lower_pooled_gradient(op_type: type, on_gpu: Callable[..., Any], plainly: Callable[..., Any] | None) -> None:
+    """Register a gradient: by a kernel call, in float64 by ``plainly`` where that is given, or on the host."""
+
+    @lower.register(op_type)
+    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
+        host = _host_integers(op, node)
+        if not has_kernels(target):
+            return Lowering(on_the_host(op, node, target), host)
+        if plainly is not None and torch_dtype(node.outputs[0]) == torch.float64:
+            return Lowering(plainly(op, node, target), host)
+        from pytensor_convnet.lowering.cuda.operators import call_together
+
+        deferred = on_gpu(op, node, target)
+        return Lowering(lambda *values: call_together([deferred(*values)]), host, deferred=deferred)
+
+
 _lower_ours(CorrelateMaxPool2d, _gpu_pooled_correlation)
-_lower_ours(CorrelateMaxPool2dInputGrad, _gpu_pooled_correlation_grad("input_grad"))
-_lower_ours(CorrelateMaxPool2dFilterGrad, _gpu_pooled_correlation_grad("filter_grad"))
+for _op_type, _gives in ((CorrelateMaxPool2dInputGrad, "input_grad"), (CorrelateMaxPool2dFilterGrad, "filter_grad")):
+    _lower_pooled_gradient(_op_type, _pooled_gradient(_gives), partial(_plain_pooled_gradient, gives=_gives))
+_lower_pooled_gradient(CorrelateMaxPool2dBiasGrad, _pooled_bias_gradient, None)
 
 
 # ---------------------------------------------------------------------------------------- normalisation

@@ -16,7 +16,7 @@ from pytensor.tensor.math import All, Argmax, Max, Min, Prod, Sum
 from pytensor.tensor.math import Any as AnyTrue
 from pytensor.tensor.special import LogSoftmax, Softmax
 
-from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, has_kernels, lower, torch_dtype
 
 Function = Callable[..., Any]
 
@@ -251,7 +251,22 @@ def _lower_sum(op: Any, node: Apply, target: Target) -> Lowering:
             return _sum_of_each_channel(x, dtype)
         return torch.sum(x, dim=axes, dtype=dtype) if axes else x.to(dtype)
 
-    return Lowering(total)
+    return Lowering(total, deferred=_deferred_sum(op, node, target))
+
+
+def _deferred_sum(op: Any, node: Apply, target: Target) -> Callable[..., Any] | None:
+    """The gradient of biases as a kernel call: beside those of images and filters it costs next to nothing."""
+    dtype = torch_dtype(node.outputs[0])
+    per_channel = node.inputs[0].type.ndim == 4 and sorted(op.axis or ()) == [0, 2, 3]
+    if not (per_channel and dtype == torch.float32 and has_kernels(target)):
+        return None
+    from pytensor_convnet.lowering.cuda.operators import KernelCall
+
+    def deferred_call(x: Any) -> KernelCall:
+        x = target.tensor(x)
+        return KernelCall("sum_over_pixels", [x], (), [((x.shape[1],), torch.float32, "")])
+
+    return deferred_call
 
 
 def _sum_of_each_channel(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -38,6 +38,7 @@ class KernelCall:
     arguments, keywords : sequence, dict
         Its other arguments: numbers, strings, and tuples of them; dtypes by name, as ``'torch.uint8'``.
     results : list of (shape, dtype, format)
+        Of tensors that are not bc01 the format says nothing.
     named : sequence of str
         The names of the last tensors, where they are not among the first arguments.
     finish : callable
@@ -64,10 +65,40 @@ def call(kernel_call: KernelCall) -> list[Tensor]:
 
 def call_together(calls: Sequence[KernelCall]) -> list[Tensor]:
     """What each of several calls gives, computed side by side."""
-    tensors = [tensor for one in calls for tensor in one.tensors]
-    results = iter(kernels(tensors, json.dumps([one.said() for one in calls])))
-    found = [[next(results) for _ in one.results] for one in calls]
+    joined = _both_gradients(calls)
+    asked = joined if joined is not None else calls
+    tensors = [tensor for one in asked for tensor in one.tensors]
+    results = iter(kernels(tensors, json.dumps([one.said() for one in asked])))
+    found = [[next(results) for _ in one.results] for one in asked]
+    if joined is not None:
+        [of_images, of_filters], *others = found
+        gradients = {_INPUT_GRAD: [of_images], _FILTER_GRAD: [of_filters]}
+        rest = iter(others)
+        found = [gradients.get(one.name) or next(rest) for one in calls]
     return [one.finish(first) for one, (first, *_) in zip(calls, found)]
+
+
+_INPUT_GRAD, _FILTER_GRAD = "correlate2d_max_pool2d_input_grad", "correlate2d_max_pool2d_filter_grad"
+
+
+def _both_gradients(calls: Sequence[KernelCall]) -> list[KernelCall] | None:
+    """The calls with the two gradients of a pooled correlation as one, the first, if both are among them once.
+
+    Pooled gradients are then spread over the maps once for the two.
+    """
+    of_images, of_filters = ([one for one in calls if one.name == name] for name in (_INPUT_GRAD, _FILTER_GRAD))
+    if len(of_images) != 1 or len(of_filters) != 1:
+        return None
+    [one], [other] = of_images, of_filters
+    filters, *pooled = one.tensors
+    images, *same = other.tensors
+    if any(a is not b for a, b in zip(pooled, same)) or one.arguments[2:] != other.arguments[2:]:
+        return None
+    both = KernelCall(
+        "correlate2d_max_pool2d_grads", [images, filters, *pooled], one.arguments[2:], [*one.results, *other.results],
+        one.keywords,
+    )  # fmt: skip
+    return [both, *(call for call in calls if call is not one and call is not other)]
 
 
 @custom_op("pytensor_convnet::kernels", mutates_args=())
@@ -90,7 +121,9 @@ def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
 def _(tensors: list[Tensor], said: str) -> list[Tensor]:
     device = tensors[0].device
     return [
-        empty(shape, format, dtype, device) for *_, results in _understood(said) for shape, dtype, format in results
+        empty(shape, format, dtype, device) if len(shape) == 4 else torch.empty(shape, dtype=dtype, device=device)
+        for *_, results in _understood(said)
+        for shape, dtype, format in results
     ]
 
 
