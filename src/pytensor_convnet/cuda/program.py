@@ -316,15 +316,15 @@ def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply
 
 def _together(calls: Sequence[tuple[Apply, Lowering, list[Any]]]) -> dict[Variable, Any]:
     """The results of nodes whose kernels run side by side."""
-    from pytensor_convnet.lowering.cuda.operators import call_together
+    from pytensor_convnet.lowering.cuda.operators import KernelCall, call_together
 
-    kernel_calls = []
+    results: dict[Variable, Any] = {}
     for node, lowering, arguments in calls:
         assert lowering.deferred is not None
         with _named(node, arguments):
-            kernel_calls.append(lowering.deferred(*arguments))
-    results = call_together(kernel_calls)
-    return {node.outputs[0]: result for (node, _, _), result in zip(calls, results)}
+            results[node.outputs[0]] = lowering.deferred(*arguments)
+    waiting = {output: made for output, made in results.items() if isinstance(made, KernelCall)}
+    return results | dict(zip(waiting, call_together([*waiting.values()])))
 
 
 @contextmanager

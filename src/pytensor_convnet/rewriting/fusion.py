@@ -125,8 +125,9 @@ def fuse_rectifier_by_muting_winners(fgraph, node):
         return None
     factors = [sign.outputs[0] for sign in signs]
     scatters = [client for client, _ in fgraph.clients[winners]]
-    rests = [_without(scatter, winners, factors) for scatter in scatters]
-    if not signs or None in rests:
+    found = [_without(scatter, winners, factors) for scatter in scatters]
+    rests = [rest for rest in found if rest is not None]
+    if not signs or len(rests) < len(scatters):
         return None
     op = CorrelateMaxPool2d(fused.op.correlation, fused.op.pooling, "muting_relu")
     rectified, muting = op.make_node(*fused.inputs).outputs
@@ -151,10 +152,10 @@ def fuse_bias_grad_and_muted_winners(fgraph, node):
     product = node.inputs[0].owner
     if node.op.axis != (0, 2, 3) or product is None or not _is_elementwise(product, Mul):
         return None
-    shown = next((x for x in product.inputs if _muting_winners_of(_uncast(x)) is not None), None)
-    if shown is None:
+    found = {x: winners for x in product.inputs if (winners := _muting_winners_of(_uncast(x))) is not None}
+    if not found:
         return None
-    winners = _muting_winners_of(_uncast(shown))
+    shown, winners = next(iter(found.items()))
     others = [x for x in product.inputs if x is not shown]
     maps = pt.mul(*others) if len(others) > 1 else others[0]
     if maps.type.broadcastable != winners.type.broadcastable:

@@ -81,8 +81,8 @@ class Lowering:
     reads_device : str
         What of the data on the device the function reads on the host, if anything: it cannot be captured then.
     deferred : callable, optional
-        From the values of the inputs to a `operators.KernelCall` that computes the same. Such calls are done together,
-        side by side, where none needs the result of another.
+        From the values of the inputs to a `operators.KernelCall` that computes the same, or to the result where that is
+        better. Such calls are done together, side by side, where none needs the result of another.
     """
 
     function: Callable[..., Any]

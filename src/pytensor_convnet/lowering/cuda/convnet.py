@@ -1,7 +1,6 @@
 """Our own Ops: by the Triton kernels where there is a GPU (or Triton's interpreter), else by the CPU kernels.
 
-Images and maps are batch-last inside: what comes in another format, at the data's entry or from a product of
-matrices, is copied once. Batches that do not fill the innermost axis keep the format they have.
+Images and maps are brought to one format first; see `formats`.
 """
 
 import math
@@ -15,6 +14,7 @@ from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering.cuda import plain
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, integers, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.formats import batch_last_by_torch, format_of, formatted
 from pytensor_convnet.ops import (
     AveragePool2d,
     AveragePool2dGrad,
@@ -39,43 +39,8 @@ from pytensor_convnet.ops import (
 )
 from pytensor_convnet.ops.base import ConvnetOp, evaluate
 
-LEAST_BATCH = 16
-"""The smallest batch that is kept batch-last."""
-
-
-def _batch_last_by_torch(images: torch.Tensor) -> torch.Tensor:
-    return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
-
-
-LEAST_TILED = 4 << 20
-"""Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
-
-
 MOST_FUSED_TAPS = 25
 """Torch's compiler fuses the gradient of average pooling of windows up to this size."""
-
-
-def formatted(images: torch.Tensor) -> torch.Tensor:
-    """Images in the format that kernels are to compute in; a tensor is copied once, however many kernels read it."""
-    if images.shape[0] < LEAST_BATCH or images.permute(1, 2, 3, 0).is_contiguous():
-        return images
-    copied = getattr(images, "_batch_last", None)
-    if copied is None:
-        copied = images._batch_last = _batch_last(images)
-    return copied
-
-
-def _batch_last(images: torch.Tensor) -> torch.Tensor:
-    """A batch-last copy: of many images in tiles, by a kernel; of few by torch, which fuses it with what is before."""
-    if images.numel() * images.element_size() < LEAST_TILED or images.device.type != "cuda":
-        return _batch_last_by_torch(images)
-    images = images.contiguous()
-    [copied] = _kernel("change_format", [images], ("batch_last",), [(images.shape, images.dtype, "batch_last")])
-    return copied
-
-
-def _format_of(batch: int) -> str:
-    return "batch_last" if batch >= LEAST_BATCH else "bc01"
 
 
 def _host_integers(op: ConvnetOp, node: Apply) -> frozenset[int]:
@@ -136,7 +101,7 @@ def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]
                 for position, value in enumerate((first, second))
             ]
             shape, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
-            format = "bc01" if gives_filters else _format_of(shape[0])
+            format = "bc01" if gives_filters else format_of(shape[0])
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
             finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
             arguments = (*integers(lengths), *moves)
@@ -205,7 +170,7 @@ def _gpu_max_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(images: Any, *numbers: Any) -> Any:
         images = formatted(target.tensor(images))
         shape, *_ = _shapes(op, [images], numbers)
-        format = _format_of(shape[0])
+        format = format_of(shape[0])
         maxima = (shape, images.dtype, format)
         arguments = (*_windows(numbers), op.ignore_border, format)
         if isinstance(op, MaxPool2dMaxima):
@@ -220,7 +185,7 @@ def _gpu_max_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., An
     def run(winners: Any, maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
         winners, maps = formatted(target.tensor(winners)), formatted(target.tensor(maps))
         lengths = (int(rows), int(columns))
-        format = _format_of(maps.shape[0])
+        format = format_of(maps.shape[0])
         results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
         return _kernel("max_pool2d_grad", [winners, maps], (*lengths, *_windows(numbers), format), results)
 
@@ -230,7 +195,7 @@ def _gpu_max_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., An
 def _gpu_max_pool_gather(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(images: Any, winners: Any, *numbers: Any) -> Any:
         images, winners = formatted(target.tensor(images)), formatted(target.tensor(winners))
-        format = _format_of(images.shape[0])
+        format = format_of(images.shape[0])
         results = [(winners.shape, images.dtype, format)]
         return _kernel("max_pool2d_gather", [images, winners], (*_windows(numbers), format), results)
 
@@ -241,7 +206,7 @@ def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any
     def run(images: Any, *numbers: Any) -> Any:
         images = formatted(target.tensor(images))
         [shape] = _shapes(op, [images], numbers)
-        format = _format_of(shape[0])
+        format = format_of(shape[0])
         arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
         return _kernel("average_pool2d", [images], arguments, [(shape, images.dtype, format)])
 
@@ -269,8 +234,8 @@ def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[...
         fused = _fused_average(op, maps, numbers)
         if fused is not None:
             images = maps.new_empty((*maps.shape[:2], *lengths))  # only its shape is read
-            return _batch_last_by_torch(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
-        maps, format = formatted(maps), _format_of(maps.shape[0])
+            return batch_last_by_torch(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
+        maps, format = formatted(maps), format_of(maps.shape[0])
         results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
         return _kernel("average_pool2d_grad", [maps], (*lengths, *_windows(numbers), op.mode, format), results)
 
@@ -307,7 +272,7 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
         images = formatted(target.tensor(images, working))
         filters, biases = (target.tensor(value, working).contiguous() for value in (filters, biases))
         shape, _ = _shapes(op, [images, filters, biases], numbers)
-        format = _format_of(shape[0])
+        format = format_of(shape[0])
         moves = _moves(op.correlation, filters.shape[2:])
         windows = (*_windows(numbers), op.pooling.ignore_border)
         results = [(shape, working, format), (shape, dtypes[1], format)]
@@ -338,7 +303,7 @@ def _pooled_gradient(gives: str) -> Callable[[Any, Apply, Target], Callable[...,
             lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
             [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
             moves = _moves(op.correlation, lengths[:2] if gives_filters else tensor.shape[2:])
-            format = "bc01" if gives_filters else _format_of(shape[0])
+            format = "bc01" if gives_filters else format_of(shape[0])
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
             finish = (lambda result: result.to(dtype)) if gives_filters else (lambda result: result)
             arguments = (*lengths, *moves, *windows)
@@ -357,7 +322,7 @@ def _plain_pooled_gradient(op: Any, node: Apply, target: Target, gives: str) -> 
         tensor, winners, maps = (target.tensor(value) for value in (tensor, winners, maps))
         lengths = integers(numbers[:4])
         moves = _moves(op.correlation, lengths[:2] if gives == "filter_grad" else tensor.shape[2:])
-        full, format = (*maps.shape[:2], *lengths[2:]), _format_of(maps.shape[0])
+        full, format = (*maps.shape[:2], *lengths[2:]), format_of(maps.shape[0])
         arguments = (*lengths[2:], *_windows(numbers[4:]), format)
         pooled = [formatted(winners), formatted(maps)]
         [scattered] = _kernel("max_pool2d_grad", pooled, arguments, [(full, maps.dtype, format)])
@@ -419,7 +384,7 @@ def _gpu_cross_map_norm(op: Any, node: Apply, target: Target) -> Callable[..., A
     def run(*values: Any) -> Any:
         tensors = [formatted(target.tensor(value)) for value in values]
         tensors = [tensor.to(tensors[0].dtype) for tensor in tensors]
-        shape, format = tensors[0].shape, _format_of(tensors[0].shape[0])
+        shape, format = tensors[0].shape, format_of(tensors[0].shape[0])
         arguments = (op.size, op.scale, op.power, op.blocked, format)
         return _kernel(name, tensors, arguments, [(shape, tensors[0].dtype, format)])
 

@@ -17,6 +17,7 @@ from pytensor.tensor.math import Any as AnyTrue
 from pytensor.tensor.special import LogSoftmax, Softmax
 
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, has_kernels, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.formats import formatted
 
 Function = Callable[..., Any]
 
@@ -251,19 +252,28 @@ def _lower_sum(op: Any, node: Apply, target: Target) -> Lowering:
             return _sum_of_each_channel(x, dtype)
         return torch.sum(x, dim=axes, dtype=dtype) if axes else x.to(dtype)
 
-    return Lowering(total, deferred=_deferred_sum(op, node, target))
+    return Lowering(total, deferred=_deferred_sum(op, node, target, total))
 
 
-def _deferred_sum(op: Any, node: Apply, target: Target) -> Callable[..., Any] | None:
-    """The gradient of biases as a kernel call: beside those of images and filters it costs next to nothing."""
+MOST_SUMMED_BESIDE = 16 << 20
+"""Bytes of maps, about half of a GPU's second-level cache, whose sums are computed beside other kernels."""
+
+
+def _deferred_sum(op: Any, node: Apply, target: Target, total: Function) -> Callable[..., Any] | None:
+    """The gradient of biases as a kernel call: beside those of images and filters it costs next to nothing.
+
+    Of maps so large that reading them is what takes time it is left to torch's compiler, which reads them no slower.
+    """
     dtype = torch_dtype(node.outputs[0])
     per_channel = node.inputs[0].type.ndim == 4 and sorted(op.axis or ()) == [0, 2, 3]
     if not (per_channel and dtype == torch.float32 and has_kernels(target)):
         return None
     from pytensor_convnet.lowering.cuda.operators import KernelCall
 
-    def deferred_call(x: Any) -> KernelCall:
-        x = target.tensor(x)
+    def deferred_call(x: Any) -> KernelCall | torch.Tensor:
+        x = formatted(target.tensor(x))
+        if x.numel() * x.element_size() > MOST_SUMMED_BESIDE:
+            return total(x)
         return KernelCall("sum_over_pixels", [x], (), [((x.shape[1],), torch.float32, "")])
 
     return deferred_call

@@ -65,6 +65,8 @@ def call(kernel_call: KernelCall) -> list[Tensor]:
 
 def call_together(calls: Sequence[KernelCall]) -> list[Tensor]:
     """What each of several calls gives, computed side by side."""
+    if not calls:
+        return []
     joined = _both_gradients(calls)
     asked = joined if joined is not None else calls
     tensors = [tensor for one in asked for tensor in one.tensors]
