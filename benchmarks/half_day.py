@@ -4,8 +4,9 @@
 
 The GPU's figures of torch and JAX are a step's, from ``benchmarks/results/net-h100.json``, times the steps; so is the
 CPU's of this package, from ``pytensor-convnet bench net`` (docs/cpu.md). Ours on the GPU is a whole training's
-(docs/cuda-mode.md). Theano's is a step of Theano 1.0.5 measured on two cores like those of docs/cpu.md. The half day is
-what made somebody write this: Theano in 2015, with strided convolutions and overlapping pools.
+(docs/cuda-mode.md). Theano's is a step of Theano 1.0.5 measured on two cores like those of docs/cpu.md. Minibatches are
+of 128 images but for the last bar's. The half day is what made somebody write this: Theano in 2015, with strided
+convolutions and overlapping pools.
 """
 
 import json
@@ -19,8 +20,9 @@ STEPS = 20 * math.ceil(50_000 / 128)
 
 HALF_DAY = 12 * 3600.0
 THEANO_STEP = 0.334
-OUR_CPU_STEP = 0.0297
-OUR_GPU_TRAINING = 1.80
+OUR_CPU_STEP = 0.0269
+OUR_GPU_TRAINING = 1.59
+OUR_LARGE_BATCHES = 0.77
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Bar:
 
 def bars(results: Path = RESULTS) -> list[Bar]:
     """All ways, slowest first."""
-    steps = {
-        record["implementation"]: record["seconds"]
-        for record in json.loads(results.read_text())["records"]
-        if (record["case"], record["operation"]) == ("cuda_convnet", "step")
-    }
+    steps: dict[str, float] = {}
+    for record in json.loads(results.read_text())["records"]:
+        if (record["case"], record["operation"], record["precision"]) == ("cuda_convnet", "step", "medium"):
+            name, seconds = record["implementation"], record["seconds"]
+            steps[name] = min(seconds, steps.get(name, seconds))  # in the better layout
     return [
         Bar("Theano, 2015", HALF_DAY),
         Bar("Theano 1.0.5, two CPU cores", THEANO_STEP * STEPS),
@@ -46,6 +48,7 @@ def bars(results: Path = RESULTS) -> list[Bar]:
         Bar("JAX, one H100", steps["jax"] * STEPS),
         Bar("torch, whole step in one CUDA graph, one H100", steps["torch captured"] * STEPS),
         Bar("pytensor-convnet, mode CUDA, one H100", OUR_GPU_TRAINING, ours=True),
+        Bar("... with minibatches of 1024", OUR_LARGE_BATCHES, ours=True),
     ]
 
 
@@ -76,7 +79,7 @@ def draw(all_bars: list[Bar], path: Path) -> None:
         axes.text(bar.seconds * 1.1, place, told(bar.seconds), va="center")
     axes.set_yticks(list(places), [bar.name for bar in all_bars])
     axes.set_xscale("log")
-    axes.set_xlim(0.5, 4 * HALF_DAY)
+    axes.set_xlim(0.3, 4 * HALF_DAY)
     axes.set_xlabel("seconds for 20 epochs over 50,000 images (logarithmic)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
