@@ -106,6 +106,19 @@ def test_gradients_that_read_the_same_are_computed_together(interpreter, device,
     assert ["correlate2d_max_pool2d_grads", "sum_over_pixels"] in together
 
 
+def test_sums_of_large_maps_are_not_computed_beside_other_gradients(interpreter, mode, monkeypatch):
+    from pytensor_convnet.lowering.cuda import elementwise
+
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    b = pt.fvector("b")
+    maps = pt.tanh(conv2d(x, w) + b.dimshuffle("x", 0, "x", "x"))
+    images, filters = RNG.normal(size=(17, 2, 5, 6)).astype("float32"), RNG.normal(size=(3, 2, 3, 2)).astype("float32")
+    gradients, biases = pt.grad((maps**3).sum(), [w, b]), RNG.normal(size=3).astype("float32")
+    for most in (0, elementwise.MOST_SUMMED_BESIDE):
+        monkeypatch.setattr(elementwise, "MOST_SUMMED_BESIDE", most)
+        assert_same(mode, [x, w, b], gradients, images, filters, biases)
+
+
 @pytest.mark.parametrize("activation", [lambda x: x, lambda x: pt.maximum(x, 0)])
 def test_float64_correlation_and_pooling_in_one_step(interpreter, mode, activation):
     x, w, b = pt.dtensor4("x"), pt.dtensor4("w"), pt.dvector("b")

@@ -108,6 +108,19 @@ def test_a_window_may_hang_over_an_end_or_have_steps(mode):
         function(10)
 
 
+@pytest.mark.parametrize("lengths", [(11, 11), (11, 7)], ids=str)
+def test_windows_with_the_same_bounds(mode, lengths):
+    arrays = [np.arange(length, dtype="float32") for length in lengths]
+    x, y, i = *(pytensor.shared(array, shape=(None,)) for array in arrays), pt.lscalar("i")
+    here = slice(i * 4, (i + 1) * 4)
+    function = pytensor.function([i], [x[here], y[here].sum()], mode=mode)
+    for number in (0, 0, 1, 0, 2, 2, 1, 2):
+        first, second = (array[4 * number : 4 * number + 4] for array in arrays)
+        got = function(number)
+        np.testing.assert_array_equal(got[0], first)
+        assert float(got[1]) == second.sum()
+
+
 def test_a_written_window(mode):
     buffer = pytensor.shared(np.zeros(6, "float32"), shape=(6,))
     i = pt.lscalar("i")

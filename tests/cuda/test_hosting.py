@@ -50,6 +50,13 @@ def test_a_windows_length_is_in_the_key_and_its_start_is_fed():
     assert numbers[0].key == numbers[1].key != numbers[2].key
 
 
+def test_what_numpy_computes_follows_its_numbers():
+    i = pt.lscalar("i")
+    wanted = [pt.cast(i, "float32") / 4, pt.stack([i, i + 1]).sum()]
+    function = numbers_function([i], wanted, FunctionGraph([i], wanted, clone=False).toposort())
+    assert [function({}, number) for number in (2, 2, 3, 2)] == [[0.5, 5], [0.5, 5], [0.75, 7], [0.5, 5]]
+
+
 def test_other_shapes_give_other_numbers():
     x, i = pt.fvector("x"), pt.lscalar("i")
     graph = FunctionGraph([x, i], [x[i:]], clone=False)

@@ -63,15 +63,15 @@ def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int]
     if not updates:
         return None
     read = [node for node in module.graph.nodes if node not in updates and updates.intersection(node.users)]
-    constant = {node for node in read if node.op == "get_attr" or not node.all_input_nodes}  # made where they are read
-    between = [node for node in read if node.op == "call_function" and node not in constant]
+    views = _views_of_inputs(module.graph)
+    between = [node for node in read if node not in views]
     compute, update = Graph(), Graph()
     in_compute: dict[Node, Node] = {}
     in_update: dict[Node, Node] = {}
     for node in module.graph.nodes:
         if node.op == "placeholder":
             in_update[node] = update.node_copy(node)
-    for node in between:
+    for node in between:  # the last placeholders
         in_update[node] = update.placeholder(f"computed_{node.name}")
         in_update[node].meta = dict(node.meta)
     for node in module.graph.nodes:
@@ -83,8 +83,8 @@ def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int]
             in_update[node] = update.node_copy(node, in_update.__getitem__)
         else:
             in_compute[node] = compute.node_copy(node, in_compute.__getitem__)
-            if node in constant and node.op != "placeholder":
-                in_update[node] = update.node_copy(node)
+            if node in views and node.op != "placeholder":
+                in_update[node] = update.node_copy(node, in_update.__getitem__)
     return GraphModule(module, compute), GraphModule(module, update), len(results)
 
 
@@ -98,6 +98,28 @@ def _updates(graph: Graph) -> set[Node]:
         if writes or (node.users and found.issuperset(node.users) and _is_elementwise(node.target)):
             found.add(node)
     return found
+
+
+def _views_of_inputs(graph: Graph) -> set[Node]:
+    """Inputs, constants and views of them, which each part makes for itself.
+
+    The compiler takes what a part is given for different memory, and might write an input before it reads a view of it.
+    """
+    found: set[Node] = set()
+    for node in graph.nodes:
+        made_of_them = node.op == "call_function" and found.issuperset(node.all_input_nodes)
+        if node.op in ("placeholder", "get_attr") or (
+            made_of_them and (not node.all_input_nodes or _is_view(node.target))
+        ):
+            found.add(node)
+    return found
+
+
+def _is_view(target: Any) -> bool:
+    schema = getattr(target, "_schema", None)
+    return schema is not None and any(
+        result.alias_info is not None and not result.alias_info.is_write for result in schema.returns
+    )
 
 
 def _is_elementwise(target: Any) -> bool:

@@ -1,0 +1,93 @@
+"""A traced step in two parts: what computes, and what updates. (The compiler itself runs on GPUs alone.)"""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="mode CUDA is built on torch: pip install torch")
+
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+
+from pytensor_convnet.cuda.compiling import without_updates  # noqa: E402
+
+
+def traced(step, tensors):
+    return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*(tensor.clone() for tensor in tensors))
+
+
+def momentum(x, weights, velocity):
+    hidden = torch.relu(x @ weights)
+    gradient = x.t() @ (hidden > 0).to(x.dtype)
+    new_velocity = torch.full((1, 1), 0.9) * velocity - 0.1 * (gradient + 1e-3 * weights)
+    results = [hidden.sum(), hidden + 1]
+    weights.copy_(weights + new_velocity)
+    velocity.copy_(new_velocity)
+    return results
+
+
+def exchange(first, second, factor):
+    results = [first * factor]
+    old = first.clone()
+    first.copy_(second)
+    second.copy_(old)
+    return results
+
+
+def shifted(x, weights, counter):
+    results = [x + counter]
+    counter.copy_(counter + 1)
+    return results
+
+
+def turned(first, second, x):
+    results = [(x @ first).sum()]
+    old, other = first.t().clone(), second.t().clone()
+    first.copy_(other)
+    second.copy_(old)
+    return results
+
+
+STEPS = {
+    "momentum": (momentum, [(4, 3), (3, 5), (3, 5)]),
+    "exchange": (exchange, [(3,), (3,), ()]),
+    "views": (turned, [(3, 3), (3, 3), (2, 3)]),
+    "nothing between": (shifted, [(2, 3), (1,), ()]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_parts_do_what_the_step_does(name):
+    step, shapes = STEPS[name]
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randn(shape, generator=generator) for shape in shapes]
+    parts = [tensor.clone() for tensor in whole]
+    compute, update, count = without_updates(traced(step, whole))
+    expected = step(*whole)
+    results = compute(*parts)
+    assert update(*parts, *results[count:]) == []
+    assert len(expected) == count
+    for got, want in zip([*results[:count], *parts], [*expected, *whole], strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_computing_changes_no_input():
+    step, shapes = STEPS["momentum"]
+    tensors = [torch.ones(shape) for shape in shapes]
+    compute, _, _ = without_updates(traced(step, tensors))
+    compute(*tensors)
+    assert all(bool((tensor == 1).all()) for tensor in tensors)
+
+
+def test_between_the_parts_goes_only_what_must_be_computed():
+    step, shapes = STEPS["momentum"]
+    compute, _, count = without_updates(traced(step, [torch.ones(shape) for shape in shapes]))
+    between = compute(*(torch.ones(shape) for shape in shapes))[count:]
+    assert [tuple(tensor.shape) for tensor in between] == [(3, 5)]  # the gradient, and no constant
+
+
+def test_no_view_of_an_input_goes_between_the_parts():
+    step, shapes = STEPS["views"]
+    compute, _, count = without_updates(traced(step, [torch.ones(shape) for shape in shapes]))
+    assert not compute(*(torch.ones(shape) for shape in shapes))[count:]
+
+
+def test_a_step_without_updates_stays_whole():
+    assert without_updates(traced(lambda x: [x.sum()], [torch.ones(3)])) is None
