@@ -1,7 +1,7 @@
 """Settings for the whole suite.
 
 Without a GPU the CUDA kernels' tests run in Triton's interpreter. Triton reads ``TRITON_INTERPRET`` when it is
-imported, so it is set here, before any test module imports Triton.
+imported, so it is set here, and Triton imported, before any test, or torch in one, does that under another value.
 """
 
 import os
@@ -18,6 +18,7 @@ if find_spec("torch") and find_spec("triton"):
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+        import triton  # noqa: F401
 
 settings.register_profile("suite", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
