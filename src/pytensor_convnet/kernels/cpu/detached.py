@@ -20,7 +20,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.jit import keep_on_disk, parallel_kernel
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler, libraries_of
+from pytensor_convnet.kernels.cpu.linking import KernelCompiler, ThoroughCompiler, libraries_of
 from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
 
 _int64 = ir.IntType(64)
@@ -135,15 +135,18 @@ def detached(signature, dtypes=FLOATS, lazily=False):
     return decorate
 
 
-def chunked(signature, dtypes=FLOATS, otherwise=None):
+def chunked(signature, dtypes=FLOATS, otherwise=None, thorough=False):
     """Decorator of a kernel ``(chunk, chunks, *arguments)`` that does one chunk of a work and returns nothing.
 
     What it becomes is called by other kernels as ``(chunks, *arguments)`` and does all chunks, in parallel if
     it may. ``signature`` and ``dtypes`` say what types ``arguments`` have, as for `detached`; for other dtypes
-    ``otherwise``, another chunked kernel, is called.
+    ``otherwise``, another chunked kernel, is called. ``thorough`` optimises as Numba does, for loops over numbers that
+    LLVM is to unroll.
     """
 
     def decorate(dispatcher):
+        if thorough:
+            dispatcher._compiler.pipeline_class = ThoroughCompiler
         pointers = _pointers(dispatcher, lambda *numbers: (types.intp, types.intp, *signature(*numbers)), dtypes)
         pointers += _pointers_of.get(otherwise, [])
 
@@ -172,7 +175,9 @@ _pointers_of: dict = {}
 
 def _pointers(dispatcher, signature, dtypes):
     """A pointer for each combination of dtypes."""
-    dispatcher._compiler.pipeline_class = KernelCompiler
+    compiler = dispatcher._compiler
+    if not issubclass(compiler.pipeline_class, KernelCompiler):
+        compiler.pipeline_class = getattr(compiler.pipeline_class, "of_kernels", KernelCompiler)
     keep_on_disk(dispatcher)
     return [
         _Pointer(dispatcher, ".".join(map(str, numbers)), functools.partial(signature, *numbers)) for numbers in dtypes

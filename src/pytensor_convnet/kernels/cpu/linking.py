@@ -9,11 +9,13 @@ Numba keeps what it has compiled for whoever calls it next. So a part may be wan
 is then completed as Numba would have done at once.
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite.binding import Linkage, ModuleRef
+from llvmlite.binding import Linkage, ModuleRef, create_pass_builder, create_pipeline_tuning_options
+from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
@@ -106,6 +108,21 @@ class _Kernel(_Unoptimised):
         self._linking_libraries.clear()
         super().finalize()
 
+    def _optimize_final_module(self):
+        """Optimise the code once, where Numba would do so twice, and leave loops as long as they are: those that matter
+        are unrolled as they should be."""
+        options = create_pipeline_tuning_options(speed_level=min(int(config.OPT), 2))
+        options.loop_vectorization = True
+        options.slp_vectorization = options.loop_unrolling = options.loop_interleaving = False
+        builder = create_pass_builder(self._codegen._tm, options)
+        builder.getModulePassManager().run(self._final_module, builder)
+
+
+class _ThoroughKernel(_Kernel):
+    """The same, optimised as Numba does."""
+
+    _optimize_final_module = JITCodeLibrary._optimize_final_module
+
 
 @contextmanager
 def libraries_of(kind: type, codegen: Any) -> Iterator[None]:
@@ -119,12 +136,33 @@ def libraries_of(kind: type, codegen: Any) -> Iterator[None]:
             codegen._library_class = before
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Compiling makes a hundred thousand objects that live until it is done. Python would look for garbage among them,
+    and among all that the program has loaded, for a seventh of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class KernelCompiler(Compiler):
     """Numba's compiler, for a kernel and its parts."""
 
+    _library = _Kernel
+
     def compile_extra(self, function):
         codegen = self.state.targetctx.codegen()
-        self.state.library = _Kernel(codegen, function.__qualname__)
+        self.state.library = self._library(codegen, function.__qualname__)
         self.state.library.enable_object_caching()
-        with libraries_of(_Part, codegen):
+        with libraries_of(_Part, codegen), _no_garbage_collection():
             return super().compile_extra(function)
+
+
+class ThoroughCompiler(KernelCompiler):
+    """The same, for one with loops that LLVM is to unroll."""
+
+    _library = _ThoroughKernel

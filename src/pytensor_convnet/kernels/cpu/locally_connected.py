@@ -240,7 +240,7 @@ def _block(count, taps):
     return max(1, min(count, PATCH_CELLS // max(taps, 1)))
 
 
-@chunked(_signature(4, 6, 4))
+@chunked(_signature(4, 6, 4), thorough=True)
 @part
 def _forward(chunk, chunks, images, filters, maps, connection):
     """Correlate at one chunk of the output pixels of every group."""
@@ -279,7 +279,7 @@ def locally_connected2d(images, filters, stride, padding, dilation, groups, flip
     return maps
 
 
-@chunked(_signature(6, 4, 4))
+@chunked(_signature(6, 4, 4), thorough=True)
 @part
 def _input_grad(chunk, chunks, filters, maps, images, connection):
     """The gradient of some channels of every group, or, if there are few channels, of some images.
@@ -334,7 +334,7 @@ def locally_connected2d_input_grad(filters, maps, rows, columns, stride, padding
     return images
 
 
-@chunked(_signature(4, 4, 6))
+@chunked(_signature(4, 4, 6), thorough=True)
 @part
 def _filter_grad(chunk, chunks, images, maps, filters, connection):
     """The gradient for the filters of one chunk of the output pixels of every group."""

@@ -317,7 +317,7 @@ def _gather_signature(number, winner):
     return images, winners, number[:, :, :, ::1], types.int64[::1], WINDOWS
 
 
-@chunked(_gather_signature, PAIRS)
+@chunked(_gather_signature, PAIRS, thorough=True)
 @part
 def _gather(chunk, chunks, images, winners, maps, misfits, windows):
     """For each plane, for each window: look the pixel up. Second derivatives are rare: no vectors."""
