@@ -5,10 +5,8 @@
 where the C library takes numbers one by one. Beyond 9 the value is 1 in float32.
 """
 
-from numba import types
-from numba.extending import overload
-
 from pytensor_convnet.kernels.cpu.emission import emitted
+from pytensor_convnet.kernels.cpu.jit import plain_part
 from pytensor_convnet.kernels.cpu.llvm import item_bytes
 
 TANH_NUMERATOR = (1.0, *(c / 34459425 for c in (4729725, 135135, 990, 1)))
@@ -59,19 +57,15 @@ def activate_run(e, vector, place, count, bias, activation):
             e.store_first(place + first * item, count - first, function(e, x))
 
 
-def check_activation(dtype, activation):
-    """Raise ValueError unless there is such an activation for floats of ``dtype``."""
-    raise NotImplementedError
+_COUNT, _TANH = len(ACTIVATIONS), ACTIVATIONS["tanh"]
+_PROBLEM = "activation must be a number of ACTIVATIONS"
+_FLOAT32_PROBLEM = f"{_PROBLEM}, and tanh takes float32"
 
 
-@overload(check_activation)
-def _check_activation(dtype, activation):
-    all_of_them = dtype.dtype == types.float32
-    count = len(ACTIVATIONS) if all_of_them else ACTIVATIONS["tanh"]
-    problem = "activation must be a number of ACTIVATIONS" + ("" if all_of_them else ", and tanh takes float32")
-
-    def check(dtype, activation):
-        if activation < 0 or activation >= count:
-            raise ValueError(problem)
-
-    return check
+@plain_part
+def check_activation(maxima, activation):
+    """Raise ValueError unless there is such an activation for floats as ``maxima`` holds."""
+    if activation < 0 or activation >= _COUNT:
+        raise ValueError(_PROBLEM)
+    if maxima.itemsize > 4 and activation == _TANH:
+        raise ValueError(_FLOAT32_PROBLEM)

@@ -4,7 +4,7 @@ from numba import types
 
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
 from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import plain_part
 
 _SHAPE, _PAIR = types.UniTuple(types.intp, 4), types.UniTuple(types.intp, 2)
 
@@ -18,7 +18,7 @@ def gradient_signature(number):
     return types.Array(number, 4, "C")(*arrays, types.intp, types.intp, *SLIDING, types.boolean)
 
 
-@part
+@plain_part
 def check_window(stride, padding, dilation, groups):
     """Raise ValueError unless a filter can move this way at all."""
     (top, bottom), (left, right) = padding
@@ -33,7 +33,7 @@ def check_window(stride, padding, dilation, groups):
 
 
 @detached(lambda: (_SHAPE, _SHAPE, *SLIDING), NO_ARRAYS)
-@part
+@plain_part
 def check_correlation(images, filters, stride, padding, dilation, groups):
     """Raise unless filters of shape ``filters`` can be correlated with images of shape ``images``."""
     check_window(stride, padding, dilation, groups)
@@ -51,7 +51,7 @@ def check_correlation(images, filters, stride, padding, dilation, groups):
 
 
 @detached(lambda: (_SHAPE, _SHAPE, _SHAPE, *SLIDING), NO_ARRAYS)
-@part
+@plain_part
 def check_maps(images, filters, maps, stride, padding, dilation, groups):
     """Raise unless such a correlation is possible and its output has the shape ``maps``."""
     check_correlation(images, filters, stride, padding, dilation, groups)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read, integers
@@ -71,7 +71,7 @@ def _ends(taps):
     return 1 + (taps[0] >= 0) - (taps[-1] >= 0)
 
 
-@part
+@plain_part
 def plan_reads(columns, tile_columns, form):
     """The reads of an axis by one form of minimal filtering, for tiles of ``tile_columns`` bases."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]

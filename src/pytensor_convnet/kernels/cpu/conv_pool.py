@@ -10,7 +10,6 @@ their edges: there, and for wide winners, the maps are written after all.
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNERS as WINNERS_PROBLEM
 from pytensor_convnet.geometry import ShapeError, correlation_length
@@ -30,7 +29,7 @@ from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
@@ -107,7 +106,7 @@ def _rows_signature(number):
 
 
 @chunked(_rows_signature)
-@part
+@plain_part
 def _pool_rows(
     chunk, chunks, source, weights, maxima, winners, biases, activation, rows, columns, reads, tiling, plan, windows
 ):  # fmt: skip
@@ -210,7 +209,7 @@ def _forward_signature(number):
 
 
 @detached(_forward_signature)
-@part
+@plain_part
 def _forward(images, filters, maxima, winners, biases, activation, windows, stride, padding, dilation):
     """Plan the pass for filters ``(groups, filters, channels, rows, columns)`` and run it."""
     groups, count, channels = filters.shape[:3]
@@ -229,23 +228,19 @@ def _forward(images, filters, maxima, winners, biases, activation, windows, stri
     )  # fmt: skip
 
 
+@plain_part
 def _as_bytes(winners):
     """``winners`` if they are bytes, else none."""
-    raise NotImplementedError
-
-
-@overload(_as_bytes)
-def _choose_bytes(winners):
-    if winners.dtype == types.uint8:
-        return lambda winners: winners
-    return lambda winners: no_winners()
+    if winners.itemsize == 1:
+        return winners
+    return no_winners()
 
 
 _SHAPE = types.UniTuple(types.intp, 4)
 
 
 @detached(lambda: types.boolean(_SHAPE, _SHAPE, types.intp, WINDOWS), NO_ARRAYS)
-@part
+@plain_part
 def _shapes_fuse(images, filters, item_bytes, windows):
     few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
     rows_of_inputs = images[1] * images[3] * filters[2]
@@ -255,7 +250,7 @@ def _shapes_fuse(images, filters, item_bytes, windows):
     return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
-@part
+@plain_part
 def _fuses(images, filters, item_bytes, windows, winners):
     """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
     winner is a byte."""
@@ -328,7 +323,7 @@ def _input_grad_with_maps(
 
 
 @detached(lambda: (_SHAPE, _SHAPE, _SHAPE, _SHAPE, WINDOWS, *SLIDING), NO_ARRAYS)
-@part
+@plain_part
 def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
     """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
     maps = (winners[0], winners[1], windows.rows, windows.columns)
@@ -340,7 +335,7 @@ def _check_gradient(images, filters, winners, maps_grad, windows, stride, paddin
     check_maps(images, filters, maps, stride, padding, dilation, groups)
 
 
-@part
+@plain_part
 def _follow_each_other(array):
     """Whether an array's numbers lie in memory in order, without gaps."""
     step, adjacent = array.itemsize, True
@@ -357,7 +352,7 @@ def _max_pool2d_signature(number, winner):
 
 
 @detached(_max_pool2d_signature, FLOATS_AND_WINNERS)
-@part
+@plain_part
 def _correlate2d_max_pool2d(
     images, filters, no_winners, stride, padding, dilation, groups, flip, numbers, ignore_border, biases, activation
 ):  # fmt: skip
@@ -416,7 +411,7 @@ def _pooled_gradient_signature(number, winner):
 
 
 @detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@part
+@plain_part
 def _filter_grad(
     images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip
@@ -459,7 +454,7 @@ def correlate2d_max_pool2d_filter_grad(
 
 
 @detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@part
+@plain_part
 def _input_grad(
     filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip

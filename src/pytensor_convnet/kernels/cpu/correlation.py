@@ -24,7 +24,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
     swap_roles,
 )
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -238,7 +238,7 @@ def _rows_signature(number):
 
 
 @chunked(_rows_signature)
-@part
+@plain_part
 def _correlate_rows(
     chunk, chunks, source, winners, windows, weights, out, misfits, rows, columns, reads, tiling, plan, stage
 ):  # fmt: skip
@@ -329,7 +329,7 @@ def plan_rows(groups, filters, channels, rows, columns, reads, tiling):
     return RowPlan(filters, channels, groups, band, ahead, slots + ahead, channels * most_taps * most_reads)
 
 
-@part
+@plain_part
 def _correlate(source, winners, windows, filters, out, rows, columns):
     """Correlate with filters ``(groups, filters, channels, rows, columns)`` along the given axes; counts misfits."""
     groups, count, channels = filters.shape[:3]
@@ -359,7 +359,7 @@ def _correlate(source, winners, windows, filters, out, rows, columns):
     return total
 
 
-@part
+@plain_part
 def _forward(images, filters, maps, stride, padding, dilation):
     taps, before = filters.shape[3:], (padding[0][0], padding[1][0])
     rows = correlation_axis(maps.shape[2], images.shape[2], taps[0], stride[0], before[0], dilation[0])
@@ -373,7 +373,7 @@ def _input_grad_signature(number):
 
 
 @detached(_input_grad_signature)
-@part
+@plain_part
 def input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
     """The gradient for filters ``(groups, filters, channels, rows, columns)``, into ``images``; `no_windows` for
     maps that are given themselves."""
@@ -392,7 +392,7 @@ def _forward_signature(number):
 
 
 @detached(_forward_signature)
-@part
+@plain_part
 def _correlate2d(images, filters, stride, padding, dilation, groups, flip):
     check_correlation(images.shape, filters.shape, stride, padding, dilation, groups)
     (top, bottom), (left, right) = padding
@@ -424,7 +424,7 @@ def correlate2d(images, filters, stride, padding, dilation, groups, flip):
 
 
 @detached(gradient_signature)
-@part
+@plain_part
 def _correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[0], filters.shape[1] * groups, rows, columns)
     check_maps(shape, filters.shape, maps.shape, stride, padding, dilation, groups)

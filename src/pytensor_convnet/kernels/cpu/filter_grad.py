@@ -13,7 +13,7 @@ from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps, gradient_si
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -99,7 +99,7 @@ def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
     return filter_blocks, channel_blocks, cycles
 
 
-@part
+@plain_part
 def _choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
     """The cheapest bands and blocks, and enough slices to make `_TASKS` tasks."""
     fewest = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
@@ -193,7 +193,7 @@ def _sum_band(
                 first += count
 
 
-@part
+@plain_part
 def _list_taps(channels, image_step, lanes, rows, reads):
     """Where in packed images each tap's product with the first tile of the first row is."""
     number_of_reads = reads.offsets.size
@@ -207,7 +207,7 @@ def _list_taps(channels, image_step, lanes, rows, reads):
     return taps
 
 
-@part
+@plain_part
 def _list_positions(most_rows, lanes, rows, reads):
     """How far in packed images each tile is from the first tile of the first row."""
     positions = integers(most_rows * reads.tiles)
@@ -248,7 +248,7 @@ def _pack_maps(
                 )
 
 
-@part(inline="always")
+@plain_part
 def _sum_task(
     task, images, maps, winners, windows, partial, packed_images, packed_maps, rows, columns, reads, tiling, blocking
 ):  # fmt: skip
@@ -312,7 +312,7 @@ def _tasks_signature(number):
 
 
 @chunked(_tasks_signature)
-@part
+@plain_part
 def _sum_tasks(
     chunk, chunks, images, maps, winners, windows, partials, misfits, rows, columns, reads, tiling, blocking
 ):  # fmt: skip
@@ -335,7 +335,7 @@ def _slices_signature(number):
 
 
 @chunked(_slices_signature)
-@part
+@plain_part
 def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
     """Chunk ``chunk`` of all blocks: add up a block's slices, in order, and turn the sums at points into
     ``gradient`` (filters, channels, rows, columns)."""
@@ -375,7 +375,7 @@ def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
                     at += filters
 
 
-@part
+@plain_part
 def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads, tiling, groups, threads):
     """The gradient of some of the filters; counts misfits."""
     count, channels, row_taps, _ = gradient.shape
@@ -404,7 +404,7 @@ def _pass_signature(number):
 
 
 @detached(_pass_signature)
-@part
+@plain_part
 def filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
     """Plan the pass, sum all tasks, and add up their sums into ``gradient``; `no_windows` for maps that are given
     themselves."""
@@ -430,7 +430,7 @@ def filter_grad(winners, windows, misfits, images, maps, gradient, stride, paddi
 
 
 @detached(gradient_signature)
-@part
+@plain_part
 def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
     check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)

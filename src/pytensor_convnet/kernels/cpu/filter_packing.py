@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
@@ -141,7 +141,7 @@ def _packed_at(line, read, point, first, count, order):
     return point.at + order.filters * panel + first * min(point.panel, point.depth - panel) + (product - panel) * count
 
 
-@part
+@plain_part
 def _pack_block(filters, group, first, count, rows, reads, order, packed):
     """Transform and pack one block of filters."""
     taps, last = reads.taps.shape[1], reads.points - 1
@@ -191,7 +191,7 @@ def _pack_signature(number):
 
 
 @chunked(_pack_signature)
-@part
+@plain_part
 def pack_filters(chunk, chunks, filters, rows, reads, order, packed):
     """Write chunk ``chunk`` of filters ``(groups, filters, channels, rows, columns)``, transformed, to ``packed``."""
     blocks = 0

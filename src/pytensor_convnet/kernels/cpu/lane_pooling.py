@@ -16,7 +16,7 @@ from numba import types
 
 from pytensor_convnet.kernels.cpu.emission import Value, address_of, emitted
 from pytensor_convnet.kernels.cpu.input_rows import transform_row
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps
@@ -147,7 +147,7 @@ class Pooled(NamedTuple):
     highs: np.ndarray
 
 
-@part
+@plain_part
 def new_pooled(rows, windows, like):
     """Memory for what ``rows`` rows of maps need."""
     lanes = VECTOR_BYTES // like.itemsize
@@ -295,6 +295,6 @@ WINNERS = types.Array(types.uint8, 4, "A", readonly=True)
 """Winners, as Numba's type; with `no_windows` they may be empty."""
 
 
-@part
+@plain_part
 def no_winners():
     return new_array((0, 0, 0, 0), np.uint8)

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import FLOATS
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
@@ -99,13 +99,13 @@ TILES = types.NamedUniTuple(types.intp[::1], 3, Tiles)
 RUNS = types.NamedUniTuple(types.intp[::1], 4, Runs)
 
 
-@part
+@plain_part
 def integers(count):
     """Uninitialised memory for so many integers."""
     return new_array((count,), np.int64)
 
 
-@part
+@plain_part
 def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation: its outputs read images."""
     starts, numbers, offsets = integers(2), integers(taps), integers(taps)
@@ -115,7 +115,7 @@ def correlation_axis(outputs, inputs, taps, stride, before, dilation):
     return Axis(outputs, inputs, 1, stride, -before, dilated_length(taps, dilation), starts, numbers, offsets)
 
 
-@part
+@plain_part
 def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     """The axis of a correlation's input gradient: its outputs are images, and it reads maps."""
     starts, numbers, offsets = integers(stride + 1), integers(taps), integers(taps)
@@ -135,7 +135,7 @@ def gradient_axis(outputs, inputs, taps, stride, before, dilation):
     return Axis(outputs, inputs, stride, 1, first, last - first + 1, starts, numbers, offsets)
 
 
-@part
+@plain_part
 def plain_axis(length):
     """An axis whose outputs read the input at their own place."""
     return correlation_axis(length, length, 1, 1, 0, 1)
@@ -161,24 +161,24 @@ def block_filters(filters):
     return 0
 
 
-@part
+@plain_part
 def useful_threads(multiply_adds):
     """Threads worth waking for this many multiply-adds."""
     return max(1, min(thread_count(), multiply_adds // _WORK_OF_A_THREAD))
 
 
-@part
+@plain_part
 def vectors(count, like):
     """Uninitialised memory for ``count`` vectors of the dtype of ``like``, as a flat aligned array."""
     return new_array((count * (VECTOR_BYTES // like.itemsize),), like.dtype)
 
 
-@part
+@plain_part
 def new_tiles(lanes):
     return Tiles(integers(lanes), integers(lanes), integers(lanes))
 
 
-@part
+@plain_part
 def new_runs(rows, lanes):
     size = rows * lanes
     return Runs(integers(size), integers(size), integers(size), integers(5 * rows))

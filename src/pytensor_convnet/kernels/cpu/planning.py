@@ -9,7 +9,7 @@ from numba import types
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, plan_reads, reads_at
 from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.minimal_filtering import FORM_OUTPUTS, FORM_TAPS
 from pytensor_convnet.kernels.cpu.packing import AXIS, TILING, Tiling, block_filters, ceil_div, inputs_read
@@ -62,7 +62,7 @@ def _point_cycles(depth, filters, tiles):
     return total
 
 
-@part
+@plain_part
 def _row_cycles(rows, columns, tile_columns, channels, filters, form, products):
     """For a row of bases in one lane group, and the bytes that it works in."""
     outputs, taps = FORM_OUTPUTS[form], FORM_TAPS[form]
@@ -110,7 +110,7 @@ def _signature():
 
 
 @detached(_signature, NO_ARRAYS)
-@part
+@plain_part
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.
 

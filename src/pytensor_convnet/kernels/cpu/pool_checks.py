@@ -10,7 +10,7 @@ from numba import types
 
 from pytensor_convnet.geometry import POOL, POOLED, ShapeError, pool_length
 from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import plain_part
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_TAPS = 1 << 15
@@ -38,13 +38,13 @@ WINDOWS = types.NamedUniTuple(types.intp, len(Windows._fields), Windows)
 """`Windows` as Numba's type."""
 
 
-@part
+@plain_part
 def useful_threads(taps):
     """How many threads to share work on so many taps of windows among."""
     return thread_count() if taps > SERIAL_TAPS else 1
 
 
-@part
+@plain_part
 def _axis_fits(length, window, stride, before, after, ignore_border):
     """Whether windows can slide along one axis; `geometry.pool_problem` in numbers."""
     if min(window, stride, length) < 1 or min(before, after) < 0 or max(before, after) >= window:
@@ -52,7 +52,7 @@ def _axis_fits(length, window, stride, before, after, ignore_border):
     return not (ignore_border and window > length + before + after)
 
 
-@part
+@plain_part
 def pool_numbers(window, stride, padding):
     """The numbers that say how windows slide, which may be in tuples or in arrays."""
     # fmt: off
@@ -70,7 +70,7 @@ POOL_NUMBERS = types.UniTuple(types.intp, 8)
 
 
 @detached(lambda: WINDOWS(_SHAPE, POOL_NUMBERS, types.boolean), NO_ARRAYS)
-@part
+@plain_part
 def check_pool_numbers(shape, numbers, ignore_border):
     """As `check_pool`, for `pool_numbers`."""
     batch, channels, rows, columns = shape
@@ -94,14 +94,14 @@ def check_pool_numbers(shape, numbers, ignore_border):
     # fmt: on
 
 
-@part
+@plain_part
 def check_pool(shape, window, stride, padding, ignore_border):
     """The `Windows` of pooling images of ``shape``; raises `ShapeError` when there are none."""
     return check_pool_numbers(shape, pool_numbers(window, stride, padding), bool(ignore_border))
 
 
 @detached(lambda: WINDOWS(_SHAPE, _SHAPE, POOL_NUMBERS), NO_ARRAYS)
-@part
+@plain_part
 def check_pooled_numbers(shape, pooled, numbers):
     """As `check_pooled`, for `pool_numbers`."""
     partial = check_pool_numbers(shape, numbers, False)
@@ -125,7 +125,7 @@ def check_pooled_numbers(shape, pooled, numbers):
     # fmt: on
 
 
-@part
+@plain_part
 def check_pooled(shape, pooled, window, stride, padding):
     """The `Windows` that pooled images of ``shape`` to maps of shape ``pooled``; `ShapeError` when none do.
 
