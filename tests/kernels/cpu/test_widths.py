@@ -27,6 +27,8 @@ CORRELATION = [
     "tests/kernels/cpu/test_correlation.py::test_passes_agree_with_the_definition",
     "tests/kernels/cpu/test_correlation.py::test_passes_agree_with_the_definition_for_any_geometry_and_memory",
     "tests/kernels/cpu/test_correlation.py::test_minimal_filtering_agrees_with_the_definition_for_any_geometry_and_memory",
+    "tests/kernels/cpu/test_winner_grads.py::test_every_shape_of_patches",
+    "tests/kernels/cpu/test_conv_pool.py::test_biases_and_activations",
 ]
 CHOICE = "float32 or not test_pooling_vectors"
 
