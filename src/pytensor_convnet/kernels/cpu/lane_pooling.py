@@ -33,6 +33,10 @@ def _numbers_type(vector):
 # ------------------------------------------------------------------------------------------------ forwards
 
 
+_COMMON = (2, 3)
+"""Square windows whose taps are written out."""
+
+
 @emitted(arrays=1)
 def pool_lanes(
     e, vector, source, row_step, first_i, end_i, window_columns, stride, left, columns, out_columns, maxima, winners
@@ -42,22 +46,49 @@ def pool_lanes(
     NaN wins, and of equal values the first; padding is not looked at.
     """
     numbers = _numbers_type(vector)
-    with e.range(0, out_columns) as x:
-        start = x * stride - left
-        first_j = e.maximum(0 - start, e.integer(0))
-        end_j = e.minimum(window_columns, columns - start)
+
+    def better(best, winner, address, number):
+        value = e.load(vector, address)
+        wins = value.beats(best) & best.is_number()
+        return e.select(wins, value, best), e.select(wins, e.constant(numbers, number), winner)
+
+    def write(x, best, winner):
+        e.store(maxima + x * VECTOR_BYTES, best)
+        e.store(winners + x * VECTOR_BYTES, winner)
+
+    def pool_any(x, start, first_j, end_j):
         best = e.variable(e.constant(vector, float("-inf")))
         winner = e.variable(e.splat(numbers, first_i * window_columns + first_j))
         line = e.variable(source + start * VECTOR_BYTES)
         with e.range(first_i, end_i) as i:
             with e.range(first_j, end_j) as j:
-                value, old = e.load(vector, line.get() + j * VECTOR_BYTES), best.get()
-                wins = value.beats(old) & old.is_number()
-                best.set(e.select(wins, value, old))
-                winner.set(e.select(wins, e.splat(numbers, i * window_columns + j), winner.get()))
+                address = line.get() + j * VECTOR_BYTES
+                value, number = better(best.get(), winner.get(), address, i * window_columns + j)
+                best.set(value)
+                winner.set(number)
             line.set(line.get() + row_step)
-        e.store(maxima + x * VECTOR_BYTES, best.get())
-        e.store(winners + x * VECTOR_BYTES, winner.get())
+        write(x, best.get(), winner.get())
+
+    def pool_common(x, start, size):
+        line = source + start * VECTOR_BYTES
+        best, winner = e.load(vector, line), e.constant(numbers, 0)
+        for tap in range(1, size * size):
+            address = line + row_step * (tap // size) + tap % size * VECTOR_BYTES
+            best, winner = better(best, winner, address, tap)
+        write(x, best, winner)
+
+    with e.range(0, out_columns) as x:
+        start = x * stride - left
+        first_j = e.maximum(0 - start, e.integer(0))
+        end_j = e.minimum(window_columns, columns - start)
+        whole = first_i.equals(0) & first_j.equals(0) & end_j.equals(end_i)
+        done = e.variable(e.integer(0))
+        for size in _COMMON:
+            with e.when(whole & end_i.equals(size) & window_columns.equals(size)):
+                pool_common(x, start, size)
+                done.set(e.integer(1))
+        with e.when(done.get().equals(0)):
+            pool_any(x, start, first_j, end_j)
 
 
 @emitted(arrays=2)
@@ -67,6 +98,45 @@ def narrow_run(e, vector, narrow, source, target, count):
     with e.range(0, count, lanes) as place:
         numbers = e.load(_numbers_type(vector), source + place * item_bytes(vector)).to(narrow)
         e.store_first(target + place * size, count - place, numbers)
+
+
+def _in_runs(e, vectors):
+    """Vectors, a power of two of them, transposed: all numbers of a lane follow each other."""
+    if len(vectors) == 1:
+        return vectors
+    half, lanes = len(vectors) // 2, vectors[0].type.count
+    pairs = zip(_in_runs(e, vectors[:half]), _in_runs(e, vectors[half:]))
+    # Runs of half the numbers, by turns from either.
+    places = [i + source for run in range(0, lanes, half) for source in (0, lanes) for i in range(run, run + half)]
+    return [e.shuffle(a, b, part) for a, b in pairs for part in (places[:lanes], places[lanes:])]
+
+
+@emitted(arrays=2, returns=True)
+def write_winners(e, vector, narrow, numbers, count, target, image_bytes):
+    """Write winners in lanes to an image each, ``image_bytes`` apart, a byte for each; returns how many of ``count``.
+
+    As many bytes as fit into a number are joined first, so that few numbers need to be transposed.
+    """
+    wide, lanes = _numbers_type(vector), vector.count
+    joined = item_bytes(vector)
+    if lanes < joined:
+        return e.integer(0)
+    whole = count // lanes * lanes
+
+    def number_of(place, first):
+        total = e.load(wide, place + first * VECTOR_BYTES)
+        for i in range(1, joined):
+            total = total | e.load(wide, place + (first + i) * VECTOR_BYTES) << 8 * i
+        return total
+
+    with e.range(0, whole, lanes) as first:
+        place = numbers + first * VECTOR_BYTES
+        runs, size = _in_runs(e, [number_of(place, i) for i in range(0, lanes, joined)]), lanes // joined
+        for lane in range(lanes):
+            several = runs[lane * size // lanes]
+            begin = lane * size % lanes
+            e.store(target + image_bytes * lane + first, e.shuffle(several, several, range(begin, begin + size)))
+    return whole
 
 
 # ----------------------------------------------------------------------------------------------- backwards
