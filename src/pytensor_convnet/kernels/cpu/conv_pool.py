@@ -1,11 +1,12 @@
 """Correlation, max pooling, biases and activation in one pass: the maps at full resolution never reach memory.
 
 Forwards, a band of rows of maps is computed as in `correlation`, pooled where it lies, one image a lane, and only
-maxima, biased and activated, and winners are written. Backwards, rows of the maps' gradient are made from the pooled
-gradient and the winners when they are packed (`lane_pooling`).
+maxima, biased and activated, and winners are written. Backwards, sums run over winners (`winner_filter_grad`,
+`winner_input_grad`); where nearly all pixels win, over all of them, and rows of the maps' gradient are made from the
+pooled gradient and the winners when they are packed (`lane_pooling`).
 
-That needs whole images in lanes. A batch that does not fill them is cut into tiles, whose windows would hang over
-their edges: there, and for wide winners, the maps are written after all.
+All but sums over winners needs whole images in lanes. A batch that does not fill them is cut into tiles, whose windows
+would hang over their edges: there, and for wide winners, the maps are written after all.
 """
 
 import numpy as np
@@ -22,15 +23,16 @@ from pytensor_convnet.kernels.cpu.correlation import (
     correlate2d_input_grad,
     correlate_band,
     input_grad,
+    input_grad_signature,
     plan_rows,
 )
 from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad
+from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad, pass_signature
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part, plain_part
-from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes
+from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes, write_winners
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
@@ -59,6 +61,9 @@ from pytensor_convnet.kernels.cpu.pool_checks import (
     pool_numbers,
 )
 from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
+from pytensor_convnet.kernels.cpu.winner_filter_grad import filter_grad_of_winners
+from pytensor_convnet.kernels.cpu.winner_input_grad import input_grad_of_winners
+from pytensor_convnet.kernels.cpu.winner_planning import filter_grad_pays, input_grad_pays
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
@@ -81,20 +86,39 @@ def _keep_overlap(staged, step, filters, shift, count):
 
 
 @leaf_part
-def _write_runs(rows, at, size, narrow, target, shift, filter_bytes, tiles, image_bytes, turned):
+def _write_maxima(rows, size, target, shift, tiles, turned):
     """Write a run of vectors of one filter to every lane's image."""
-    lanes = VECTOR_BYTES // rows.itemsize
+    lanes, item = VECTOR_BYTES // rows.itemsize, rows.itemsize
     step = ceil_div(size, lanes) * lanes
-    for column in range(0, size, lanes):
-        turn_lanes(rows, at + column * lanes, turned, column, step, False)
+    image_bytes, whole = target.strides[0], 0
+    if tiles.images[lanes - 1] >= 0:
+        whole = size - size % lanes
+        place = (tiles.images[0] * image_bytes + shift) // item
+        for column in range(0, whole, lanes):
+            turn_lanes(rows, column * lanes, target, place + column, image_bytes // item, False)
+    for column in range(whole, size, lanes):
+        turn_lanes(rows, column * lanes, turned, column, step, False)
     for lane in range(lanes):
-        if tiles.images[lane] >= 0:
-            byte = tiles.images[lane] * image_bytes + filter_bytes + shift
-            if narrow:
-                source = address_of(turned) + lane * step * rows.itemsize
-                narrow_run(rows, target, source, address_of(target) + byte, size)
-            else:
-                copy_run(turned, lane * step * rows.itemsize, target, byte, size, False)
+        if tiles.images[lane] >= 0 and whole < size:
+            byte = tiles.images[lane] * image_bytes + shift + whole * item
+            copy_run(turned, (lane * step + whole) * item, target, byte, size - whole, False)
+
+
+@leaf_part
+def _write_winners(rows, size, target, shift, tiles, turned):
+    """As `_write_maxima`, for winners in vectors of numbers."""
+    lanes, item = VECTOR_BYTES // rows.itemsize, rows.itemsize
+    step = ceil_div(size, lanes) * lanes
+    image_bytes, whole = target.strides[0], 0
+    if tiles.images[lanes - 1] >= 0:
+        place = address_of(target) + tiles.images[0] * image_bytes + shift
+        whole = write_winners(rows, target, address_of(rows), size, place, image_bytes)
+    for column in range(whole, size, lanes):
+        turn_lanes(rows, column * lanes, turned, column, step, False)
+    for lane in range(lanes):
+        if tiles.images[lane] >= 0 and whole < size:
+            place = address_of(target) + tiles.images[lane] * image_bytes + shift + whole
+            narrow_run(rows, target, address_of(turned) + (lane * step + whole) * item, place, size - whole)
 
 
 def _rows_signature(number):
@@ -130,6 +154,7 @@ def _pool_rows(
     row_bytes = plan.filters * w.columns * VECTOR_BYTES
     some = max(1, (_STAGE_BYTES // row_bytes - w.window_rows) // w.stride_rows)
     some = min(some, w.out_rows, max(1, MOST_COLLECTED // w.out_columns))
+    some = ceil_div(w.out_rows, ceil_div(w.out_rows, some))
     step = ((some - 1) * w.stride_rows + w.window_rows + plan.band) * row_step
     staged = vectors(plan.filters * step // lanes, source)
     size = ceil_div(some * w.out_columns, lanes) * lanes
@@ -190,14 +215,10 @@ def _pool_rows(
                 activate_run(
                     pooled, address_of(pooled), size * lanes, address_of(biases) + channel * item, activation
                 )  # fmt: skip
-                _write_runs(
-                    pooled, 0, size, False, maxima, y * maxima.strides[2], channel * maxima.strides[1], tiles,
-                    maxima.strides[0], turned,
-                )  # fmt: skip
-                _write_runs(
-                    numbers, 0, size, True, winners, y * winners.strides[2], channel * winners.strides[1], tiles,
-                    winners.strides[0], turned,
-                )  # fmt: skip
+                byte = y * maxima.strides[2] + channel * maxima.strides[1]
+                _write_maxima(pooled, size, maxima, byte, tiles, turned)
+                byte = y * winners.strides[2] + channel * winners.strides[1]
+                _write_winners(numbers, size, winners, byte, tiles, turned)
         unit += stop - start
 
 
@@ -242,19 +263,20 @@ _SHAPE = types.UniTuple(types.intp, 4)
 @detached(lambda: types.boolean(_SHAPE, _SHAPE, types.intp, WINDOWS), NO_ARRAYS)
 @plain_part
 def _shapes_fuse(images, filters, item_bytes, windows):
-    few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
+    """Whether images and filters of such shapes are fused, pixel by pixel: whole images fill lanes, and what they need
+    is small."""
     rows_of_inputs = images[1] * images[3] * filters[2]
     rows_of_maps = filters[0] * windows.columns * windows.window_rows
     numbers = filters[0] * filters[1] * filters[2] * filters[3]
     small = (rows_of_inputs + rows_of_maps) * VECTOR_BYTES <= _ROW_BYTES and numbers * item_bytes <= _FUSED_FILTER_BYTES
-    return few and small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
+    return small and numbers > 0 and images[0] >= VECTOR_BYTES // item_bytes
 
 
-@plain_part
-def _fuses(images, filters, item_bytes, windows, winners):
-    """Whether images and filters of such shapes are fused: whole images fill lanes, what they need is small, and a
-    winner is a byte."""
-    return winners.itemsize == 1 and _shapes_fuse(images, filters, item_bytes, windows)
+@leaf_part
+def _has_byte_winners(winners, windows):
+    """Whether there are windows, and the winner of each is a byte."""
+    few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
+    return winners.itemsize == 1 and few
 
 
 # ------------------------------------------------------------------- where the maps are written after all
@@ -319,6 +341,23 @@ def _input_grad_with_maps(
     images[:] = correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
 
 
+# --------------------------------------------------------------------------- where the sums run over all pixels
+
+# Compiled when they are first called: most gradients are sums over winners.
+
+
+@detached(pass_signature, lazily=True)
+@part
+def _filter_grad_of_pixels(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
+    filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups)
+
+
+@detached(input_grad_signature, lazily=True)
+@part
+def _input_grad_of_pixels(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
+    input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation)
+
+
 # --------------------------------------------------------------------------------------------- the kernels
 
 
@@ -367,7 +406,7 @@ def _correlate2d_max_pool2d(
         raise ValueError("biases must hold a number for each filter")
     maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
     winners = new_array(maxima.shape, no_winners.dtype)
-    if _fuses(images.shape, filters.shape, images.itemsize, windows, winners):
+    if _has_byte_winners(winners, windows) and _shapes_fuse(images.shape, filters.shape, images.itemsize, windows):
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
@@ -423,13 +462,13 @@ def _filter_grad(
     gradient, misfits = new_array(shape, images.dtype), integers(1)
     gradient[:] = 0
     misfits[0] = 1
-    if together and _fuses(images.shape, shape, images.itemsize, windows, winners):
-        step = -1 if flip else 1
-        view = gradient[:, :, ::step, ::step]
-        filter_grad(
-            any_layout(_as_bytes(winners)), windows, misfits, images, maps_grad, view,
-            stride, padding, dilation, groups,
-        )  # fmt: skip
+    step = -1 if flip else 1
+    view = gradient[:, :, ::step, ::step]
+    slides, item, few = (stride, padding, dilation, groups), images.itemsize, _has_byte_winners(winners, windows)
+    if together and few and filter_grad_pays(images.shape, shape, windows, *slides, item):
+        misfits[0] = filter_grad_of_winners(images, any_layout(_as_bytes(winners)), maps_grad, view, windows, *slides)
+    elif together and few and _shapes_fuse(images.shape, shape, item, windows):
+        _filter_grad_of_pixels(any_layout(_as_bytes(winners)), windows, misfits, images, maps_grad, view, *slides)
     if misfits[0] > 0:
         # Where a winner does not fit, this says which.
         _filter_grad_with_maps(
@@ -465,15 +504,16 @@ def _input_grad(
     together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
     images, misfits = new_array(shape, maps_grad.dtype), integers(1)
     misfits[0] = 1
-    if together and _fuses(shape, filters.shape, maps_grad.itemsize, windows, winners):
+    slides, item, few = (stride, padding, dilation), maps_grad.itemsize, _has_byte_winners(winners, windows)
+    grouped = split_groups(filters, max(groups, 1))
+    if flip:
+        grouped = grouped[:, :, :, ::-1, ::-1]
+    if images.size == 0:
         misfits[0] = 0
-        if images.size > 0:
-            grouped = split_groups(filters, groups)
-            if flip:
-                grouped = grouped[:, :, :, ::-1, ::-1]
-            input_grad(
-                any_layout(_as_bytes(winners)), windows, misfits, maps_grad, grouped, images, stride, padding, dilation
-            )
+    elif together and few and input_grad_pays(shape, filters.shape, windows, *slides, groups, item):
+        misfits[0] = input_grad_of_winners(grouped, any_layout(_as_bytes(winners)), maps_grad, images, windows, *slides)
+    elif together and few and _shapes_fuse(shape, filters.shape, item, windows):
+        _input_grad_of_pixels(any_layout(_as_bytes(winners)), windows, misfits, maps_grad, grouped, images, *slides)
     if misfits[0] > 0:
         # Where a winner does not fit, this says which.
         _input_grad_with_maps(

@@ -367,12 +367,12 @@ def _forward(images, filters, maps, stride, padding, dilation):
     _correlate(images, any_layout(no_winners()), no_windows(), filters, maps, rows, columns)
 
 
-def _input_grad_signature(number):
+def input_grad_signature(number):
     source, filters = (types.Array(number, axes, "A", readonly=True) for axes in (4, 5))
     return WINNERS, WINDOWS, types.intp[::1], source, filters, types.Array(number, 4, "A"), *SLIDING[:3]
 
 
-@detached(_input_grad_signature)
+@detached(input_grad_signature)
 @plain_part
 def input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
     """The gradient for filters ``(groups, filters, channels, rows, columns)``, into ``images``; `no_windows` for

@@ -398,12 +398,12 @@ def _sum_filters(images, maps, winners, windows, gradient, rows, columns, reads,
     return found
 
 
-def _pass_signature(number):
+def pass_signature(number):
     source, gradient = types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
     return WINNERS, WINDOWS, types.intp[::1], source, source, gradient, *SLIDING
 
 
-@detached(_pass_signature)
+@detached(pass_signature)
 @plain_part
 def filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
     """Plan the pass, sum all tasks, and add up their sums into ``gradient``; `no_windows` for maps that are given
