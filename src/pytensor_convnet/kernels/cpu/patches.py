@@ -145,14 +145,16 @@ def pack_patches(images, image, first_channel, patches, rows, columns, first_lin
         for line in range(lines):
             _pack_sharing(images, origin, top + line, p, rows, columns, begin, end, flat, packed, place)
             place += p.row_step
-        return
-    # Rows of the image that follow each other are packed as one.
-    whole = begin == 0 and end == width == columns.inputs and top >= 0 and top + lines <= rows.inputs
-    count = lines if whole and steps[2] == width * steps[3] else 1
-    for line in range(0, lines, count):
-        exists = 0 <= top + line < rows.inputs and begin < end
-        _aim_at_channels(images, origin + (top + line) * steps[2], p, begin, end * count, width * count, exists, runs)
-        pack_columns(images, 0, width * count, packed, (place + line * p.row_step) // images.itemsize, runs, 0, 0)
+    else:
+        # Rows of the image that follow each other are packed as one.
+        whole = begin == 0 and end == width == columns.inputs and top >= 0 and top + lines <= rows.inputs
+        count = lines if whole and steps[2] == width * steps[3] else 1
+        for line in range(0, lines, count):
+            exists = 0 <= top + line < rows.inputs and begin < end
+            _aim_at_channels(
+                images, origin + (top + line) * steps[2], p, begin, end * count, width * count, exists, runs
+            )
+            pack_columns(images, 0, width * count, packed, (place + line * p.row_step) // images.itemsize, runs, 0, 0)
 
 
 @leaf_part
