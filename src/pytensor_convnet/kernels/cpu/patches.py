@@ -10,7 +10,7 @@ some of the filter's rows are *joined* to one run.
 from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import leaf_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div, pack_columns
 from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
@@ -46,7 +46,7 @@ _MOST_JOINED = 2
 """Vectors that rows are joined to: wider runs, at each place, take the room of more images in the caches."""
 
 
-@part(_nrt=False)
+@leaf_part
 def plan_patches(block, channels, rows, columns, at, lanes):
     """The patches of a block of as many channels as there are lanes."""
     first = block * lanes
@@ -68,13 +68,13 @@ def plan_patches(block, channels, rows, columns, at, lanes):
     )  # fmt: skip
 
 
-@part(_nrt=False)
+@leaf_part
 def sharing_blocks(channels, columns, lanes):
     """Into how many blocks channels are cut for `plan_sharing_patches`: a run's sums stay in registers."""
     return ceil_div(channels, max(1, MOST_VECTORS[1] * lanes // columns.taps.size))
 
 
-@part(_nrt=False)
+@leaf_part
 def plan_sharing_patches(block, blocks, channels, rows, columns, lanes):
     """The patches of one of ``blocks`` blocks, in all of which columns share vectors."""
     first = block * channels // blocks
@@ -82,7 +82,7 @@ def plan_sharing_patches(block, blocks, channels, rows, columns, lanes):
     return _sharing(first, some, 1, ceil_div(some * columns.taps.size, lanes), rows, columns, 0)
 
 
-@part(_nrt=False)
+@leaf_part
 def _sharing(first, channels, joined, vectors, rows, columns, at):
     row_taps = rows.taps.size
     row_step = columns.outputs * vectors * VECTOR_BYTES
@@ -93,7 +93,7 @@ def _sharing(first, channels, joined, vectors, rows, columns, at):
     )  # fmt: skip
 
 
-@part(_nrt=False)
+@leaf_part
 def lines_of(map_rows, patches, rows):
     """How many lines the patches of so many rows of maps are in."""
     return (map_rows - 1) * rows.in_step + (patches.runs - 1) * patches.run_step // patches.row_step + 1
@@ -128,7 +128,7 @@ def _repeat_runs(e, vector, source, step, count, vectors, target):
             to.set(to.get() + VECTOR_BYTES)
 
 
-@part(_nrt=False)
+@leaf_part
 def pack_patches(images, image, first_channel, patches, rows, columns, first_line, lines, flat, packed, place, runs):
     """Write ``lines`` lines of an image's block from ``first_line`` on, the first to byte ``place`` of ``packed``.
 
@@ -145,17 +145,19 @@ def pack_patches(images, image, first_channel, patches, rows, columns, first_lin
         for line in range(lines):
             _pack_sharing(images, origin, top + line, p, rows, columns, begin, end, flat, packed, place)
             place += p.row_step
-        return
-    # Rows of the image that follow each other are packed as one.
-    whole = begin == 0 and end == width == columns.inputs and top >= 0 and top + lines <= rows.inputs
-    count = lines if whole and steps[2] == width * steps[3] else 1
-    for line in range(0, lines, count):
-        exists = 0 <= top + line < rows.inputs and begin < end
-        _aim_at_channels(images, origin + (top + line) * steps[2], p, begin, end * count, width * count, exists, runs)
-        pack_columns(images, 0, width * count, packed, (place + line * p.row_step) // images.itemsize, runs, 0, 0)
+    else:
+        # Rows of the image that follow each other are packed as one.
+        whole = begin == 0 and end == width == columns.inputs and top >= 0 and top + lines <= rows.inputs
+        count = lines if whole and steps[2] == width * steps[3] else 1
+        for line in range(0, lines, count):
+            exists = 0 <= top + line < rows.inputs and begin < end
+            _aim_at_channels(
+                images, origin + (top + line) * steps[2], p, begin, end * count, width * count, exists, runs
+            )
+            pack_columns(images, 0, width * count, packed, (place + line * p.row_step) // images.itemsize, runs, 0, 0)
 
 
-@part(_nrt=False)
+@leaf_part
 def _aim_at_channels(images, start, patches, begin, end, width, exists, runs):
     """Set ``runs`` to ``width`` columns of a block's channels, the first of which is at byte ``start``."""
     lanes = VECTOR_BYTES // images.itemsize
@@ -169,7 +171,7 @@ def _aim_at_channels(images, start, patches, begin, end, width, exists, runs):
     runs.spans[4] = whole and images.strides[1] == images.itemsize
 
 
-@part(_nrt=False)
+@leaf_part
 def _pack_sharing(images, origin, top, patches, rows, columns, begin, end, flat, packed, place):
     """A line in which columns share vectors, whose first row is row ``top`` of the image."""
     p, steps, item = patches, images.strides, images.itemsize
@@ -207,7 +209,7 @@ def _fold_runs(e, vector, line, stride, taps, apart, column_step, places, left, 
         e.store(target + column * VECTOR_BYTES, total.get())
 
 
-@part(_nrt=False)
+@leaf_part
 def unpack_patches(packed, patches, rows, columns, images, image, first_channel, folded, turned):
     """Write a block of an image from its lines, in which columns share vectors; the first is that of row 0 of the
     padded image.
@@ -236,7 +238,7 @@ def unpack_patches(packed, patches, rows, columns, images, image, first_channel,
                 copy_run(turned, lane * step * item, images, to, count * width, False)
 
 
-@part(_nrt=False)
+@leaf_part
 def rows_together(width):
     """How many rows of so many numbers make a run that is long enough to be written."""
     return max(1, RUN // width)

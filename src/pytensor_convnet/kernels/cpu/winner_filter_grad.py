@@ -13,7 +13,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -72,7 +72,7 @@ def _new_winners(listed, windows, like):
     return found
 
 
-@part(_nrt=False)
+@leaf_part
 def _list_plane(winners, maps, windows, plane, first_y, end_y, patches, rows, shift, count, found):
     """Append the places of a plane's rows of windows to those of ``count``; how many vectors have misfits."""
     w, item = windows, maps.itemsize
@@ -85,7 +85,7 @@ def _list_plane(winners, maps, windows, plane, first_y, end_y, patches, rows, sh
     )  # fmt: skip
 
 
-@part(_nrt=False)
+@leaf_part
 def _block_runs(left, vectors):
     """Runs of the next block when so many are left."""
     for runs in BLOCK_RUNS:
@@ -94,7 +94,7 @@ def _block_runs(left, vectors):
     return 1
 
 
-@part(_nrt=False)
+@leaf_part
 def _sum_listed(images, packed, found, values, count, patches, out):
     """Add a list's patches to a filter's sums at the address ``out``; the listed values are at ``values``."""
     p = patches
@@ -113,7 +113,7 @@ def _sum_listed(images, packed, found, values, count, patches, out):
             r += runs
 
 
-@part(_nrt=False)
+@leaf_part
 def _sum_unit(
     unit, group, images, winners, maps, sums, windows, rows, columns, plan, p, bands, packed, flat, runs, found
 ):  # fmt: skip

@@ -12,7 +12,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import AXIS, ceil_div, correlation_axis, integers, useful_threads, vectors
@@ -67,7 +67,7 @@ def _new_lists(filters, windows, like):
     )  # fmt: skip
 
 
-@part(_nrt=False)
+@leaf_part
 def _list_window(winners, maps, windows, plane, filters, window, p, rows, number, count, found):
     """Append a window's winners, sorted by tap, to ``number`` lists of ``count`` entries.
 

@@ -10,7 +10,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.column_reads import reads_at
 from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
-from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div, correlation_axis, gradient_axis
 from pytensor_convnet.kernels.cpu.patches import lines_of, plan_patches, plan_sharing_patches, sharing_blocks
@@ -85,14 +85,14 @@ class Bands(NamedTuple):
     """Of an image's lines."""
 
 
-@part(_nrt=False)
+@leaf_part
 def _band_bytes(band, windows, patches, rows):
     """Lines of a block that so many rows of windows need."""
     map_rows = min(windows.rows, (band - 1) * windows.stride_rows + windows.window_rows)
     return lines_of(map_rows, patches, rows) * patches.row_step
 
 
-@part(_nrt=False)
+@leaf_part
 def plan_bands(batch, windows, patches, rows):
     """Bands that fit, all about as high; several images if they fit whole."""
     most = windows.out_rows
@@ -121,14 +121,14 @@ def _dense_cycles(batch, rows, columns, channels, filters, item_bytes):
     return _DENSE_OVERHEAD * channels * filters * row_taps * reads.tiles * products / lanes
 
 
-@part(_nrt=False)
+@leaf_part
 def _spreading_cycles(filters, windows, lanes):
     of_vector, of_window = _SPREADING_CYCLES
     windows_of_pixel = windows.window_rows * windows.window_columns / (windows.stride_rows * windows.stride_columns)
     return windows.rows * windows.columns * filters * (of_vector + of_window * windows_of_pixel) / lanes
 
 
-@part(_nrt=False)
+@leaf_part
 def _sums_bytes(filters, channels, rows, columns, lanes):
     """Sums of all filters of a group."""
     size = 0
