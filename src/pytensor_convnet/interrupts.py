@@ -17,7 +17,8 @@ def interrupts_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:  # which a handler is that is not Python's
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

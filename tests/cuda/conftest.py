@@ -12,6 +12,9 @@ from pytensor_convnet.cuda import cuda_mode
 if find_spec("torch"):
     import torch
 
+    if find_spec("triton"):
+        import pytensor_convnet.kernels.cuda  # noqa: F401  (before a test says that kernels are not interpreted)
+
 
 @pytest.fixture(scope="session")
 def device():

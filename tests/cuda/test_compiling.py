@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="mode CUDA is built on torch: pip in
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
-from pytensor_convnet.cuda.compiling import without_updates  # noqa: E402
+from pytensor_convnet.cuda.compiling import make_constants, without_updates  # noqa: E402
 
 
 def traced(step, tensors):
@@ -45,10 +45,20 @@ def turned(first, second, x):
     return results
 
 
+def split(weights, velocity, x):
+    first, second = torch.split(weights, [2, 3])
+    results = [(x * second).sum()]
+    new_velocity = velocity + first * 2
+    weights.copy_(weights * 3)
+    velocity.copy_(new_velocity)
+    return results
+
+
 STEPS = {
     "momentum": (momentum, [(4, 3), (3, 5), (3, 5)]),
     "exchange": (exchange, [(3,), (3,), ()]),
     "views": (turned, [(3, 3), (3, 3), (2, 3)]),
+    "parts of an input": (split, [(5,), (2,), (3,)]),
     "nothing between": (shifted, [(2, 3), (1,), ()]),
 }
 
@@ -83,11 +93,28 @@ def test_between_the_parts_goes_only_what_must_be_computed():
     assert [tuple(tensor.shape) for tensor in between] == [(3, 5)]  # the gradient, and no constant
 
 
-def test_no_view_of_an_input_goes_between_the_parts():
-    step, shapes = STEPS["views"]
+@pytest.mark.parametrize("name", ["views", "parts of an input"])
+def test_no_view_of_an_input_goes_between_the_parts(name):
+    step, shapes = STEPS[name]
     compute, _, count = without_updates(traced(step, [torch.ones(shape) for shape in shapes]))
     assert not compute(*(torch.ones(shape) for shape in shapes))[count:]
 
 
 def test_a_step_without_updates_stays_whole():
     assert without_updates(traced(lambda x: [x.sum()], [torch.ones(3)])) is None
+
+
+def test_what_follows_from_no_input_is_no_kernel_before_a_product_of_matrices():
+    def step(x):
+        constant = torch.arange(6.0).reshape(3, 2) + 1
+        return [x @ constant, constant.t(), x * torch.full((1, 1), 2.0)]
+
+    module = traced(step, [torch.ones(4, 3)])
+    make_constants(module)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    for got, want in zip(module(x), step(x), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    products = [node for node in module.graph.nodes if node.target is torch.ops.aten.mm.default]
+    assert [operand.op for node in products for operand in node.args] == ["placeholder", "get_attr"]
+    [results] = module.graph.output_node().args
+    assert [result.op for result in results] == ["call_function", "get_attr", "call_function"]

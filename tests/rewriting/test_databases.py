@@ -28,6 +28,12 @@ NUMBA_NAMES = [
     "move_activation_before_reshape",
     "vectorize_tanh",
 ]
+CUDA_NAMES = [
+    *(name for name in NUMBA_NAMES if name != "vectorize_tanh"),
+    "fuse_bias_grad_and_muted_winners",
+    "fuse_rectifier_by_muting_winners",
+]
+ALL_NAMES = {*NAMES, *NUMBA_NAMES, *CUDA_NAMES}
 
 
 def included(*tags, exclude=()):
@@ -37,24 +43,25 @@ def included(*tags, exclude=()):
     for place in ("canonicalize", "convnet_moving", "convnet_fusing"):
         rewriters = optdb[place].query(query)
         names |= {getattr(rewriter, "name", None) for rewriter in rewriters.get_node_rewriters()}
-    return names & {*NAMES, *NUMBA_NAMES}
+    return names & ALL_NAMES
 
 
 def test_which_modes_apply_them():
     assert included("fast_run") == set(NAMES)
     assert included("fast_run", "numba") == {*NAMES, *NUMBA_NAMES}
+    assert included("fast_run", "cuda") == {*NAMES, *CUDA_NAMES}
     assert included("fast_compile") == set()
 
 
 def test_one_tag_leaves_out_all():
-    assert included("fast_run", "numba", exclude=["convnet"]) == set()
+    assert included("fast_run", "numba", "cuda", exclude=["convnet"]) == set()
 
 
-@pytest.mark.parametrize("name", NAMES + NUMBA_NAMES)
+@pytest.mark.parametrize("name", sorted(ALL_NAMES))
 def test_a_name_leaves_out_one(name):
-    assert included("fast_run", "numba", exclude=[name]) == {*NAMES, *NUMBA_NAMES} - {name}
+    assert included("fast_run", "numba", "cuda", exclude=[name]) == ALL_NAMES - {name}
 
 
 def test_the_documentation_names_each():
     page = (Path(__file__).parents[2] / "docs" / "rewrites.md").read_text()
-    assert set(re.findall(r"^#+ `(\w+)`", page, re.MULTILINE)) == {*NAMES, *NUMBA_NAMES}
+    assert set(re.findall(r"^#+ `(\w+)`", page, re.MULTILINE)) == ALL_NAMES

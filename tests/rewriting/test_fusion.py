@@ -142,6 +142,37 @@ def test_the_gradient_of_biases_reads_muted_winners():
 
 
 @pytest.mark.parametrize(
+    "summed",
+    [
+        lambda maxima, pooled: pt.neq(pooled, 0) * pooled,
+        lambda maxima, pooled: pt.ge(maxima, 0) * pt.arange(pooled.size).reshape(pooled.shape),
+    ],
+    ids=["another comparison", "whole numbers"],
+)
+def test_other_sums_beside_muted_winners_stay(summed):
+    maxima = max_pool_2d(conv2d(images, filters), 2) + bias
+    pooled = pt.maximum(maxima, 0)
+    sums = summed(maxima, pooled).sum(axis=(0, 2, 3))
+    outputs = [sums, *pytensor.grad((pooled**2).sum(), inputs)]
+    mode = MUTING.including("fuse_bias_grad_and_muted_winners")
+    function, plain = compiled(inputs, outputs, mode=mode), compiled(inputs, outputs, "convnet", mode=mode)
+    for ours, other in zip(function(*WHOLE), plain(*WHOLE), strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-10)
+
+
+def test_winners_are_not_muted_where_every_byte_numbers_a_tap():
+    shapes = [(2, 1, 33, 33), (2, 1, 2, 2), (2,)]
+    large = [random.integers(-1, 2, shape).astype("float64") for shape in shapes]
+    pooled = pt.maximum(max_pool_2d(conv2d(images, filters), (16, 16)) + bias, 0)
+    function = compiled(inputs, pytensor.grad((pooled**2).sum(), inputs), mode=MUTING)
+    assert [op.activation for op in the_fused(function)] == ["identity"]
+    for ours, other in zip(
+        function(*large), compiled(inputs, pytensor.grad((pooled**2).sum(), inputs), "convnet")(*large)
+    ):
+        np.testing.assert_allclose(ours, other)
+
+
+@pytest.mark.parametrize(
     "cost",
     [
         lambda maxima: (pt.maximum(maxima, 0) + maxima**2).sum(),

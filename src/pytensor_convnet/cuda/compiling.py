@@ -4,6 +4,7 @@ The second part updates shared variables. For the compiler an update can be comp
 each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
     with torch.no_grad(), config.patch(settings):
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        make_constants(graph)
         parts = without_updates(graph)
         if parts is None:
             return inductor_compile(graph, tensors)
@@ -100,6 +102,48 @@ def _updates(graph: Graph) -> set[Node]:
     return found
 
 
+def make_constants(module: GraphModule) -> None:
+    """Compute now what follows from no input and would become a kernel, since ours, or products of matrices, read it.
+
+    Such a kernel loads nothing, so torch's compiler does not let it wait for the one before, and who waits for it would
+    not know that one to have ended.
+    """
+    made: set[Node] = set()
+    for node in [*module.graph.nodes]:
+        if node.op == "get_attr":
+            made.add(node)
+        if node.op != "call_function" or not made.issuperset(node.all_input_nodes):
+            continue
+        made.add(node)
+        readers = [user for user in node.users if not _is_fused(user)]
+        if readers and isinstance(node.meta["val"], torch.Tensor):
+            name = f"_made_{node.name}"
+            module.register_buffer(name, _value_of(module, node))
+            with module.graph.inserting_before(node):
+                constant = module.graph.get_attr(name)
+            constant.meta = dict(node.meta)
+            for reader in readers:
+                reader.replace_input_with(node, constant)
+    module.recompile()
+
+
+def _is_fused(reader: Node) -> bool:
+    """Whether what a node reads is computed where it is read."""
+    from pytensor_convnet.lowering.cuda import operators  # noqa: F401  (registers our operator)
+
+    opaque = (torch.ops.pytensor_convnet.kernels.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default,
+              torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)  # fmt: skip
+    return reader.op != "output" and reader.target not in opaque
+
+
+def _value_of(module: GraphModule, node: Node) -> torch.Tensor:
+    """The value of a node that no input has a part in."""
+    if node.op == "get_attr":
+        return getattr(module, str(node.target))
+    arguments, named = torch.fx.map_arg((node.args, node.kwargs), lambda entry: _value_of(module, entry))
+    return node.target(*arguments, **named)
+
+
 def _views_of_inputs(graph: Graph) -> set[Node]:
     """Inputs, constants and views of them, which each part makes for itself.
 
@@ -116,6 +160,8 @@ def _views_of_inputs(graph: Graph) -> set[Node]:
 
 
 def _is_view(target: Any) -> bool:
+    if target is operator.getitem:  # one of several
+        return True
     schema = getattr(target, "_schema", None)
     return schema is not None and any(
         result.alias_info is not None and not result.alias_info.is_write for result in schema.returns

@@ -29,6 +29,7 @@ from pytensor_convnet.ops import (
     MaxPool2d,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.base import FLOATS
 from pytensor_convnet.ops.conv_pool import NO_TAP, CorrelateMaxPool2dGrad
 from pytensor_convnet.rewriting.databases import register_fusing, replacements
 from pytensor_convnet.rewriting.max_pool_grads import scatter_of
@@ -157,8 +158,8 @@ def fuse_bias_grad_and_muted_winners(fgraph, node):
         return None
     shown, winners = next(iter(found.items()))
     others = [x for x in product.inputs if x is not shown]
-    maps = pt.mul(*others) if len(others) > 1 else others[0]
-    if maps.type.broadcastable != winners.type.broadcastable:
+    maps = pt.mul(*others) if len(others) > 1 else next(iter(others), shown)
+    if maps.type.dtype not in FLOATS or maps.type.broadcastable != winners.type.broadcastable:
         return None
     biases = CorrelateMaxPool2dBiasGrad()(winners, maps)
     copy_stack_trace(node.outputs, biases)
@@ -170,9 +171,14 @@ def _muting_winners_of(shown: Variable) -> Variable | None:
     node = shown.owner
     if node is None or not _is_elementwise(node, NEQ):
         return None
-    step = node.inputs[0].owner
+    winners, other = node.inputs
+    step = winners.owner
     mutes = step is not None and isinstance(step.op, CorrelateMaxPool2d) and step.op.activation == "muting_relu"
-    return node.inputs[0] if mutes else None
+    if not mutes or winners is not step.outputs[1]:
+        return None
+    value = get_underlying_scalar_constant_value(other, raise_not_constant=False)
+    no_tap = np.array(NO_TAP).astype(winners.type.dtype)
+    return winners if not isinstance(value, Variable) and value == no_tap else None
 
 
 def _is_elementwise(node, scalar_op: type) -> bool:

@@ -19,6 +19,9 @@ from pytensor_convnet.bench.cuda.net import Implementation, Steps, Training
 from pytensor_convnet.bench.cuda.net_torch import free_memory
 from pytensor_convnet.interrupts import interrupts_ignored
 
+SECONDS_TO_END = 10
+"""What a process that has closed its end of the pipe is given to end."""
+
 COMPARED_STEPS = [0, 1] * 5
 """The minibatches of the steps whose losses are compared. They come again, so what was learnt from them shows."""
 
@@ -165,7 +168,10 @@ class TraineeApart(Trainee):
         return answer
 
     def _death(self) -> TraineeFailed:
-        self._process.join()
+        self._process.join(SECONDS_TO_END)
+        if self._process.is_alive():  # without its end of the pipe it is of no use
+            self._process.kill()
+            self._process.join()
         written = Path(self._output.name).read_text(errors="replace").split("\n")
         last_line = next((line.strip() for line in reversed(written) if line.strip()), "it wrote nothing")
         return TraineeFailed(f"its process ended with exit code {self._process.exitcode}: {last_line}")

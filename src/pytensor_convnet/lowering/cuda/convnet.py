@@ -97,7 +97,7 @@ def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]
             tensors = [
                 target.tensor(value, working).contiguous()
                 if position == filters
-                else formatted(target.tensor(value, working))
+                else formatted(target.tensor(value), working)
                 for position, value in enumerate((first, second))
             ]
             shape, moves = _shape_and_moves(op, tensors, lengths, gives_filters)
@@ -269,7 +269,7 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
     working, precision = _working(target, dtypes[0])
 
     def run(images: Any, filters: Any, biases: Any, *numbers: Any) -> Any:
-        images = formatted(target.tensor(images, working))
+        images = formatted(target.tensor(images), working)
         filters, biases = (target.tensor(value, working).contiguous() for value in (filters, biases))
         shape, _ = _shapes(op, [images, filters, biases], numbers)
         format = format_of(shape[0])
@@ -298,8 +298,9 @@ def _pooled_gradient(gives: str) -> Callable[[Any, Apply, Target], Callable[...,
         working, precision = _working(target, dtype)
 
         def deferred_call(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> KernelCall:
-            tensor, maps = target.tensor(tensor, working), formatted(target.tensor(maps, working))
-            tensors = [formatted(tensor) if gives_filters else tensor.contiguous(), formatted(winners), maps]
+            tensor, maps = target.tensor(tensor), formatted(target.tensor(maps), working)
+            tensor = formatted(tensor, working) if gives_filters else tensor.to(working).contiguous()
+            tensors = [tensor, formatted(winners), maps]
             lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
             [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
             moves = _moves(op.correlation, lengths[:2] if gives_filters else tensor.shape[2:])

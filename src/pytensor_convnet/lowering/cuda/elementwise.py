@@ -265,8 +265,9 @@ def _deferred_sum(op: Any, node: Apply, target: Target, total: Function) -> Call
     Of maps so large that reading them is what takes time it is left to torch's compiler, which reads them no slower.
     """
     dtype = torch_dtype(node.outputs[0])
-    per_channel = node.inputs[0].type.ndim == 4 and sorted(op.axis or ()) == [0, 2, 3]
-    if not (per_channel and dtype == torch.float32 and has_kernels(target)):
+    x_type = node.inputs[0].type
+    per_channel = x_type.ndim == 4 and sorted(op.axis or ()) == [0, 2, 3]
+    if not (per_channel and x_type.dtype == "float32" and dtype == torch.float32 and has_kernels(target)):
         return None
     from pytensor_convnet.lowering.cuda.operators import KernelCall
 

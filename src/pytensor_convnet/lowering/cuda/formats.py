@@ -17,8 +17,16 @@ def batch_last_by_torch(images: torch.Tensor) -> torch.Tensor:
     return images.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
-def formatted(images: torch.Tensor) -> torch.Tensor:
-    """Images in the format that kernels are to compute in; a tensor is copied once, however many kernels read it."""
+def formatted(images: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Images in the format, and dtype, that kernels are to compute in.
+
+    A tensor is converted once, however many kernels read it, and so they know that they read the same.
+    """
+    if dtype is not None and images.dtype != dtype:
+        converted = getattr(images, "_converted", None)
+        if converted is None or converted.dtype != dtype:
+            converted = images._converted = images.to(dtype)
+        images = converted
     if images.shape[0] < LEAST_BATCH or images.permute(1, 2, 3, 0).is_contiguous():
         return images
     copied = getattr(images, "_batch_last", None)
