@@ -25,7 +25,11 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
-from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.dependent_launch import (
+    await_predecessor,
+    await_predecessor_alone,
+    launch_options,
+)
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
 from pytensor_convnet.kernels.cuda.gather_kernel import is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
@@ -212,7 +216,7 @@ def _pooled_filter_grad(
     else:
         filter_place = filter_place * map_filter_stride
     source += group.to(tl.int64) * source_group_stride * UNIT
-    await_predecessor(DEPENDENT)
+    await_predecessor_alone(DEPENDENT)
     factor = 1.0
     if PRODUCT == "float16":
         factor = power_of_two(scale_exponent(magnitudes + PARTIALS, PARTIALS))

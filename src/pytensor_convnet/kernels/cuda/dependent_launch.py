@@ -28,6 +28,16 @@ def await_predecessor(DEPENDENT: tl.constexpr):
         gdc_launch_dependents()
 
 
+@triton.jit
+def await_predecessor_alone(DEPENDENT: tl.constexpr):
+    """Wait likewise, and let the next one start when this has ended.
+
+    For kernels that take long: programs of the next that wait meanwhile would take multiprocessors from other streams.
+    """
+    if DEPENDENT:
+        gdc_wait()
+
+
 def launch_options(device: torch.device) -> dict[str, Any]:
     """What a launch is given in addition, and the kernel's ``DEPENDENT``."""
     able = device.type == "cuda" and _is_able(device.index)

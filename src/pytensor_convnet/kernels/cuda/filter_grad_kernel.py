@@ -24,7 +24,11 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.dependent_launch import (
+    await_predecessor,
+    await_predecessor_alone,
+    launch_options,
+)
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
 
@@ -181,7 +185,7 @@ def _filter_grad(
     pixel = tl.arange(0, PIXELS)
     batch = batch_units * BATCH_UNIT
     total = tl.zeros((ROWS, FILTERS), tl.float32)
-    await_predecessor(DEPENDENT)
+    await_predecessor_alone(DEPENDENT)
     first_step = share * steps_per_share
     last_step = tl.minimum(first_step + steps_per_share, steps)
     # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
