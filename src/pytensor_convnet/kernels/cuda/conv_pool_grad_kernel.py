@@ -26,9 +26,10 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.dependent_launch import (
+    await_only,
     await_predecessor,
-    await_predecessor_alone,
     launch_options,
+    let_next_start,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
 from pytensor_convnet.kernels.cuda.gather_kernel import is_wide, unit_of
@@ -216,7 +217,7 @@ def _pooled_filter_grad(
     else:
         filter_place = filter_place * map_filter_stride
     source += group.to(tl.int64) * source_group_stride * UNIT
-    await_predecessor_alone(DEPENDENT)
+    await_only(DEPENDENT)
     factor = 1.0
     if PRODUCT == "float16":
         factor = power_of_two(scale_exponent(magnitudes + PARTIALS, PARTIALS))
@@ -252,6 +253,7 @@ def _pooled_filter_grad(
                 WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, PRODUCT, PREPARED, LEAVES_SOURCE, UNIT,
                 MAP_UNIT, WIDE,
             )  # fmt: skip
+    let_next_start(DEPENDENT)
     if PRODUCT == "float16":
         total = total * power_of_two(-scale_exponent(magnitudes, PARTIALS))
         total = total * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))

@@ -23,19 +23,25 @@ FIRST_CAPABILITY = 9, 0
 @triton.jit
 def await_predecessor(DEPENDENT: tl.constexpr):
     """Wait until all kernels before this one have ended and their results can be seen, and let the next one start."""
-    if DEPENDENT:
-        gdc_wait()
-        gdc_launch_dependents()
+    await_only(DEPENDENT)
+    let_next_start(DEPENDENT)
 
 
 @triton.jit
-def await_predecessor_alone(DEPENDENT: tl.constexpr):
-    """Wait likewise, and let the next one start when this has ended.
+def await_only(DEPENDENT: tl.constexpr):
+    """Wait likewise. The next one starts after `let_next_start`, or when this has ended.
 
     For kernels that take long: programs of the next that wait meanwhile would take multiprocessors from other streams.
     """
     if DEPENDENT:
         gdc_wait()
+
+
+@triton.jit
+def let_next_start(DEPENDENT: tl.constexpr):
+    """Let the next kernel start, as far as it needs none of the results of this one."""
+    if DEPENDENT:
+        gdc_launch_dependents()
 
 
 def launch_options(device: torch.device) -> dict[str, Any]:

@@ -25,9 +25,10 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import (
+    await_only,
     await_predecessor,
-    await_predecessor_alone,
     launch_options,
+    let_next_start,
 )
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
@@ -185,7 +186,7 @@ def _filter_grad(
     pixel = tl.arange(0, PIXELS)
     batch = batch_units * BATCH_UNIT
     total = tl.zeros((ROWS, FILTERS), tl.float32)
-    await_predecessor_alone(DEPENDENT)
+    await_only(DEPENDENT)
     first_step = share * steps_per_share
     last_step = tl.minimum(first_step + steps_per_share, steps)
     # Sums are long chains of additions, whose rounding adds up. Where that shows, they are made of shorter ones.
@@ -213,6 +214,7 @@ def _filter_grad(
                 position_columns, batch_blocks,
                 PRODUCT, LEAVES_SOURCE, LEAVES_MAPS, UNIT, MAP_UNIT, PREPARED, WIDE, POSITIONS, IMAGES,
             )  # fmt: skip
+    let_next_start(DEPENDENT)
     if PRODUCT == "float16":
         total = total * power_of_two(-scale_exponent(magnitudes, PARTIALS))
         total = total * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
