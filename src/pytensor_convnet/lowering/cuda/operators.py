@@ -20,6 +20,10 @@ from torch.library import custom_op
 
 from pytensor_convnet.kernels import cuda as kernel_functions
 from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.lowering.cuda.linear import summed_products
+
+OF_TORCH = {"mm": torch.mm, "summed_products": summed_products}
+"""What may be called beside our kernels."""
 
 Result = tuple[Sequence[int], torch.dtype, str]
 """Shape, dtype and physical format."""
@@ -32,7 +36,7 @@ class KernelCall:
     Attributes
     ----------
     name : str
-        Its name among `kernels.cuda`.
+        Its name among `kernels.cuda`, or `OF_TORCH`.
     tensors : list of tensor
         Its first arguments.
     arguments, keywords : sequence, dict
@@ -114,7 +118,8 @@ def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
             first = [next(given) for _ in range(count - len(named))]
             last = {argument: next(given) for argument in named}
             with torch.cuda.stream(stream):  # nothing where there is none
-                result = getattr(kernel_functions, name)(*first, *arguments, **last, **keywords)
+                function = OF_TORCH.get(name) or getattr(kernel_functions, name)
+                result = function(*first, *arguments, **last, **keywords)
             found.extend(result if isinstance(result, tuple) else (result,))
     return found
 
