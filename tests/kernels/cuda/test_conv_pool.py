@@ -29,7 +29,7 @@ from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
@@ -103,13 +103,15 @@ def relative_error(result, expected):
 WAYS = [("native", True, True), ("float16", True, False), ("bf16x3", True, True), ("bf16x3", False, False)]
 
 
+@pytest.mark.parametrize("whole_columns", [False, True])
 @pytest.mark.parametrize(("product", "prepared", "images_first"), WAYS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first, device):
+def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first, whole_columns, device):
     dtype = torch.bfloat16 if product == "native" else torch.float32
     task = task_of(LAYERS[layer], dtype=dtype, device=device)
-    rows = np.prod(task.geometry.filters[1:])
-    blocks = PoolBlocks(16, 16, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
+    map_rows = task.windows.window[0] if whole_columns else 1
+    rows = gathering(task.geometry, False, (map_rows, 1)).class_rows()[0]
+    blocks = PoolBlocks(16, 16, map_rows, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
     images, filters = whole(task.geometry.images), whole(task.geometry.filters, 1)
     biases = whole(task.geometry.filters[0], 2)
     maxima, winners = carry_out(
@@ -179,13 +181,13 @@ def test_ties_infinities_and_nan(product, device):
     layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
     task = task_of(layer, dtype=torch.bfloat16 if product == "native" else torch.float32, device=device)
     filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
-    method = PoolGather(True, product, PoolBlocks(16, 16, (16,), 2, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, 1, (16,), 2, 4, 1, False))
     results = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     for result, expected in zip(results, reference.max_pool2d(images, np.uint8, *layer[1])):
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 
 
-IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, (16,), 3, 4, 1, True))
+IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, 3, (16,), 3, 4, 1, True))
 
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "muting_relu", "tanh", "sigmoid"])
@@ -214,7 +216,7 @@ def test_errors_of_maxima_are_those_of_the_product(product, device):
     images, filters = (random.standard_normal(shape) for shape in (task.geometry.images, task.geometry.filters))
     images, filters = put(images, task), put(filters, task, "bc01")
     biases = torch.zeros(task.geometry.filters[0], dtype=task.dtype, device=device)
-    method = PoolGather(True, product, PoolBlocks(16, 16, (16,), 2, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, 1, (16,), 2, 4, 1, False))
     maxima, winners = carry_out(task, method, images, filters, biases)
     doubles = [tensor.double().cpu().numpy() for tensor in (images, filters, biases)]
     expected, _ = defined(task, *doubles, True)
@@ -293,7 +295,7 @@ def test_sums_of_windows_that_share_a_pixel_do_not_overflow_float16(device):
 
 def test_offsets_of_64_bits_where_tensors_are_that_large(device, monkeypatch):
     monkeypatch.setattr(conv_pool_methods, "is_wide", lambda *tensors: True)
-    test_maxima_and_winners_in_every_way("overlapping", "bf16x3", True, False, device)
+    test_maxima_and_winners_in_every_way("overlapping", "bf16x3", True, False, True, device)
     test_gradients_in_every_way("overlapping", "bf16x3", Spread(None, POOL_SHARE), device)
 
 

@@ -2,15 +2,20 @@
 
 The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
 
-    for each column of the maps under the run, for each row i of the windows:
-        map[m, b]    = sum over k of  filters[m, k] * source[offset[k] + origin(row, column), b]
-        window[m, b] = max(window, key(map, tap));   in a column that the next window shares, next = max(next, ...)
+    for each column of the maps under the run, for each group of rows of the windows:
+        tile[k, b]       = source[offset[k] + origin(first row, column), b]
+        for each row i of the group:
+            map[m, b]    = sum over k of  filters[i, m, k] * tile[k, b]
+            window[m, b] = max(window, key(map, tap));   in a column that the next window shares, next = max(next, ...)
       after the last row of a window's last column:
         maxima, winners [m, y, x, b] = activation(value(window) + bias), tap(window);  window = next
 
 The batch is innermost in memory, so a map pixel is one product of a matrix of filters, which stays in shared memory,
-and a tile of source rows, each a run of images. A column that two windows share is computed once; a row of the maps
-that two rows of windows share is computed for each, 3/2 times in all for windows of 3 x 3 that move by 2.
+and a tile of source rows, each a run of images. A group is a row, or a few that read one tile, of what any of them
+needs, by filters that are moved down from row to row, with zeros elsewhere: for filters of 5 x 5 and windows of three
+rows, 7 rows of the source instead of 3 x 5. By these zeros an infinity or NaN of an image spoils its whole group.
+A column that two windows share is computed once; a row of the maps that two rows of windows share is computed for
+each, 3/2 times in all for windows of 3 x 3 that move by 2.
 
 Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
 *key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
@@ -22,15 +27,16 @@ the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 25% of t
 `correlate2d` and `max_pool2d`; held back by the latency of each map pixel and by the integer operations of keys.
 """
 
+import functools
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.filter_grad_kernel import destinations
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
@@ -58,6 +64,8 @@ class PoolBlocks:
     ----------
     filters, images : int
         The tile of a map pixel.
+    map_rows : int
+        How many rows of the maps are computed of one tile of the source; divides those of a window.
     rows : tuple of int
         How many rows of the matrix of filters each product takes, powers of two; together all.
     windows : int
@@ -69,6 +77,7 @@ class PoolBlocks:
 
     filters: int
     images: int
+    map_rows: int
     rows: tuple[int, ...]
     windows: int
     warps: int
@@ -104,6 +113,12 @@ def _loaded_filters(filters, in_tile, PRODUCT: tl.constexpr, magnitudes, PARTIAL
 
 
 @triton.jit
+def _within(places, length):
+    """Whether places are from 0 to below ``length``: one comparison, as negative ones count as large."""
+    return places.to(tl.uint32, bitcast=True) < length.to(tl.uint32)
+
+
+@triton.jit
 def _keys(values, inside, tap, TAP_BITS: tl.constexpr):
     """Integers that order as float32 ``values`` do, NaN above all, and among equals the earlier tap first.
 
@@ -125,6 +140,29 @@ def _key_values(keys, TAP_BITS: tl.constexpr):
     return bits.to(tl.float32, bitcast=True), ones - (keys & ones)
 
 
+@triton.jit
+def _add_products(
+    parts, part: tl.constexpr, tiles, tile: tl.constexpr, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr
+):
+    """Add the product of a part of the filters and a tile of the source, or of the halves of both."""
+    if PRODUCT == "bf16x3":
+        total = _add_product(parts[2 * part], tiles[2 * tile + 1], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[2 * part + 1], tiles[2 * tile], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[2 * part], tiles[2 * tile], total, PRODUCT, IMAGES_FIRST)
+    else:
+        total = _add_product(parts[part], tiles[tile], total, PRODUCT, IMAGES_FIRST)
+    return total
+
+
+@triton.jit
+def _add_product(filters, values, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr):
+    if IMAGES_FIRST:
+        total = add_product(tl.trans(values), tl.trans(filters), total, PRODUCT)
+    else:
+        total = add_product(filters, values, total, PRODUCT)
+    return total
+
+
 @triton.jit(
     do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns", "source_row_stride",
                        "source_column_stride", "source_group_stride", "source_plane_units", "filter_stride",
@@ -138,6 +176,7 @@ def _correlate_max_pool(
     source_group_stride, source_plane_units, filter_stride, row_count, used_rows, filter_count, step_rows,
     step_columns, map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride,
     target_column_stride, filter_blocks, runs, batch_blocks, run_windows,
+    MAP_ROWS: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
@@ -162,7 +201,7 @@ def _correlate_max_pool(
     filters += group.to(tl.int64) * filter_count * filter_stride
 
     await_predecessor(DEPENDENT)
-    # Of each block of rows: the filters, and where the source rows lie, from the origin of a pixel.
+    # Of each block of rows: the filters for each row of the maps, and where the source rows lie, from a pixel's origin.
     parts = no_tensors()
     offsets = no_tensors()
     downs = no_tensors()
@@ -172,14 +211,11 @@ def _correlate_max_pool(
         k = STARTS[block] + tl.arange(0, ROWS[block])
         used = k < used_rows
         exist = exist + (used,)
-        place = tl.load(places + k, mask=used, other=0)
-        if IMAGES_FIRST:
-            in_tile = used[:, None] & (m < filter_count)[None, :]
-            from_place = filters + (m.to(tl.int64) * filter_stride)[None, :] + place[:, None]
-        else:
-            in_tile = (m < filter_count)[:, None] & used[None, :]
+        for r in tl.static_range(MAP_ROWS):
+            place = tl.load(places + r * used_rows + k, mask=used, other=-1)
+            in_tile = (m < filter_count)[:, None] & (place >= 0)[None, :]
             from_place = filters + (m.to(tl.int64) * filter_stride)[:, None] + place[None, :]
-        parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
+            parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
         offsets = offsets + (tl.load(gather + k),)
         downs = downs + (tl.load(gather + row_count + k),)
         acrosses = acrosses + (tl.load(gather + 2 * row_count + k),)
@@ -197,9 +233,10 @@ def _correlate_max_pool(
     else:
         window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
     next_window = window
-    for t in tl.range(0, column_count * WINDOW_ROWS, num_stages=STAGES):
-        i = t % WINDOW_ROWS
-        c = t // WINDOW_ROWS
+    GROUPS: tl.constexpr = WINDOW_ROWS // MAP_ROWS
+    for t in tl.range(0, column_count * GROUPS, num_stages=STAGES):
+        i = t % GROUPS * MAP_ROWS
+        c = t // GROUPS
         if CARRIED:
             j = tl.where(c == 0, 0, (c + STRIDE_COLUMNS - 1) % STRIDE_COLUMNS + 1)
             x = first_x + tl.maximum(c - 1, 0) // STRIDE_COLUMNS
@@ -208,7 +245,7 @@ def _correlate_max_pool(
             x = first_x + c // WINDOW_COLUMNS
         row = first_row + i
         column = x * STRIDE_COLUMNS - LEFT + j
-        inside = (row >= 0) & (row < map_rows) & (column >= 0) & (column < map_columns)
+        column_inside = _within(column, map_columns)
 
         source_row = row * step_rows
         source_column = column * step_columns
@@ -217,42 +254,35 @@ def _correlate_max_pool(
         else:
             origin = source_row * source_row_stride + source_column * source_column_stride
         pixel = source + origin * UNIT
-        present = image < tl.where(inside, batch, 0)
-        total = tl.zeros(window.shape, tl.float32)
+        present = image < tl.where(column_inside, batch, 0)
+        tiles = no_tensors()
         for block in tl.static_range(len(ROWS)):
+            valid = exist[block]
             if LEAVES_SOURCE:
-                down = downs[block] + source_row
-                across = acrosses[block] + source_column
-                valid = (down >= 0) & (down < source_rows) & (across >= 0) & (across < source_columns)
-            else:
-                valid = exist[block]
+                valid = _within(downs[block] + source_row, source_rows)
+                valid = valid & _within(acrosses[block] + source_column, source_columns)
             mask = valid[:, None] & present[None, :]
             at = pixel + ((offsets[block] * UNIT)[:, None] + image[None, :])
             values = tl.load(at, mask=mask, other=0.0)
-            if PRODUCT == "bf16x3":
-                if PREPARED:
-                    low = tl.load(at + source_plane_units * 16, mask=mask, other=0.0)
-                else:
-                    values, low = split(values)
-                if IMAGES_FIRST:
-                    total = add_product(tl.trans(low), parts[2 * block], total, PRODUCT)
-                    total = add_product(tl.trans(values), parts[2 * block + 1], total, PRODUCT)
-                    total = add_product(tl.trans(values), parts[2 * block], total, PRODUCT)
-                else:
-                    total = add_product(parts[2 * block], low, total, PRODUCT)
-                    total = add_product(parts[2 * block + 1], values, total, PRODUCT)
-                    total = add_product(parts[2 * block], values, total, PRODUCT)
-            elif IMAGES_FIRST:
-                total = add_product(tl.trans(values), parts[block], total, PRODUCT)
+            if PRODUCT != "bf16x3":
+                tiles = tiles + (values,)
+            elif PREPARED:
+                tiles = tiles + (values, tl.load(at + source_plane_units * 16, mask=mask, other=0.0))
             else:
-                total = add_product(parts[block], values, total, PRODUCT)
+                tiles = tiles + split(values)
 
-        keys = _keys(total, inside, i * WINDOW_COLUMNS + j, TAP_BITS)
+        keys = tl.full(window.shape, LEAST, tl.int32)
+        for r in tl.static_range(MAP_ROWS):
+            total = tl.zeros(window.shape, tl.float32)
+            for block in tl.static_range(len(ROWS)):
+                total = _add_products(parts, block * MAP_ROWS + r, tiles, block, total, PRODUCT, IMAGES_FIRST)
+            inside = column_inside & _within(row + r, map_rows)
+            keys = tl.maximum(keys, _keys(total, inside, (i + r) * WINDOW_COLUMNS + j, TAP_BITS))
         window = tl.maximum(window, keys)
         if j == WINDOW_COLUMNS - 1:
             if CARRIED:  # there the tap is earlier by so many
                 next_window = tl.maximum(next_window, keys + (WINDOW_COLUMNS - 1))
-            if i == WINDOW_ROWS - 1:
+            if i == WINDOW_ROWS - MAP_ROWS:
                 result, winner = _key_values(window, TAP_BITS)
                 if PRODUCT == "float16":
                     result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
@@ -279,6 +309,31 @@ def _correlate_max_pool(
                 next_window = tl.full(window.shape, LEAST, tl.int32)
 
 
+@functools.cache  # without an end: captured graphs go on reading what is here
+def _places(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """Where in a filter the element lies which a row of the matrix meets, -1 where none; (rows of a patch, rows)."""
+    places = [entry.classes[0].places for entry in (plan.rows, plan.columns)]
+    a, x, c = (index.ravel() for index in np.meshgrid(*places, range(plan.source_channels), indexing="ij"))
+    residue = np.arange(plan.rows.patch)[:, None]
+    i, i_rest = np.divmod(a + plan.rows.residue_factor * residue + plan.rows.before, plan.rows.dilation)
+    j = (x + plan.columns.before) // plan.columns.dilation
+    exists = (i_rest == 0) & (0 <= i) & (i < plan.rows.taps)
+    if flip:
+        i, j = plan.rows.taps - 1 - i, plan.columns.taps - 1 - j
+    channel_stride, row_stride, column_stride = strides
+    found = np.where(exists, c * channel_stride + i * row_stride + j * column_stride, -1)
+    return torch.from_numpy(found).to(device)
+
+
+def _leaves_source(plan: Gathering, windows: Windows) -> bool:
+    """Whether a patch of rows of a window reads beyond the source, or a column of the maps does."""
+    rows, step, top = plan.rows, plan.rows.step // plan.rows.patch, windows.padding[0][0]
+    last = (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - rows.patch - top
+    places = rows.classes[0].places
+    beyond = places[0] < top * step or places[-1] + last * step >= rows.source_length
+    return beyond or plan.columns.leaves_source
+
+
 def correlate_max_pool(
     source_planes: torch.Tensor, filters: torch.Tensor, biases: torch.Tensor, plan: Gathering, tables: Tables,
     windows: Windows, flip: bool, activation: str, maxima: torch.Tensor, winners: torch.Tensor, product: str,
@@ -291,7 +346,7 @@ def correlate_max_pool(
     source_planes : tensor, (planes, batch, channels, rows, columns)
         Images with the batch innermost in memory; two planes for bf16x3 where ``prepared``, else one.
     plan : Gathering
-        That of the forward pass, one output at a time.
+        That of the forward pass, in patches of ``blocks.map_rows`` rows and a column.
     magnitudes : tensor or None
         Of `largest_magnitudes` of source and filters, for float16 alone.
     unit : int
@@ -309,17 +364,19 @@ def correlate_max_pool(
     _, sc, sh, sw = source.stride()
     _, tc, th, tw = maxima.stride()
     _correlate_max_pool[(programs,)](
-        source, filters, tables.gather, destinations(plan, flip, filters.stride()[1:], filters.device), magnitudes,
-        biases, maxima, winners,
+        source, filters, tables.gather, _places(plan, flip, filters.stride()[1:], filters.device), magnitudes, biases,
+        maxima, winners,
         -(-plan.batch // unit), plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
         sh // unit, sw // unit, plan.source_channels * sc // unit, source_planes.stride(0) // 16,
-        filters.stride(0), tables.row_count, used_rows, plan.target_channels, plan.rows.step, plan.columns.step,
+        filters.stride(0), tables.row_count, used_rows, plan.target_channels, plan.rows.step // plan.rows.patch,
+        plan.columns.step,
         windows.rows, windows.columns, windows.out_rows, windows.out_columns,
         tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
-        *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation, product, prepared,
-        plan.leaves_source, unit, target_unit, wide, blocks.filters, blocks.images, blocks.rows,
-        (0, *accumulate(blocks.rows[:-1])), blocks.images_first, 0 if magnitudes is None else magnitudes.shape[1],
-        windows.taps.bit_length(), blocks.stages, num_warps=blocks.warps, **launch_options(source.device),
+        plan.rows.patch, *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation,
+        product, prepared, _leaves_source(plan, windows), unit, target_unit, wide, blocks.filters, blocks.images,
+        blocks.rows, (0, *accumulate(blocks.rows[:-1])), blocks.images_first,
+        0 if magnitudes is None else magnitudes.shape[1], windows.taps.bit_length(), blocks.stages,
+        num_warps=blocks.warps, **launch_options(source.device),
     )  # fmt: skip
 
 
