@@ -85,20 +85,11 @@ def test_float64_by_torchs_own_operations(interpreter, mode):
     assert_same(mode, [x, w], with_gradients(output, x, w), images, filters, tolerance=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("activation", "precision", "tolerance"),
-    [(pt.tanh, "high", 5e-4), (lambda x: pt.maximum(x, 0), "high", 1e-4), (lambda x: pt.maximum(x, 0), "bf16", 3e-2)],
-    ids=["tanh", "relu", "relu in bfloat16"],
-)
-def test_gradients_that_read_the_same_are_computed_together(
-    interpreter, device, activation, precision, tolerance, monkeypatch
-):
+@pytest.fixture
+def calls_together(monkeypatch):
+    """The names of kernels that were called at once, for each of such calls."""
     from pytensor_convnet.lowering.cuda import operators
 
-    x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
-    maps = max_pool_2d(conv2d(x, w), (2, 2), ignore_border=True) + b.dimshuffle("x", 0, "x", "x")
-    weights = pt.cos(pt.arange(maps.size).reshape(maps.shape)).astype("float32")
-    gradients = pt.grad((activation(maps) * weights).sum(), [x, w, b])
     together = []
 
     def noted(said):
@@ -107,12 +98,55 @@ def test_gradients_that_read_the_same_are_computed_together(
 
     understood = operators._understood
     monkeypatch.setattr(operators, "_understood", noted)
+    return together
+
+
+@pytest.mark.parametrize(
+    ("activation", "precision", "tolerance"),
+    [(pt.tanh, "high", 5e-4), (lambda x: pt.maximum(x, 0), "high", 1e-4), (lambda x: pt.maximum(x, 0), "bf16", 3e-2)],
+    ids=["tanh", "relu", "relu in bfloat16"],
+)
+def test_gradients_that_read_the_same_are_computed_together(
+    interpreter, device, activation, precision, tolerance, calls_together
+):
+    x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
+    maps = max_pool_2d(conv2d(x, w), (2, 2), ignore_border=True) + b.dimshuffle("x", 0, "x", "x")
+    weights = pt.cos(pt.arange(maps.size).reshape(maps.shape)).astype("float32")
+    gradients = pt.grad((activation(maps) * weights).sum(), [x, w, b])
     mode = cuda_mode(precision, device, compile=False)
     # Whole numbers, which bfloat16 holds: rounded maps would have other winners.
     images, filters = (RNG.integers(-3, 4, size=size).astype("float32") for size in [(17, 2, 7, 7), (3, 2, 3, 2)])
     biases = np.array([-1.5, 0.5, 2.5], "float32")
     assert_same(mode, [x, w, b], gradients, images, filters, biases, tolerance=tolerance)
-    assert {"correlate2d_max_pool2d_grads", "sum_over_pixels"} in map(set, together)
+    assert {"correlate2d_max_pool2d_grads", "sum_over_pixels"} in map(set, calls_together)
+
+
+def test_gradients_of_a_correlation_alone_are_computed_together(interpreter, device, calls_together):
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    images, filters = RNG.normal(size=(17, 2, 7, 7)).astype("float32"), RNG.normal(size=(3, 2, 3, 2)).astype("float32")
+    gradients = with_gradients(conv2d(x, w, subsample=(2, 1), border_mode="half"), x, w)[1:]
+    for precision, tolerance in (("high", 1e-4), ("bf16", 3e-2)):
+        mode = cuda_mode(precision, device, compile=False)
+        assert_same(mode, [x, w], gradients, images, filters, tolerance=tolerance)
+        assert ["correlate2d_grads"] in calls_together
+        calls_together.clear()
+
+
+def test_gradients_of_several_correlations_that_read_the_same_are_each_computed_together(
+    interpreter, device, calls_together
+):
+    x, y, w, v = (pt.ftensor4(name) for name in "xywv")
+    maps = conv2d(x, w) + conv2d(y, v)  # whose gradient both read
+    weights = pt.cos(pt.arange(maps.size).reshape(maps.shape)).astype("float32")
+    operands = [RNG.normal(size=(17, channels, 6, 5)).astype("float32") for channels in (2, 3)]
+    operands += [RNG.normal(size=(3, channels, 3, 2)).astype("float32") for channels in (2, 3)]
+    mode = cuda_mode("high", device, compile=False)
+    assert_same(mode, [x, y, w, v], pt.grad((maps * weights).sum(), [x, y, w, v]), *operands, tolerance=1e-4)
+    assert ["correlate2d_grads"] * 2 in calls_together
+    calls_together.clear()
+    # The gradient of one's images and that of the other's filters have nothing to share but maps.
+    assert_same(mode, [x, y, w, v], pt.grad((maps * weights).sum(), [x, v]), *operands, tolerance=1e-4)
+    assert {"correlate2d_input_grad", "correlate2d_filter_grad"} in map(set, calls_together)
 
 
 @pytest.mark.parametrize("rows", [6, 128])

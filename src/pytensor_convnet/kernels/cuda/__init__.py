@@ -16,6 +16,7 @@ from pytensor_convnet.kernels.cuda.correlation import (
     PRECISIONS,
     correlate2d,
     correlate2d_filter_grad,
+    correlate2d_grads,
     correlate2d_input_grad,
 )
 from pytensor_convnet.kernels.cuda.formats import FORMATS, empty, memory_format, to_format
@@ -33,6 +34,7 @@ __all__ = [
     "change_format",
     "correlate2d",
     "correlate2d_filter_grad",
+    "correlate2d_grads",
     "correlate2d_input_grad",
     "correlate2d_max_pool2d",
     "correlate2d_max_pool2d_filter_grad",

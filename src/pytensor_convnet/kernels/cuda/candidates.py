@@ -76,18 +76,34 @@ def candidates(task: Task, limit: int) -> list[Method]:
     cuDNN is left out where there is no GPU, and where it must do without tensor cores and would be far behind: it takes
     seconds to find that out by its own measurements.
     """
-    gradient_of_filters = task.name == "correlate2d_filter_grad"
-    estimate: Any = _share_time if gradient_of_filters else _gather_time
-    methods: Iterable[Any] = _shares(task) if gradient_of_filters else _gathers(task)
-    ordered = sorted({method: estimate(task, method) for method in methods}.items(), key=lambda pair: pair[1])
-    if gradient_of_filters:  # patches move less and sum more: estimates do not know which is better
-        chosen = _diverse([pair for pair in ordered if pair[0].patch == (1, 1)], limit - limit // 2)
-        chosen += _diverse([pair for pair in ordered if pair[0].patch != (1, 1)], limit // 2)
-    else:
-        chosen = _diverse(ordered, limit)
+    ordered = _by_estimate(task)
+    chosen = _selected(ordered, limit)
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
     return [*chosen, Cudnn("channels_last"), Cudnn("bc01")]
+
+
+def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:
+    """At most ``limit`` of our own methods that take operands prepared for a product; none where it does without."""
+    ordered = _by_estimate(task)
+    return _selected([pair for pair in ordered if pair[0].prepared and pair[0].product == product], limit)
+
+
+def _by_estimate(task: Task) -> list[tuple[Any, float]]:
+    """Our own methods and their seconds, the fastest first."""
+    gradient_of_filters = task.name == "correlate2d_filter_grad"
+    estimate: Any = _share_time if gradient_of_filters else _gather_time
+    methods: Iterable[Any] = _shares(task) if gradient_of_filters else _gathers(task)
+    return sorted({method: estimate(task, method) for method in methods}.items(), key=lambda pair: pair[1])
+
+
+def _selected(ordered: list[tuple[Any, float]], limit: int) -> list[Any]:
+    """The first methods, of different kinds."""
+    if not ordered or not isinstance(ordered[0][0], Share):
+        return _diverse(ordered, limit)
+    # Patches move less and sum more: estimates do not know which is better.
+    chosen = _diverse([pair for pair in ordered if pair[0].patch == (1, 1)], limit - limit // 2)
+    return chosen + _diverse([pair for pair in ordered if pair[0].patch != (1, 1)], limit // 2)
 
 
 def _cudnn_time(task: Task) -> float:

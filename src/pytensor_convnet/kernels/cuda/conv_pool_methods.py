@@ -15,6 +15,7 @@ from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cuda.methods import (
     Gather,
+    Pair,
     Share,
     Task,
     dense,
@@ -24,6 +25,7 @@ from pytensor_convnet.kernels.cuda.methods import (
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+from pytensor_convnet.kernels.cuda.streams import beside
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,6 @@ class PoolTask(Task):
     windows: Windows
     activation: str
     winners: torch.dtype
-
-    def part(self, name: str, formats: tuple[str, ...]) -> Task:
-        """The pass of the correlation alone."""
-        return Task(name, self.geometry, self.dtype, self.precision, formats, self.device)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """By `correlate2d` and `max_pool2d`, or their gradients, each as is best for it."""
 
 
 @dataclass(frozen=True)
@@ -172,67 +165,58 @@ def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torc
     full = max_pool2d_grad(
         winners, maps, windows.rows, windows.columns, windows.window, windows.stride, windows.padding, format
     )
-    gradients: tuple[torch.Tensor, ...] = ()
-    if filters is not None:
+    if images is None:
         rows, columns = geometry.images[2:]
         of_images = correlation.correlate2d_input_grad(
             filters, full, rows, columns, *_moves(task), precision=task.precision, memory_format=format
         )
-        gradients += (of_images,)
-    if images is not None:
+        return (of_images,)
+    if filters is None:
         rows, columns = geometry.filters[2:]
-        of_filters = correlation.correlate2d_filter_grad(
-            images, full, rows, columns, *_moves(task), precision=task.precision
+        return (
+            correlation.correlate2d_filter_grad(images, full, rows, columns, *_moves(task), precision=task.precision),
         )
-        gradients += (of_filters,)
-    return gradients
+    return correlation.correlate2d_grads(
+        images, filters, full, *_moves(task), precision=task.precision, memory_format=format
+    )
 
 
 def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
+    [product] = {part.product for part in (method.input, method.filters) if part is not None}
+    magnitudes = of_maps = planes = None
+    if product == "float16":
+        most = float(overlap(task.windows))  # so many times a pooled gradient may a map pixel's be
+        searched = [(images, 1.0), (maps, most), (filters, 1.0)]
+        tensors, factors = zip(*((dense(tensor), factor) for tensor, factor in searched if tensor is not None))
+        magnitudes = largest_magnitudes(*tensors, factors=factors)
+        of_maps = magnitudes[0 if images is None else 1]
+    if method.input is not None or isinstance(method.filters, Share):
+        planes = spread(winners, maps, task.windows, product, of_maps)
     gradients: tuple[torch.Tensor, ...] = ()
-    planes = found = None
-    most = float(overlap(task.windows))  # so many times a pooled gradient may a map pixel's be
     if method.input is not None:
-        product = method.input.product
-        if product == "float16":
-            found = largest_magnitudes(maps, dense(filters), (most, 1.0))
-        planes = spread(winners, maps, task.windows, product, None if found is None else found[0])
         part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
-        gradients += (gather_from(part, method.input, filters, planes, found),)
-    if isinstance(method.filters, PoolShare):
-        gradients += (_pooled_filter_grad(task, method.filters, images, winners, maps),)
-    elif method.filters is not None:
-        product, magnitudes = method.filters.product, None
-        if product == "float16" and found is not None:  # maps are not searched again
-            magnitudes = _together(largest_magnitudes(images, dense(filters))[0], found[0])
-        elif product == "float16":
-            magnitudes = largest_magnitudes(images, maps, (1.0, most))
-        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
-        if planes is None:
-            planes = spread(winners, maps, task.windows, product, map_magnitudes)
-        part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
-        image_planes = prepare(images, product, image_magnitudes)
-        gradients += (filter_grad_from(part, method.filters, image_planes, planes, magnitudes),)
+        of_both = None if magnitudes is None else magnitudes[-2:]
+        gradients += (gather_from(part, method.input, filters, planes, of_both),)
+    if method.filters is not None:
+        with beside(images, winners, maps, planes, magnitudes):
+            of_both = None if magnitudes is None else magnitudes[:2]
+            gradients += (_filter_grad(task, method.filters, images, winners, maps, planes, of_both),)
     return gradients
 
 
-def _together(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Magnitudes of two searches as those of one, (2, parts)."""
-    if first.shape != second.shape:
-        first, second = first.amax(0, keepdim=True), second.amax(0, keepdim=True)
-    return torch.stack([first, second])
-
-
-def _pooled_filter_grad(task: PoolTask, method: PoolShare, images, winners, maps) -> torch.Tensor:
+def _filter_grad(task: PoolTask, method: Share | PoolShare, images, winners, maps, planes, magnitudes) -> torch.Tensor:
+    """The filter gradient from spread maps, ``planes``, or from pooled ones."""
+    of_images = None if magnitudes is None else magnitudes[0]
+    if isinstance(method, Share):
+        part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
+        return filter_grad_from(part, method, prepare(images, method.product, of_images), planes, magnitudes)
     geometry = task.geometry
     gradient = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    most = float(overlap(task.windows))
-    magnitudes = largest_magnitudes(images, maps, (1.0, most)) if method.product == "float16" else None
-    planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
+    image_planes, unit = _planes(images, method, of_images)
     plan = gathering(geometry, False)
-    wide = is_wide(planes[0], maps)
+    wide = is_wide(image_planes[0], maps)
     pooled_filter_grad(
-        planes, winners, maps, plan, tables_for(plan, planes[0], unit, wide), task.windows, gradient, geometry.flip,
-        method.product, magnitudes, method.blocks, unit, method.prepared, wide,
+        image_planes, winners, maps, plan, tables_for(plan, image_planes[0], unit, wide), task.windows, gradient,
+        geometry.flip, method.product, magnitudes, method.blocks, unit, method.prepared, wide,
     )  # fmt: skip
     return gradient

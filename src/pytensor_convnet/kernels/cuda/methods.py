@@ -65,6 +65,11 @@ class Share:
     blocks: GradBlocks
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A pass that is two, each by the function that is its own, as is best for it."""
+
+
 Method = Cudnn | Gather | Share
 
 
@@ -89,6 +94,10 @@ class Task:
     precision: str
     formats: tuple[str, ...]
     device: torch.device
+
+    def part(self, name: str, formats: tuple[str, ...]) -> "Task":
+        """A pass of the correlation alone, where this is more than one."""
+        return Task(name, self.geometry, self.dtype, self.precision, formats, self.device)
 
 
 def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tensor:

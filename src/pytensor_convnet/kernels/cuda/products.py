@@ -86,21 +86,25 @@ def scale_exponent(partials, PARTIALS: tl.constexpr):
     return tl.minimum(14 - exponent, 126)
 
 
-@triton.jit(do_not_specialize=["a_size", "b_size"])
+@triton.jit(do_not_specialize=["a_size", "b_size", "c_size"])
 def _largest_magnitudes(
-    a, b, partials, a_size, b_size, a_factor, b_factor, PARTIALS: tl.constexpr, BLOCK: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    a, b, c, partials, a_size, b_size, c_size, a_factor, b_factor, c_factor, PARTIALS: tl.constexpr,
+    BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_predecessor(DEPENDENT)
     program = tl.program_id(0)
-    second = program >= PARTIALS
+    operand = program // PARTIALS
     values = a
     size = a_size
     factor = a_factor
-    if second:
+    if operand == 1:
         values = b
         size = b_size
         factor = b_factor
+    if operand == 2:
+        values = c
+        size = c_size
+        factor = c_factor
     start = (program % PARTIALS).to(tl.int64) * BLOCK
     step = tl.full((), PARTIALS * BLOCK, tl.int64)
     largest = tl.zeros((BLOCK,), tl.float32)
@@ -112,15 +116,22 @@ def _largest_magnitudes(
     tl.store(partials + program, tl.max(largest, axis=0) * factor)
 
 
-def largest_magnitudes(a: torch.Tensor, b: torch.Tensor, factors: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
-    """The largest finite magnitudes of parts of two dense float32 tensors, times a factor each, (2, parts).
+def largest_magnitudes(*tensors: torch.Tensor, factors: tuple[float, ...] = (1.0, 1.0, 1.0)) -> torch.Tensor:
+    """The largest finite magnitudes of parts of two or three dense float32 tensors, times a factor each.
 
     Floor: each is read once.
+
+    Returns
+    -------
+    tensor, (tensors, parts)
+        Two neighbouring rows are what a product of these two operands takes.
     """
-    blocks = max(a.numel(), b.numel()) / BLOCK
+    a, b, c = (*tensors, tensors[-1])[:3]
+    sizes = a.numel(), b.numel(), c.numel()
+    blocks = max(sizes) / BLOCK
     partials = next((count for count in (1, 16) if blocks <= count), 256)
-    found = torch.empty((2, partials), dtype=torch.float32, device=a.device)
-    _largest_magnitudes[(2 * partials,)](
-        a, b, found, a.numel(), b.numel(), *factors, partials, BLOCK, num_warps=8, **launch_options(a.device)
+    found = torch.empty((len(tensors), partials), dtype=torch.float32, device=a.device)
+    _largest_magnitudes[(len(tensors) * partials,)](
+        a, b, c, found, *sizes, *(*factors, 1.0)[:3], partials, BLOCK, num_warps=8, **launch_options(a.device)
     )
     return found

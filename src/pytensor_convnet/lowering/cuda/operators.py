@@ -71,40 +71,45 @@ def call_together(calls: Sequence[KernelCall]) -> list[Tensor]:
     """What each of several calls gives, computed side by side."""
     if not calls:
         return []
-    joined = _both_gradients(calls)
-    asked = joined if joined is not None else calls
-    tensors = [tensor for one in asked for tensor in one.tensors]
-    results = iter(kernels(tensors, json.dumps([one.said() for one in asked])))
-    found = [[next(results) for _ in one.results] for one in asked]
-    if joined is not None:
-        [of_images, of_filters], *others = found
-        gradients = {_INPUT_GRAD: [of_images], _FILTER_GRAD: [of_filters]}
-        rest = iter(others)
-        found = [gradients.get(one.name) or next(rest) for one in calls]
-    return [one.finish(first) for one, (first, *_) in zip(calls, found)]
+    asked = _joined(calls)
+    tensors = [tensor for one, _ in asked for tensor in one.tensors]
+    results = iter(kernels(tensors, json.dumps([one.said() for one, _ in asked])))
+    found: dict[int, Tensor] = {}
+    for one, places in asked:
+        found.update(zip(places, [next(results) for _ in one.results]))
+    return [one.finish(found[place]) for place, one in enumerate(calls)]
 
 
-_INPUT_GRAD, _FILTER_GRAD = "correlate2d_max_pool2d_input_grad", "correlate2d_max_pool2d_filter_grad"
+def _joined(calls: Sequence[KernelCall]) -> list[tuple[KernelCall, tuple[int, ...]]]:
+    """The calls to be made, each with the places of those whose first results it gives.
 
-
-def _both_gradients(calls: Sequence[KernelCall]) -> list[KernelCall] | None:
-    """The calls with the two gradients of a pooled correlation as one, the first, if both are among them once.
-
-    Pooled gradients are then spread over the maps once for the two.
+    The two gradients of a correlation, pooled or not, are one call, as they share what they read. Such calls are first.
     """
-    of_images, of_filters = ([one for one in calls if one.name == name] for name in (_INPUT_GRAD, _FILTER_GRAD))
-    if len(of_images) != 1 or len(of_filters) != 1:
+    joined: list[tuple[KernelCall, tuple[int, ...]]] = []
+    alone = dict(enumerate(calls))
+    for place, one in enumerate(calls):
+        for other_place, other in alone.items():
+            both = _both_gradients(one, other)
+            if both is not None:
+                joined.append((both, (place, other_place)))
+                del alone[place], alone[other_place]
+                break
+    return joined + [(one, (place,)) for place, one in alone.items()]
+
+
+def _both_gradients(one: KernelCall, other: KernelCall) -> KernelCall | None:
+    """The call for both gradients, where one is that for images and the other that for filters of one correlation."""
+    name = one.name.removesuffix("_input_grad")
+    if name == one.name or other.name != f"{name}_filter_grad":
         return None
-    [one], [other] = of_images, of_filters
-    filters, *pooled = one.tensors
+    filters, *maps = one.tensors
     images, *same = other.tensors
-    if any(a is not b for a, b in zip(pooled, same)) or one.arguments[2:] != other.arguments[2:]:
+    shapes = [shape for shape, _, _ in (*one.results, *other.results)]
+    fit = [tuple(tensor.shape) for tensor in (images, filters)] == [tuple(shape) for shape in shapes]
+    if not fit or any(a is not b for a, b in zip(maps, same)) or one.arguments[2:] != other.arguments[2:]:
         return None
-    both = KernelCall(
-        "correlate2d_max_pool2d_grads", [images, filters, *pooled], one.arguments[2:], [*one.results, *other.results],
-        one.keywords,
-    )  # fmt: skip
-    return [both, *(call for call in calls if call is not one and call is not other)]
+    results = [*one.results, *other.results]
+    return KernelCall(f"{name}_grads", [images, filters, *maps], one.arguments[2:], results, one.keywords)
 
 
 @custom_op("pytensor_convnet::kernels", mutates_args=())

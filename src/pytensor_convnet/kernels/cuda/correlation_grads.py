@@ -1,0 +1,127 @@
+"""Both gradients of a correlation as one: what the two read is searched and prepared once.
+
+The ways to compute them, how each is carried out, and which are worth measuring.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytensor_convnet.kernels.cuda import methods
+from pytensor_convnet.kernels.cuda.candidates import prepared_candidates, products_of
+from pytensor_convnet.kernels.cuda.copying import preparation, prepare
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.methods import Gather, Pair, Share, Task, dense, filter_grad_from, gather_from
+from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+from pytensor_convnet.kernels.cuda.streams import beside
+from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
+
+PRODUCTS = ("float16", "bf16x3", "native")
+"""What operands may be prepared for, for both gradients."""
+
+PREPARED_CANDIDATES = 5
+"""How many methods of each gradient and product are measured."""
+
+
+@dataclass(frozen=True)
+class GradsTask(Task):
+    """Both gradients, 'correlate2d_grads'; the formats are those of images, maps and the gradient of images."""
+
+    @property
+    def parts(self) -> tuple[Task, Task]:
+        """The gradient of images and that of filters."""
+        images, maps, result = self.formats
+        return (
+            self.part("correlate2d_input_grad", (maps, result)),
+            self.part("correlate2d_filter_grad", (images, maps)),
+        )
+
+
+@dataclass(frozen=True)
+class PreparedTask(Task):
+    """One of the gradients, by a method that takes operands prepared for a product."""
+
+    product: str
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Both gradients from maps that are prepared once, for ``product``, each by the best method that takes these."""
+
+    product: str
+
+
+def carry_out(
+    task: GradsTask, method: Pair | Joint, images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the gradients of images and of filters by a method."""
+    if task.device.type == "cuda" and task.device.index not in (None, torch.cuda.current_device()):
+        with torch.cuda.device(task.device):  # Triton launches on the current one
+            return carry_out(task, method, images, filters, maps)
+    if isinstance(method, Joint):
+        return _joint(task, method.product, images, filters, maps)
+    input_task, filter_task = task.parts
+    input_method, filter_method = choose(input_task, (filters, maps)), choose(filter_task, (images, maps))
+    of_images = methods.carry_out(input_task, input_method, filters, maps)
+    with beside(images, maps):
+        of_filters = methods.carry_out(filter_task, filter_method, images, maps)
+    return of_images, of_filters
+
+
+def _joint(task: GradsTask, product: str, images, filters, maps) -> tuple[torch.Tensor, torch.Tensor]:
+    input_task, filter_task = task.parts
+    gather = _prepared_choice(input_task, product, (filters, maps))
+    share = _prepared_choice(filter_task, product, (images, maps))
+    magnitudes = largest_magnitudes(images, maps, dense(filters)) if product == "float16" else None
+    of_maps_and_filters, of_images_and_maps = (None, None) if magnitudes is None else (magnitudes[1:], magnitudes[:2])
+    map_planes, copy = preparation(maps, product)
+    of_images = gather_from(input_task, gather, filters, map_planes, of_maps_and_filters, copy)
+    with beside(images, map_planes, magnitudes):
+        image_planes = prepare(images, product, None if magnitudes is None else magnitudes[0])
+        of_filters = filter_grad_from(filter_task, share, image_planes, map_planes, of_images_and_maps)
+    return of_images, of_filters
+
+
+def _prepared_choice(task: Task, product: str, operands: tuple[torch.Tensor, ...]) -> Any:
+    """The gradient's own choice, where that takes operands prepared for the product, or else the best that does."""
+    method = choose(task, operands)
+    if isinstance(method, Gather | Share) and method.prepared and method.product == product:
+        return method
+    prepared = PreparedTask(task.name, task.geometry, task.dtype, task.precision, task.formats, task.device, product)
+    return choose(prepared, operands)
+
+
+# -------------------------------------------------------------------------------------------- the choice
+
+
+def grads_candidates(task: GradsTask, limit: int) -> list[Any]:
+    """The joint ways, where operands have to be prepared anyway, and the pair."""
+    products = [product for product in products_of(task) if product in PRODUCTS]
+    joint = [Joint(name) for name in products if all(prepared_candidates(part, name, 1) for part in task.parts)]
+    return [*joint[:limit], Pair()]
+
+
+def grads_fixed_choice(task: GradsTask) -> Any:
+    """Maps that are prepared for the gradient of images anyway are that for both."""
+    method = fixed_choice(task.parts[0])
+    if isinstance(method, Gather) and method.prepared and Joint(method.product) in grads_candidates(task, 3):
+        return Joint(method.product)
+    return Pair()
+
+
+def _prepared_candidates(task: PreparedTask, limit: int) -> list[Any]:
+    return prepared_candidates(task, task.product, min(limit, PREPARED_CANDIDATES))
+
+
+def _prepared_fixed_choice(task: PreparedTask) -> Any:
+    return prepared_candidates(task, task.product, 1)[0]
+
+
+# Both ways are made of methods that are chosen in turn, so they are not tried beside each other.
+register(GradsTask, Family(grads_candidates, grads_fixed_choice, carry_out, (Pair, Joint), (Pair, Joint)))
+register(
+    PreparedTask,
+    Family(_prepared_candidates, _prepared_fixed_choice, methods.carry_out, (Gather, Share, Blocks, GradBlocks), ()),
+)
