@@ -1,4 +1,4 @@
-"""A traced step in two parts: what computes, and what updates. (The compiler itself runs on GPUs alone.)"""
+"""A traced step in two parts: what computes, and what updates; and what the compiler keeps on disk."""
 
 import pytest
 
@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch", reason="mode CUDA is built on torch: pip in
 
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
-from pytensor_convnet.cuda.compiling import make_constants, without_updates  # noqa: E402
+from pytensor_convnet.cuda import compiling  # noqa: E402
+from pytensor_convnet.cuda.compiling import compile_step, make_constants, without_updates  # noqa: E402
 
 
 def traced(step, tensors):
@@ -118,3 +119,36 @@ def test_what_follows_from_no_input_is_no_kernel_before_a_product_of_matrices():
     assert [operand.op for node in products for operand in node.args] == ["placeholder", "get_attr"]
     [results] = module.graph.output_node().args
     assert [result.op for result in results] == ["call_function", "get_attr", "call_function"]
+
+
+def hits_and_misses():
+    from torch._dynamo.utils import counters
+
+    found = counters["inductor"]
+    return found["fxgraph_cache_hit"], found["fxgraph_cache_miss"], found["fxgraph_cache_bypass"]
+
+
+def test_what_the_compiler_made_is_found_again_on_disk(tmp_path, monkeypatch, device):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def step(x, weights):
+        return [x @ weights]  # which needs no C++ compiler
+
+    tensors = [torch.randn(shape, device=device) for shape in [(4, 3), (3, 5)]]
+    differences = []
+    for _ in range(2):
+        before = hits_and_misses()
+        [result] = compile_step(step, tensors)(*tensors)
+        differences.append(tuple(now - then for now, then in zip(hits_and_misses(), before)))
+        torch.testing.assert_close(result, tensors[0] @ tensors[1])
+    assert differences == [(0, 1, 0), (1, 0, 0)]
+
+
+def test_what_the_compiler_made_goes_when_our_operators_change(tmp_path, monkeypatch, device):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    x = torch.randn((4, 4), device=device)
+    compile_step(lambda x: [x @ x], [x])
+    _, before, _ = hits_and_misses()
+    monkeypatch.setattr(compiling, "_operators_digest", lambda: "of other sources")
+    compile_step(lambda x: [x @ x], [x])
+    assert hits_and_misses()[1] == before + 1

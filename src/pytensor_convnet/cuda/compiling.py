@@ -4,19 +4,29 @@ The second part updates shared variables. For the compiler an update can be comp
 each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
 """
 
+import functools
+import hashlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 Step = Callable[..., Sequence[torch.Tensor]]
 """From inputs and feeds to the outputs that are returned; new values are written into inputs."""
 
+MOST_IN_KEYS = 2**18
+"""Numbers in a step's constants, up to which torch's compiler may look for the step on disk: it would list them all."""
+
 
 def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
-    """The step traced on fake tensors and fused by torch's compiler."""
+    """The step traced on fake tensors and fused by torch's compiler, or what this made of it before, from disk."""
     from torch._inductor import compile as inductor_compile
     from torch._inductor import config
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -24,16 +34,19 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
-    with torch.no_grad(), config.patch(settings):
-        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    with torch.no_grad(), config.patch(settings), _cacheable() as fake:
+        examples = [fake.from_tensor(tensor) for tensor in tensors]
+        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         make_constants(graph)
-        parts = without_updates(graph)
-        if parts is None:
-            return inductor_compile(graph, tensors)
-        compute, update, count = parts
-        between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
-        computed = inductor_compile(compute, tensors)
-        updated = inductor_compile(update, [*tensors, *between])
+        with _without_long_keys(graph):
+            parts = without_updates(graph)
+            if parts is None:
+                return inductor_compile(graph, examples)
+            compute, update, count = parts
+            with fake:
+                between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
+            computed = inductor_compile(compute, examples)
+            updated = inductor_compile(update, [*examples, *between])
 
     def both(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         results = computed(*tensors)
@@ -41,6 +54,42 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         return results[:count]
 
     return both
+
+
+@contextmanager
+def _cacheable() -> Iterator[FakeTensorMode]:
+    """Let torch's compiler keep on disk what it makes of tensors of this mode.
+
+    It wants a tracing context that has a `ShapeEnv`, though all shapes are numbers here. And what it keeps has to go
+    when our operators change.
+    """
+    config: Any = getattr(torch.compiler, "config", None)
+    has_tag = hasattr(config, "cache_key_tag")
+    fake = FakeTensorMode(shape_env=ShapeEnv() if has_tag else None, static_shapes=True, allow_non_fake_inputs=True)
+    tag = config.patch(cache_key_tag=config.cache_key_tag + _operators_digest()) if has_tag else nullcontext()
+    with tracing(TracingContext(fake)), tag:
+        yield fake
+
+
+@functools.cache
+def _operators_digest() -> str:
+    """A digest of the sources that say what our operators give."""
+    from pytensor_convnet.kernels.cuda import formats
+    from pytensor_convnet.lowering.cuda import collectives, operators
+
+    digest = hashlib.sha256()
+    for module in (collectives, formats, operators):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+def _without_long_keys(module: GraphModule) -> AbstractContextManager[Any]:
+    """Settings of torch's compiler with which it does not list so many constants to know a step again."""
+    import torch._functorch.config as config
+
+    if sum(constant.numel() for constant in module.buffers()) <= MOST_IN_KEYS:
+        return nullcontext()
+    return config.patch(enable_autograd_cache=False)
 
 
 def without_updates(module: GraphModule) -> tuple[GraphModule, GraphModule, int] | None:
