@@ -149,25 +149,6 @@ def test_gradients_of_several_correlations_that_read_the_same_are_each_computed_
     assert {"correlate2d_input_grad", "correlate2d_filter_grad"} in map(set, calls_together)
 
 
-@pytest.mark.parametrize("rows", [6, 128])
-def test_gradients_of_a_dense_layer_are_computed_together(interpreter, mode, rows, monkeypatch):
-    from pytensor_convnet.lowering.cuda import operators
-
-    x, w, b = pt.fmatrix("x"), pt.fmatrix("w"), pt.fvector("b")
-    gradients = pt.grad(pt.exp(pt.tanh(x @ w + b)).sum(), [x, w, b])
-    together, understood = [], operators._understood
-
-    def noted(said):
-        together.append({name for name, *_ in understood(said)})
-        return understood(said)
-
-    monkeypatch.setattr(operators, "_understood", noted)
-    operands = [RNG.normal(size=size).astype("float32") for size in [(rows, 5), (5, 4), (4,)]]
-    assert_same(mode, [x, w, b], gradients, *operands)
-    of_weights = "mm" if rows == 6 else "summed_products"
-    assert {"mm", of_weights, "sum_over_rows"} in together
-
-
 def test_sums_of_large_maps_are_not_computed_beside_other_gradients(interpreter, mode, monkeypatch):
     from pytensor_convnet.lowering.cuda import elementwise
 

@@ -14,7 +14,6 @@ import torch
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
-from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
 from pytensor_convnet.cuda.hosting import (
@@ -295,26 +294,21 @@ def _in_groups(nodes: Sequence[Apply], deferred: set[Apply]) -> list[tuple[Apply
     """Nodes in an order in which they can be computed, deferred ones together with those that read the same.
 
     The two gradients of a convolution, for its images and for its filters, read that of its maps, and need nothing of
-    each other; so do those of a product of matrices, each with one of the factors turned.
+    each other.
     """
     groups: list[tuple[Apply, ...]] = []
     waiting = set(nodes)
 
     def goes_with(node: Apply, other: Apply) -> bool:
-        missing = [x.owner for x in other.inputs if x.owner in waiting]
-        ready = all(isinstance(view.op, DimShuffle) and view.inputs[0].owner not in waiting for view in missing)
+        ready = not any(x.owner in waiting for x in other.inputs)
         return ready and any(x in node.inputs for x in other.inputs if not isinstance(x, Constant))
 
     candidates = [node for node in nodes if node in deferred]
     for node in nodes:
         if node not in waiting:
             continue
-        waiting.discard(node)
         others = candidates if node in deferred else ()
-        group = node, *(other for other in others if other in waiting and goes_with(node, other))
-        for view in dict.fromkeys(x.owner for other in group for x in other.inputs if x.owner in waiting):
-            waiting.discard(view)
-            groups.append((view,))
+        group = node, *(other for other in others if other in waiting and other is not node and goes_with(node, other))
         waiting.difference_update(group)
         groups.append(group)
     return groups

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the kernels are of torch tensors: pip install torch triton")
 pytest.importorskip("triton", reason="the kernels are written in Triton: pip install triton")
 
-from pytensor_convnet.kernels.cuda import FORMATS, sum_over_pixels, sum_over_rows, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda import FORMATS, sum_over_pixels, to_format  # noqa: E402
 
 SHAPES = [(16, 3, 5, 7), (130, 2, 9, 1), (1, 5, 3, 3), (3, 700, 1, 2), (0, 2, 3, 3), (2, 0, 3, 3)]
 
@@ -64,22 +64,3 @@ def test_float64_is_summed_in_float64(device):
 def test_misfits_are_refused(maps, winners, message):
     with pytest.raises(ValueError, match=message):
         sum_over_pixels(maps, winners)
-
-
-@pytest.mark.parametrize("shape", [(128, 10), (1, 33), (70, 64), (3, 0), (0, 3)])
-@pytest.mark.parametrize("turned", [False, True])
-def test_rows_are_summed(shape, turned, device):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    matrix = matrix.t().contiguous().t() if turned else matrix
-    torch.testing.assert_close(sum_over_rows(matrix), matrix.sum(0), rtol=1e-5, atol=1e-5)
-
-
-def test_rows_of_narrow_floats_are_summed_in_float32(device):
-    matrix = torch.full((300, 2), 1 / 3, dtype=torch.float16, device=device)
-    torch.testing.assert_close(sum_over_rows(matrix), matrix.float().sum(0), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("matrix", [torch.ones(3), torch.ones((2, 2), dtype=torch.float64), torch.ones((2, 2)).int()])
-def test_what_is_no_matrix_of_floats_is_refused(matrix, device):
-    with pytest.raises(ValueError, match=r"matrix must have two axes .*got \("):
-        sum_over_rows(matrix.to(device))

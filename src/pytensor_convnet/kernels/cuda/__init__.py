@@ -23,7 +23,7 @@ from pytensor_convnet.kernels.cuda.formats import FORMATS, empty, memory_format,
 from pytensor_convnet.kernels.cuda.max_pooling import max_pool2d, max_pool2d_maxima
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cuda.normalisation import cross_map_norm, cross_map_norm_grad
-from pytensor_convnet.kernels.cuda.pixel_sums import sum_over_pixels, sum_over_rows
+from pytensor_convnet.kernels.cuda.pixel_sums import sum_over_pixels
 
 __all__ = [
     "FORMATS",
@@ -49,6 +49,5 @@ __all__ = [
     "max_pool2d_maxima",
     "memory_format",
     "sum_over_pixels",
-    "sum_over_rows",
     "to_format",
 ]

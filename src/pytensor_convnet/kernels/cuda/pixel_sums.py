@@ -1,4 +1,4 @@
-"""Sums of each channel over batch, rows and columns, or of each column of a matrix: what the gradient of biases is.
+"""Sums of each channel over batch, rows and columns: what the gradient of biases is.
 
 Where the batch is innermost, a channel is one run of memory. Programs sum parts of it, a second kernel adds them up in
 a fixed order, so results are the same in every run. Floor: maps, and winners, are read once.
@@ -91,58 +91,4 @@ def sum_over_pixels(maps: torch.Tensor, winners: torch.Tensor | None = None) -> 
     options = {"num_warps": 4, **launch_options(maps.device)}
     _sum_parts[(channels * parts,)](maps, winners, partial, length, parts, winners is not None, BLOCK, **options)
     _add_parts[(channels,)](partial, sums, parts, triton.next_power_of_2(parts), **options)
-    return sums
-
-
-ROWS, COLUMNS = 64, 32
-"""The tile of a matrix that a program adds at a time."""
-
-
-@triton.jit(do_not_specialize=["rows", "columns", "row_stride", "column_stride"])
-def _sum_rows(
-    matrix, sums, rows, columns, row_stride, column_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):  # fmt: skip
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    place = tl.arange(0, ROWS)[:, None].to(tl.int64) * row_stride + column[None, :].to(tl.int64) * column_stride
-    await_predecessor(DEPENDENT)
-    for first in range(0, rows, ROWS):
-        inside = (first + tl.arange(0, ROWS) < rows)[:, None] & (column < columns)[None, :]
-        total += tl.load(matrix + place, mask=inside, other=0.0).to(tl.float32)
-        place += ROWS * row_stride
-    tl.store(sums + column, tl.sum(total, axis=0), mask=column < columns)
-
-
-@on_its_device
-def sum_over_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """The sum of each column of a matrix.
-
-    Made for minibatches of some hundred rows, which one program for each `COLUMNS` columns goes through.
-
-    Parameters
-    ----------
-    matrix : tensor of float16, bfloat16 or float32, (rows, columns)
-        With any strides.
-
-    Returns
-    -------
-    tensor of float32, (columns,)
-
-    Raises
-    ------
-    ValueError
-        It is no such matrix.
-    """
-    if matrix.ndim != 2 or matrix.dtype not in FLOATS or matrix.dtype == torch.float64:
-        raise ValueError(
-            f"matrix must have two axes and hold float16, bfloat16 or float32, got {tuple(matrix.shape)} of "
-            f"{str(matrix.dtype).removeprefix('torch.')}"
-        )
-    rows, columns = matrix.shape
-    sums = torch.empty(columns, dtype=torch.float32, device=matrix.device)
-    if columns:
-        _sum_rows[(triton.cdiv(columns, COLUMNS),)](
-            matrix, sums, rows, columns, *matrix.stride(), ROWS, COLUMNS, num_warps=4, **launch_options(matrix.device)
-        )
     return sums

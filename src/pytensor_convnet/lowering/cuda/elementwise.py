@@ -266,18 +266,16 @@ def _deferred_sum(op: Any, node: Apply, target: Target, total: Function) -> Call
     """
     dtype = torch_dtype(node.outputs[0])
     x_type = node.inputs[0].type
-    name = {(4, (0, 2, 3)): "sum_over_pixels", (2, (0,)): "sum_over_rows"}.get(
-        (x_type.ndim, tuple(sorted(op.axis or ())))
-    )
-    if name is None or not (x_type.dtype == "float32" and dtype == torch.float32 and has_kernels(target)):
+    per_channel = x_type.ndim == 4 and sorted(op.axis or ()) == [0, 2, 3]
+    if not (per_channel and x_type.dtype == "float32" and dtype == torch.float32 and has_kernels(target)):
         return None
     from pytensor_convnet.lowering.cuda.operators import KernelCall
 
     def deferred_call(x: Any) -> KernelCall | torch.Tensor:
-        x = target.tensor(x)
+        x = formatted(target.tensor(x))
         if x.numel() * x.element_size() > MOST_SUMMED_BESIDE:
             return total(x)
-        return KernelCall(name, [formatted(x) if x.ndim == 4 else x], (), [((x.shape[1],), torch.float32, "")])
+        return KernelCall("sum_over_pixels", [x], (), [((x.shape[1],), torch.float32, "")])
 
     return deferred_call
 

@@ -1,8 +1,4 @@
-"""Products of matrices: cuBLAS through torch.
-
-The gradients of a layer for what it reads, for its weights and for its biases need nothing of each other, and are
-computed side by side.
-"""
+"""Products of matrices: cuBLAS through torch."""
 
 from typing import Any
 
@@ -12,7 +8,7 @@ from pytensor.tensor.blas import BatchedDot, Dot22, Dot22Scalar, Gemm, Gemv
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.math import Dot
 
-from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, lower, torch_dtype
+from pytensor_convnet.lowering.cuda.base import Lowering, Target, lower, torch_dtype
 
 
 @lower.register(Dot)
@@ -20,41 +16,21 @@ from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, l
 @lower.register(BatchedDot)
 def _lower_product(op: Any, node: Apply, target: Target) -> Lowering:
     dtype = torch_dtype(node.outputs[0])
+
     working = torch.bfloat16 if target.precision == "bf16" and dtype == torch.float32 else dtype
 
-    def operands(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return target.tensor(x, working), target.tensor(y, working)
-
     def product(x: Any, y: Any) -> torch.Tensor:
-        x, y = operands(x, y)
+        x, y = target.tensor(x, working), target.tensor(y, working)
         parts = _parts(x, y) if target.device.type == "cuda" else 1
-        return torch.matmul(x, y).to(dtype) if parts == 1 else summed_products(*_split(x, y, parts), dtype)
-
-    def deferred(x: Any, y: Any) -> Any:
-        from pytensor_convnet.lowering.cuda.operators import KernelCall
-
-        x, y = operands(x, y)
-        parts, shape = _parts(x, y), (x.shape[0], y.shape[1])
         if parts == 1:
-            return KernelCall("mm", [x, y], (), [(shape, working, "")], finish=lambda result: result.to(dtype))
-        return KernelCall("summed_products", [*_split(x, y, parts)], (str(dtype),), [(shape, dtype, "")])
+            return torch.matmul(x, y).to(dtype)
+        rows, length = x.shape
+        products = torch.bmm(
+            x.reshape(rows, parts, length // parts).transpose(0, 1), y.reshape(parts, length // parts, y.shape[1])
+        )
+        return products.sum(dim=0, dtype=dtype)
 
-    of_matrices = all(x.type.ndim == 2 for x in node.inputs) and dtype.is_floating_point
-    return Lowering(product, deferred=deferred if of_matrices and has_kernels(target) else None)
-
-
-def summed_products(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The sum of the products of several pairs of matrices."""
-    return torch.bmm(x, y).sum(dim=0, dtype=dtype)
-
-
-def _split(x: torch.Tensor, y: torch.Tensor, parts: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two matrices as such pairs."""
-    rows, length = x.shape
-    return (
-        x.reshape(rows, parts, length // parts).transpose(0, 1),
-        y.reshape(parts, length // parts, y.shape[1]),
-    )
+    return Lowering(product)
 
 
 def _parts(x: torch.Tensor, y: torch.Tensor) -> int:

@@ -20,10 +20,6 @@ from torch.library import custom_op
 
 from pytensor_convnet.kernels import cuda as kernel_functions
 from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.lowering.cuda.linear import summed_products
-
-OF_TORCH = {"mm": torch.mm, "summed_products": summed_products}
-"""What may be called beside our kernels."""
 
 Result = tuple[Sequence[int], torch.dtype, str]
 """Shape, dtype and physical format."""
@@ -36,7 +32,7 @@ class KernelCall:
     Attributes
     ----------
     name : str
-        Its name among `kernels.cuda`, or `OF_TORCH`.
+        Its name among `kernels.cuda`.
     tensors : list of tensor
         Its first arguments.
     arguments, keywords : sequence, dict
@@ -123,8 +119,7 @@ def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
             first = [next(given) for _ in range(count - len(named))]
             last = {argument: next(given) for argument in named}
             with torch.cuda.stream(stream):  # nothing where there is none
-                function = OF_TORCH.get(name) or getattr(kernel_functions, name)
-                result = function(*first, *arguments, **last, **keywords)
+                result = getattr(kernel_functions, name)(*first, *arguments, **last, **keywords)
             found.extend(result if isinstance(result, tuple) else (result,))
     return found
 
