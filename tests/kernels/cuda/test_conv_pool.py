@@ -103,13 +103,9 @@ def relative_error(result, expected):
 WAYS = [("native", True, True), ("float16", True, False), ("bf16x3", True, True), ("bf16x3", False, False)]
 
 
-@pytest.mark.parametrize("whole_columns", [False, True])
-@pytest.mark.parametrize(("product", "prepared", "images_first"), WAYS)
-@pytest.mark.parametrize("layer", LAYERS)
-def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first, whole_columns, device):
+def check_forward(layer, product, prepared, images_first, map_rows, device):
     dtype = torch.bfloat16 if product == "native" else torch.float32
-    task = task_of(LAYERS[layer], dtype=dtype, device=device)
-    map_rows = task.windows.window[0] if whole_columns else 1
+    task = task_of(layer, dtype=dtype, device=device)
     rows = gathering(task.geometry, False, (map_rows, 1)).class_rows()[0]
     blocks = PoolBlocks(16, 16, map_rows, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
     images, filters = whole(task.geometry.images), whole(task.geometry.filters, 1)
@@ -117,9 +113,23 @@ def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first,
     maxima, winners = carry_out(
         task, PoolGather(prepared, product, blocks), put(images, task), put(filters, task, "bc01"), put(biases, task)
     )
-    expected = defined(task, images, filters, biases, LAYERS[layer][1][-1])
+    expected = defined(task, images, filters, biases, layer[1][-1])
     np.testing.assert_array_equal(winners.cpu().numpy(), expected[1])
     np.testing.assert_array_equal(maxima.float().cpu().numpy(), torch.from_numpy(expected[0]).to(dtype).float().numpy())
+
+
+@pytest.mark.parametrize("together", ["pixel", "column"])
+@pytest.mark.parametrize(("product", "prepared", "images_first"), WAYS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first, together, device):
+    map_rows = LAYERS[layer][1][0][0] if together == "column" else 1
+    check_forward(LAYERS[layer], product, prepared, images_first, map_rows, device)
+
+
+def test_a_column_of_a_window_in_two_groups_of_rows(device):
+    geometry, _ = LAYERS["side_by_side"]
+    pool = (4, 2), (3, 1), ((2, 1), (1, 0)), False
+    check_forward((replace(geometry, images=(16, 3, 9, 9)), pool), "bf16x3", True, True, 2, device)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -185,6 +195,22 @@ def test_ties_infinities_and_nan(product, device):
     results = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     for result, expected in zip(results, reference.max_pool2d(images, np.uint8, *layer[1])):
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+def test_an_infinity_or_nan_spoils_the_windows_that_read_it_and_no_others(device):
+    images = whole((32, 1, 9, 8))
+    images[3, 0, 4, 4], images[5, 0, 1, 2], images[31, 0, 8, 7] = np.nan, -np.inf, np.inf
+    geometry = Geometry(images.shape, (1, 1, 1, 1), (1, 1), NO_PADDING, (1, 1), 1, False)
+    layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
+    task = task_of(layer, dtype=torch.bfloat16, device=device)
+    filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
+    method = PoolGather(True, "native", PoolBlocks(16, 16, 3, (16,), 2, 4, 1, True))
+    maxima, winners = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
+    spoiled = np.where(np.isfinite(images), images, np.nan)
+    expected, won = reference.max_pool2d(spoiled, np.uint8, *layer[1])
+    np.testing.assert_array_equal(maxima.float().cpu().numpy(), expected)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(winners.cpu().numpy()[finite], won[finite])
 
 
 IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, 3, (16,), 3, 4, 1, True))
@@ -295,7 +321,7 @@ def test_sums_of_windows_that_share_a_pixel_do_not_overflow_float16(device):
 
 def test_offsets_of_64_bits_where_tensors_are_that_large(device, monkeypatch):
     monkeypatch.setattr(conv_pool_methods, "is_wide", lambda *tensors: True)
-    test_maxima_and_winners_in_every_way("overlapping", "bf16x3", True, False, True, device)
+    check_forward(LAYERS["overlapping"], "bf16x3", True, False, 3, device)
     test_gradients_in_every_way("overlapping", "bf16x3", Spread(None, POOL_SHARE), device)
 
 
@@ -418,6 +444,19 @@ def test_candidates_are_few_and_end_with_the_pair(case, name, precision):
     assert others_suit < len(found) <= tuning.CANDIDATES + 1
     for method in found:
         assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
+
+
+@pytest.mark.parametrize(("case", "dtype"), [("cifar1", torch.float32), ("lenet1", torch.bfloat16)])
+def test_single_pixels_and_whole_columns_are_measured_of_every_product(case, dtype):
+    found = pool_candidates(suite_task(case, FORWARD, dtype), tuning.CANDIDATES)[:-1]
+    ways = {(method.product, method.prepared, method.blocks.map_rows) for method in found}
+    products = {way[:2] for way in ways}
+    assert ways == {(*product, rows) for product in products for rows in (1, POOLS[case][0][0])}
+
+
+def test_columns_whose_filters_do_not_fit_are_computed_by_single_pixels():
+    found = pool_candidates(suite_task("alex1", FORWARD), tuning.CANDIDATES)[:-1]
+    assert {method.blocks.map_rows for method in found} == {1}
 
 
 def test_many_channels_are_left_to_the_pair():

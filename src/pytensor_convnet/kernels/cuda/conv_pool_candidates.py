@@ -27,6 +27,7 @@ from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, Po
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.methods import Gather, Share
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 
@@ -50,9 +51,18 @@ ALL = 200
 
 CLOCK = 1.7e9
 REGISTERS = 65536
-OPERATIONS, COMPARED, LATENCY = 2500, 10, 900
-"""Of a multiprocessor: floating-point operations a cycle and numbers compared a cycle, about as these kernels reach
-them; and the cycles that a map pixel takes besides, which other programs fill if there are any."""
+OPERATIONS, COMPARED, LOADED, LATENCY = 3000, 14, 26, 900
+"""Of a multiprocessor: floating-point operations, numbers compared and bytes of the source read in a cycle, about as
+these kernels reach them; and the cycles that a step takes besides, which other programs fill if there are any."""
+
+FULL_WIDTH = 40
+"""Products of fewer columns wait for their rows to be read from shared memory."""
+
+PACKED, START = 12, 2000
+"""How many filters' elements a multiprocessor puts in place in a cycle, and how long a program waits for the first."""
+
+MOST_LINES = 128
+"""Of filters times rows of the maps that are computed together: accumulators of more do not stay in registers."""
 
 
 def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
@@ -104,37 +114,57 @@ def row_blocks(rows: int) -> tuple[int, ...]:
 
 def _gathers(task: PoolTask) -> Iterator[PoolGather]:
     geometry, windows = task.geometry, task.windows
-    rows, filters, batch = prod(geometry.filters[1:]), geometry.filters[0] // geometry.groups, geometry.images[0]
-    if batch < LEAST_IMAGES or rows > MOST_ROWS or windows.taps > MOST_TAPS:
+    widest = min(128, max(16, triton.next_power_of_2(geometry.filters[0] // geometry.groups)))
+    if geometry.images[0] < LEAST_IMAGES or windows.taps > MOST_TAPS:
         return
-    blocks = row_blocks(rows)
-    widest = min(128, max(16, triton.next_power_of_2(filters)))
     runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
-    for product, prepared in _products(task):
-        halves = 2 if product == "bf16x3" else 1
-        most_stages = (
-            MOST_STAGES if prepared or product == "native" else 1
-        )  # what is split in registers is not pipelined
-        for images, run in itertools.product((32, 64, 128), runs):
-            images_first = widest <= 32
-            if images >= 2 * batch or widest * images > 128 * 64 or (images_first and images == 32):
-                continue
-            room = SHARED_BYTES // (2 * halves * sum(blocks)) - widest
-            stages = min(most_stages, room // images)
-            if stages < 1:
-                continue
-            warps = 4 if widest * images <= 64 * 64 else 8
-            yield PoolGather(prepared, product, PoolBlocks(widest, images, blocks, run, warps, stages, images_first))
+    for map_rows in dict.fromkeys((1, windows.window[0])):
+        rows = gathering(geometry, False, (map_rows, 1)).class_rows()[0]
+        if rows > MOST_ROWS:
+            continue
+        for images, (product, prepared) in itertools.product((32, 64, 128), _products(task)):
+            if images < 2 * geometry.images[0]:
+                for run, blocks in itertools.product(runs, _tiles(product, prepared, widest, images, map_rows, rows)):
+                    yield PoolGather(prepared, product, replace(blocks, windows=run))
+
+
+def _tiles(product: str, prepared: bool, widest: int, images: int, map_rows: int, rows: int) -> Iterator[PoolBlocks]:
+    """Blocks, but for the run of windows, that fit into a multiprocessor."""
+    lines = triton.next_power_of_2(map_rows)
+    blocks, filters, most_numbers, four_warps = row_blocks(rows), widest, 128 * 64, 64 * 64
+    if map_rows > 1:
+        filters, most_numbers, four_warps = max(16, min(widest, MOST_LINES // lines)), MOST_LINES * 128, MOST_LINES * 64
+        together = max(16, triton.next_power_of_2(rows))
+        if together <= 1.25 * rows:  # one product that does a little more is faster than a few
+            blocks = (together,)
+    numbers = lines * filters * images
+    images_first = filters <= 32 or map_rows > 1
+    if numbers > most_numbers or (images_first and images == 32):
+        return
+    halves = 2 if product == "bf16x3" else 1
+    room = (SHARED_BYTES - 4 * filters * images) // (2 * halves * sum(blocks)) - lines * filters
+    # What is split in registers is not pipelined.
+    most_stages = min(room // images, MOST_STAGES if prepared or product == "native" else 1)
+    for stages in {most_stages, min(most_stages, 1)} if map_rows > 1 else {most_stages}:
+        if stages > 0:
+            warps = 4 if numbers <= four_warps else 8
+            yield PoolBlocks(filters, images, map_rows, blocks, 0, warps, stages, images_first)
 
 
 def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
-    """The first methods, but of each product and tile only some."""
+    """The first methods, but of each kind, and of each of its tiles, only some."""
+    kinds = len({_kind(method) for method in methods})
     seen: Counter[tuple] = Counter()
     for method in methods:
-        kind, tile = (method.product, method.prepared), (method.product, method.prepared, method.blocks.images)
-        if seen[kind] < max(1, limit // 2) and seen[tile] < max(1, limit // 4):
+        kind = _kind(method)
+        tile = (*kind, method.blocks.images, method.blocks.stages)
+        if seen[kind] < ceil(limit / kinds) and seen[tile] < max(1, limit // 4):
             seen.update([kind, tile])
             yield method
+
+
+def _kind(method: PoolGather) -> tuple[str, bool, bool]:
+    return method.product, method.prepared, method.blocks.map_rows > 1
 
 
 def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
@@ -147,26 +177,43 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
         operations = 2 * geometry.multiply_adds / (MULTIPROCESSORS * OPERATIONS * CLOCK)
         return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
     blocks = method.blocks
-    runs = ceil(windows.out_columns / blocks.windows)
     programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
-    programs *= runs * windows.out_rows * ceil(geometry.images[0] / blocks.images)
+    programs *= ceil(windows.out_columns / blocks.windows) * windows.out_rows * ceil(geometry.images[0] / blocks.images)
     shared = windows.window[1] == windows.stride[1] + 1
-    columns = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
-    products, halves = (3, 2) if method.product == "bf16x3" else (1, 1)
-    numbers = blocks.filters * blocks.images
-    issued = 2 * products * sum(blocks.rows) * numbers / OPERATIONS + numbers / COMPARED
-    registers = 32 * blocks.warps * (90 + 3 * numbers // (32 * blocks.warps))
-    memory = 2 * halves * sum(blocks.rows) * (blocks.filters + blocks.stages * blocks.images)
-    together = max(1, min(REGISTERS // registers, SHARED_BYTES // memory))  # programs on a multiprocessor at once
-    latency = issued + LATENCY * (1 if blocks.stages > 1 else 2)
+    steps = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
+    steps *= windows.window[0] // blocks.map_rows
+    halves = 2 if method.product == "bf16x3" else 1
+    together = _together(blocks, halves)
+    parts = _step_cycles(blocks, method.product, halves)
+    latency = sum(parts[:2]) + LATENCY * (1 if blocks.stages > 1 else 2)
+    lines = triton.next_power_of_2(blocks.map_rows) * blocks.filters
+    start = START + together * sum(blocks.rows) * lines / PACKED
     waves = ceil(programs / (MULTIPROCESSORS * together))
-    seconds = waves * columns * windows.window[0] * max(latency, together * issued) / CLOCK
+    seconds = waves * (start + steps * max(latency, *(together * part for part in parts))) / CLOCK
     seconds += LAUNCH
     if method.product == "float16":
         seconds += LAUNCH + images * item / MEMORY_RATE
     if method.prepared:
         seconds += LAUNCH + images * (item + 2 * halves) / MEMORY_RATE
     return max(seconds, (images + pooled) * item / MEMORY_RATE)
+
+
+def _step_cycles(blocks: PoolBlocks, product: str, halves: int) -> tuple[float, float, float]:
+    """What products, keys and reading the source take of a multiprocessor in a step."""
+    numbers = triton.next_power_of_2(blocks.map_rows) * blocks.filters * blocks.images
+    width = numbers // blocks.images if blocks.images_first else blocks.images
+    products = 2 * (3 if product == "bf16x3" else 1) * sum(blocks.rows) * numbers
+    read = 2 * halves * sum(blocks.rows) * blocks.images
+    return products / (OPERATIONS * min(1, width / FULL_WIDTH)), numbers / COMPARED, read / LOADED
+
+
+def _together(blocks: PoolBlocks, halves: int) -> int:
+    """How many programs a multiprocessor runs at once."""
+    numbers, lines = blocks.filters * blocks.images, triton.next_power_of_2(blocks.map_rows)
+    threads = 32 * blocks.warps
+    registers = threads * min(255, 90 + (2 + lines) * numbers // threads)
+    memory = 2 * halves * sum(blocks.rows) * (lines * blocks.filters + blocks.stages * blocks.images) + 4 * numbers
+    return max(1, min(REGISTERS // registers, SHARED_BYTES // memory))
 
 
 # --------------------------------------------------------------------------------------------- gradients

@@ -2,18 +2,18 @@
 
 The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
 
-    for each column of the maps under the run, for each group of rows of the windows:
-        tile[k, b]       = source[offset[k] + origin(first row, column), b]
-        for each row i of the group:
-            map[m, b]    = sum over k of  filters[i, m, k] * tile[k, b]
-            window[m, b] = max(window, key(map, tap));   in a column that the next window shares, next = max(next, ...)
+    for each column of the maps under the run, for each group of rows i of the windows:
+        map[i, m, b]  = sum over k of  filters[i, m, k] * source[offset[k] + origin(first row of the group, column), b]
+        window[m, b]  = max(window, key(map[i], tap));   in a column that the next window shares, next = max(next, ...)
       after the last row of a window's last column:
         maxima, winners [m, y, x, b] = activation(value(window) + bias), tap(window);  window = next
 
-The batch is innermost in memory, so a map pixel is one product of a matrix of filters, which stays in shared memory,
-and a tile of source rows, each a run of images. A group is a row, or a few that read one tile, of what any of them
-needs, by filters that are moved down from row to row, with zeros elsewhere: for filters of 5 x 5 and windows of three
-rows, 7 rows of the source instead of 3 x 5. By these zeros an infinity or NaN of an image spoils its whole group.
+The batch is innermost in memory, so map pixels are a product of a matrix of filters, which stays in shared memory, and
+a tile of source rows, each a run of images. A group is one row, or all rows of a window: these read one tile, of all
+that any of them needs, by filters that move down from row to row, zeros elsewhere. Of filters of 5 x 5 and windows of
+three rows that is 7 rows of the source instead of 3 x 5, and one wide product instead of three narrow ones. By the
+zeros an infinity or NaN of an image makes its whole group NaN.
+
 A column that two windows share is computed once; a row of the maps that two rows of windows share is computed for
 each, 3/2 times in all for windows of 3 x 3 that move by 2.
 
@@ -24,14 +24,13 @@ maps that are closer than that count as equal, of which the first wins. NaN is a
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
 the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 25% of the floor, 1.1 to 3 times as fast as
-`correlate2d` and `max_pool2d`; held back by the latency of each map pixel and by the integer operations of keys.
+`correlate2d` and `max_pool2d`, with one row in a group; held back by the latency of each map pixel, by what is read of
+the second-level cache and by the integer operations of keys.
 """
 
-import functools
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -63,9 +62,9 @@ class PoolBlocks:
     Attributes
     ----------
     filters, images : int
-        The tile of a map pixel.
+        The tile of a map pixel. A product has as many for each row of a group, counted up to a power of two.
     map_rows : int
-        How many rows of the maps are computed of one tile of the source; divides those of a window.
+        How many rows of the maps are a group, that is read as one tile of the source; divides those of a window.
     rows : tuple of int
         How many rows of the matrix of filters each product takes, powers of two; together all.
     windows : int
@@ -115,7 +114,7 @@ def _loaded_filters(filters, in_tile, PRODUCT: tl.constexpr, magnitudes, PARTIAL
 @triton.jit
 def _within(places, length):
     """Whether places are from 0 to below ``length``: one comparison, as negative ones count as large."""
-    return places.to(tl.uint32, bitcast=True) < length.to(tl.uint32)
+    return places.to(tl.uint32) < length.to(tl.uint32)
 
 
 @triton.jit
@@ -141,42 +140,43 @@ def _key_values(keys, TAP_BITS: tl.constexpr):
 
 
 @triton.jit
-def _add_products(
-    parts, part: tl.constexpr, tiles, tile: tl.constexpr, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr
-):
+def _add_products(parts, tiles, block: tl.constexpr, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr):
     """Add the product of a part of the filters and a tile of the source, or of the halves of both."""
     if PRODUCT == "bf16x3":
-        total = _add_product(parts[2 * part], tiles[2 * tile + 1], total, PRODUCT, IMAGES_FIRST)
-        total = _add_product(parts[2 * part + 1], tiles[2 * tile], total, PRODUCT, IMAGES_FIRST)
-        total = _add_product(parts[2 * part], tiles[2 * tile], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[2 * block], tiles[2 * block + 1], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[2 * block + 1], tiles[2 * block], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[2 * block], tiles[2 * block], total, PRODUCT, IMAGES_FIRST)
     else:
-        total = _add_product(parts[part], tiles[tile], total, PRODUCT, IMAGES_FIRST)
+        total = _add_product(parts[block], tiles[block], total, PRODUCT, IMAGES_FIRST)
     return total
 
 
 @triton.jit
 def _add_product(filters, values, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr):
     if IMAGES_FIRST:
-        total = add_product(tl.trans(values), tl.trans(filters), total, PRODUCT)
+        total = add_product(tl.trans(values), filters, total, PRODUCT)
     else:
-        total = add_product(filters, values, total, PRODUCT)
+        total = add_product(tl.trans(filters), values, total, PRODUCT)
     return total
 
 
 @triton.jit(
     do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns", "source_row_stride",
-                       "source_column_stride", "source_group_stride", "source_plane_units", "filter_stride",
-                       "row_count", "used_rows", "filter_count", "step_rows", "step_columns", "map_rows",
-                       "map_columns", "out_rows", "out_columns", "target_channel_stride", "target_row_stride",
-                       "target_column_stride", "filter_blocks", "runs", "batch_blocks", "run_windows"]
+                       "source_column_stride", "source_group_stride", "source_plane_units", "filters_start",
+                       "filter_stride", "filter_channel_stride", "filter_row_stride", "filter_column_stride",
+                       "filter_rows", "column_dilation", "row_count", "used_rows", "filter_count", "step_rows",
+                       "step_columns", "map_rows", "map_columns", "out_rows", "out_columns", "target_channel_stride",
+                       "target_row_stride", "target_column_stride", "filter_blocks", "runs", "batch_blocks",
+                       "run_windows"]
 )  # fmt: skip
 def _correlate_max_pool(
-    source, filters, gather, places, magnitudes, biases, maxima, winners,
+    source, filters, gather, taps, magnitudes, biases, maxima, winners,
     batch_units, target_batch_units, source_rows, source_columns, source_row_stride, source_column_stride,
-    source_group_stride, source_plane_units, filter_stride, row_count, used_rows, filter_count, step_rows,
-    step_columns, map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride,
-    target_column_stride, filter_blocks, runs, batch_blocks, run_windows,
-    MAP_ROWS: tl.constexpr,
+    source_group_stride, source_plane_units, filters_start, filter_stride, filter_channel_stride, filter_row_stride,
+    filter_column_stride, filter_rows, column_dilation, row_count, used_rows, filter_count, step_rows, step_columns,
+    map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride, target_column_stride,
+    filter_blocks, runs, batch_blocks, run_windows,
+    ROW_DILATION: tl.constexpr, MAP_ROWS: tl.constexpr, LINES: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
@@ -198,10 +198,15 @@ def _correlate_max_pool(
     image = batch_block * IMAGES + tl.arange(0, IMAGES)
     batch = batch_units * UNIT
     source += group.to(tl.int64) * source_group_stride * UNIT
-    filters += group.to(tl.int64) * filter_count * filter_stride
+    filters += group.to(tl.int64) * filter_count * filter_stride + filters_start
+    # Columns of the matrix of filters: all filters for each row of a group; lines of zeros up to a power of two.
+    line = tl.arange(0, LINES * FILTERS) // FILTERS
+    number = filter_block * FILTERS + tl.arange(0, LINES * FILTERS) % FILTERS
+    line_exists = (line < MAP_ROWS) & (number < filter_count)
+    of_line = filters + number.to(tl.int64) * filter_stride
 
     await_predecessor(DEPENDENT)
-    # Of each block of rows: the filters for each row of the maps, and where the source rows lie, from a pixel's origin.
+    # Of each block of rows: the filters, and where the source rows lie, from the origin of a pixel.
     parts = no_tensors()
     offsets = no_tensors()
     downs = no_tensors()
@@ -211,11 +216,13 @@ def _correlate_max_pool(
         k = STARTS[block] + tl.arange(0, ROWS[block])
         used = k < used_rows
         exist = exist + (used,)
-        for r in tl.static_range(MAP_ROWS):
-            place = tl.load(places + r * used_rows + k, mask=used, other=-1)
-            in_tile = (m < filter_count)[:, None] & (place >= 0)[None, :]
-            from_place = filters + (m.to(tl.int64) * filter_stride)[:, None] + place[None, :]
-            parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
+        distance = tl.load(taps + k, mask=used, other=-1)[:, None] - (step_rows * line)[None, :]
+        tap_row = distance // ROW_DILATION
+        tap_column = tl.load(taps + row_count + k) // column_dilation
+        in_tile = line_exists[None, :] & _within(tap_row, filter_rows) & (tap_row * ROW_DILATION == distance)
+        place = tl.load(taps + 2 * row_count + k) * filter_channel_stride + tap_column * filter_column_stride
+        from_place = of_line[None, :] + (place[:, None] + tap_row * filter_row_stride)
+        parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
         offsets = offsets + (tl.load(gather + k),)
         downs = downs + (tl.load(gather + row_count + k),)
         acrosses = acrosses + (tl.load(gather + 2 * row_count + k),)
@@ -271,13 +278,19 @@ def _correlate_max_pool(
             else:
                 tiles = tiles + split(values)
 
-        keys = tl.full(window.shape, LEAST, tl.int32)
-        for r in tl.static_range(MAP_ROWS):
-            total = tl.zeros(window.shape, tl.float32)
-            for block in tl.static_range(len(ROWS)):
-                total = _add_products(parts, block * MAP_ROWS + r, tiles, block, total, PRODUCT, IMAGES_FIRST)
-            inside = column_inside & _within(row + r, map_rows)
-            keys = tl.maximum(keys, _keys(total, inside, (i + r) * WINDOW_COLUMNS + j, TAP_BITS))
+        if IMAGES_FIRST:
+            total = tl.zeros((IMAGES, LINES * FILTERS), tl.float32)
+        else:
+            total = tl.zeros((LINES * FILTERS, IMAGES), tl.float32)
+        for block in tl.static_range(len(ROWS)):
+            total = _add_products(parts, tiles, block, total, PRODUCT, IMAGES_FIRST)
+        inside = column_inside & _within(row + line, map_rows) & (line < MAP_ROWS)
+        tap = (i + line) * WINDOW_COLUMNS + j
+        if IMAGES_FIRST:
+            keys = tl.reshape(_keys(total, inside[None, :], tap[None, :], TAP_BITS), (IMAGES, LINES, FILTERS))
+        else:
+            keys = tl.reshape(_keys(total, inside[:, None], tap[:, None], TAP_BITS), (LINES, FILTERS, IMAGES))
+        keys = tl.max(keys, axis=1 if IMAGES_FIRST else 0)
         window = tl.maximum(window, keys)
         if j == WINDOW_COLUMNS - 1:
             if CARRIED:  # there the tap is earlier by so many
@@ -309,22 +322,6 @@ def _correlate_max_pool(
                 next_window = tl.full(window.shape, LEAST, tl.int32)
 
 
-@functools.cache  # without an end: captured graphs go on reading what is here
-def _places(plan: Gathering, flip: bool, strides: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    """Where in a filter the element lies which a row of the matrix meets, -1 where none; (rows of a patch, rows)."""
-    places = [entry.classes[0].places for entry in (plan.rows, plan.columns)]
-    a, x, c = (index.ravel() for index in np.meshgrid(*places, range(plan.source_channels), indexing="ij"))
-    residue = np.arange(plan.rows.patch)[:, None]
-    i, i_rest = np.divmod(a + plan.rows.residue_factor * residue + plan.rows.before, plan.rows.dilation)
-    j = (x + plan.columns.before) // plan.columns.dilation
-    exists = (i_rest == 0) & (0 <= i) & (i < plan.rows.taps)
-    if flip:
-        i, j = plan.rows.taps - 1 - i, plan.columns.taps - 1 - j
-    channel_stride, row_stride, column_stride = strides
-    found = np.where(exists, c * channel_stride + i * row_stride + j * column_stride, -1)
-    return torch.from_numpy(found).to(device)
-
-
 def _leaves_source(plan: Gathering, windows: Windows) -> bool:
     """Whether a patch of rows of a window reads beyond the source, or a column of the maps does."""
     rows, step, top = plan.rows, plan.rows.step // plan.rows.patch, windows.padding[0][0]
@@ -354,7 +351,7 @@ def correlate_max_pool(
     """
     source = source_planes[0]
     target_unit = unit_of(maxima)
-    used_rows = plan.class_rows()[0]
+    map_rows = plan.rows.patch
     filter_blocks = triton.cdiv(plan.target_channels, blocks.filters)
     runs = triton.cdiv(windows.out_columns, blocks.windows)
     batch_blocks = triton.cdiv(plan.batch, blocks.images)
@@ -363,18 +360,22 @@ def correlate_max_pool(
         return
     _, sc, sh, sw = source.stride()
     _, tc, th, tw = maxima.stride()
+    start, (filter_stride, channel_stride, row_stride, column_stride) = 0, filters.stride()
+    if flip:
+        start = (plan.rows.taps - 1) * row_stride + (plan.columns.taps - 1) * column_stride
+        row_stride, column_stride = -row_stride, -column_stride
     _correlate_max_pool[(programs,)](
-        source, filters, tables.gather, _places(plan, flip, filters.stride()[1:], filters.device), magnitudes, biases,
-        maxima, winners,
+        source, filters, tables.gather, tables.taps, magnitudes, biases, maxima, winners,
         -(-plan.batch // unit), plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
-        sh // unit, sw // unit, plan.source_channels * sc // unit, source_planes.stride(0) // 16,
-        filters.stride(0), tables.row_count, used_rows, plan.target_channels, plan.rows.step // plan.rows.patch,
-        plan.columns.step,
+        sh // unit, sw // unit, plan.source_channels * sc // unit, source_planes.stride(0) // 16, start,
+        filter_stride, channel_stride, row_stride, column_stride, plan.rows.taps, plan.columns.dilation,
+        tables.row_count, plan.class_rows()[0], plan.target_channels, plan.rows.step // map_rows, plan.columns.step,
         windows.rows, windows.columns, windows.out_rows, windows.out_columns,
         tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
-        plan.rows.patch, *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0], activation,
-        product, prepared, _leaves_source(plan, windows), unit, target_unit, wide, blocks.filters, blocks.images,
-        blocks.rows, (0, *accumulate(blocks.rows[:-1])), blocks.images_first,
+        plan.rows.dilation, map_rows, triton.next_power_of_2(map_rows), *windows.window, *windows.stride,
+        windows.padding[0][0], windows.padding[1][0], activation, product, prepared, _leaves_source(plan, windows),
+        unit, target_unit, wide,
+        blocks.filters, blocks.images, blocks.rows, (0, *accumulate(blocks.rows[:-1])), blocks.images_first,
         0 if magnitudes is None else magnitudes.shape[1], windows.taps.bit_length(), blocks.stages,
         num_warps=blocks.warps, **launch_options(source.device),
     )  # fmt: skip
