@@ -50,6 +50,11 @@ def compile_ahead(
         return
 
 
+def start_processes() -> None:
+    """Let the processes start, and do not wait for them."""
+    _pool()
+
+
 def compile_here(
     carry_out: Callable[..., Any], task: Any, method: Any, operands: Sequence[Operand], target: GPUTarget,
     settings: Mapping[str, str],

@@ -31,7 +31,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
-from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead
+from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -138,6 +138,12 @@ def _fixed_correlation(task: Task) -> Method:
     if task.device.type == "cuda" and many and "batch_last" not in wanted:
         return Cudnn(task.formats[0])
     return candidates(task, 1)[0]
+
+
+def prepare() -> None:
+    """Start the processes that compile candidates, where nothing was measured yet: they take seconds to start."""
+    if os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") != "0" and not any(cache_folder().glob("*.json")):
+        start_processes()
 
 
 def forget() -> None:
