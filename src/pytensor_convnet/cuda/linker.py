@@ -56,6 +56,10 @@ class CudaLinker(PytorchLinker):
         from pytensor_convnet.cuda.residents import contain, move, watch_other_modes
         from pytensor_convnet.lowering.cuda import Target
 
+        if device.type == "cuda":
+            from pytensor_convnet.kernels.cuda.tuning import prepare
+
+            prepare()
         fgraph = self.fgraph
         assert fgraph is not None
         cells = [[None] for _ in fgraph.inputs] if input_storage is None else input_storage

@@ -54,6 +54,20 @@ def test_another_process_finds_the_choice_on_disk(measurements):
     assert len(measurements) == len(PASSES)
 
 
+def test_processes_that_compile_start_early_only_where_nothing_was_measured(measurements, monkeypatch):
+    started = []
+    monkeypatch.setattr(tuning, "start_processes", lambda: started.append(True))
+    monkeypatch.setenv("PYTENSOR_CONVNET_AUTOTUNE", "0")
+    tuning.prepare()
+    assert not started
+    monkeypatch.setenv("PYTENSOR_CONVNET_AUTOTUNE", "1")
+    tuning.prepare()
+    assert len(started) == 1
+    tuning.choose(task_of(), ())
+    tuning.prepare()
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"key": KEY, "method": {"kind": "Nothing"}}'])
 def test_a_file_that_cannot_be_read_is_made_anew(measurements, content, tmp_path):
     task = task_of()

@@ -46,7 +46,11 @@ def let_next_start(DEPENDENT: tl.constexpr):
 
 def launch_options(device: torch.device) -> dict[str, Any]:
     """What a launch is given in addition, and the kernel's ``DEPENDENT``."""
-    able = device.type == "cuda" and _is_able(device.index)
+    if device.type == "meta":  # compiled for another process
+        target = triton.runtime.driver.active.get_current_target()
+        able = target.backend == "cuda" and target.arch >= 10 * FIRST_CAPABILITY[0]
+    else:
+        able = device.type == "cuda" and _is_able(device.index)
     return {"DEPENDENT": True, "launch_pdl": True} if able else {"DEPENDENT": False}
 
 

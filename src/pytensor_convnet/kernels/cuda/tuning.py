@@ -1,9 +1,10 @@
 """The choice of a method by measurement: each task once for a GPU, remembered in memory and on disk.
 
-Candidates are compiled side by side, timed as CUDA graphs so that launching them from Python costs nothing, and the
-best is kept. What is kept on disk is one small file a task, named by a digest of everything that a choice depends on:
-the GPU, the versions of torch, Triton, cuDNN and of these kernels, and the task. A file is written whole or not at
-all, one that cannot be read is measured anew, and processes that tune the same task at once do no harm to each other.
+Candidates are compiled side by side (`compiling_ahead`), timed as CUDA graphs so that launching them from Python costs
+nothing, and the best is kept. What is kept on disk is one small file a task, named by a digest of everything that a
+choice depends on: the GPU, the versions of torch, Triton, cuDNN and of these kernels, and the task. A file is written
+whole or not at all, one that cannot be read is measured anew, and processes that tune the same task at once do no harm
+to each other.
 
 ``PYTENSOR_CONVNET_DETERMINISTIC=0`` lets cuDNN use algorithms whose results differ in their last bits from run to run.
 ``PYTENSOR_CONVNET_AUTOTUNE=0`` measures nothing and takes fixed choices. ``PYTENSOR_CONVNET_TUNING_CACHE`` is the
@@ -30,6 +31,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -138,6 +140,12 @@ def _fixed_correlation(task: Task) -> Method:
     return candidates(task, 1)[0]
 
 
+def prepare() -> None:
+    """Start the processes that compile candidates, where nothing was measured yet: they take seconds to start."""
+    if os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") != "0" and not any(cache_folder().glob("*.json")):
+        start_processes()
+
+
 def forget() -> None:
     """Forget all choices of this process; what is on disk stays."""
     _chosen.clear()
@@ -154,6 +162,7 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]
         for method in family.candidates(task, CANDIDATES)
     }
     ours = [method for method in calls if not isinstance(method, family.alone)]
+    compile_ahead(family.carry_out, task, [method for method in calls if not isinstance(method, Cudnn)], operands)
     works = functools.partial(_works, task.device)
     with ThreadPoolExecutor(max(1, min(len(ours), os.cpu_count() or 1))) as pool:
         working = dict(zip(ours, pool.map(works, [calls[method] for method in ours])))

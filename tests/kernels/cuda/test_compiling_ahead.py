@@ -1,0 +1,106 @@
+"""Kernels that are compiled without a GPU are those that tensors on a GPU ask for; and nothing depends on them."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import Future
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet.kernels.cuda import compiling_ahead  # noqa: E402
+from tests.kernels.cuda.test_tuning import task_of  # noqa: E402
+
+COMPILED_AHEAD = """
+from dataclasses import replace
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+
+from pytensor_convnet.kernels.cuda import copying, gather_kernel, packing, products
+from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu, compile_here
+from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.kernels.cuda.methods import carry_out
+from tests.kernels.cuda.test_tuning import task_of
+
+task, target = task_of(), GPUTarget("cuda", 90, 32)
+method = candidates(task, 1)[0]
+operands = [empty(task.geometry.images, "batch_last", torch.float32, "cpu"), torch.ones(task.geometry.filters)]
+said = [(tuple(operand.shape), operand.stride(), operand.dtype) for operand in operands]
+compiled = []
+knobs.compilation.listener = lambda metadata, **_: compiled.append(metadata["name"])
+assert compile_here(carry_out, task, method, said, target, {"TRITON_CACHE_DIR": FOLDER})
+assert "_gather_correlate" in compiled, compiled
+
+# The CPU's memory stands for the GPU's. Nothing new is compiled.
+compiled.clear()
+for module in (copying, gather_kernel, packing, products):
+    module.launch_options = lambda device: {"DEPENDENT": True, "launch_pdl": True}
+with _without_gpu(target):
+    carry_out(replace(task, device=torch.device("cpu")), method, *operands)
+assert not compiled, compiled
+"""
+
+
+def test_kernels_compiled_without_a_gpu_are_those_that_tensors_ask_for(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = COMPILED_AHEAD.replace("FOLDER", repr(str(tmp_path)))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_settings_are_those_of_the_process_that_asks_and_then_as_before(monkeypatch):
+    monkeypatch.setenv("TRITON_OF_THIS_PROCESS", "1")
+    before = dict(os.environ)
+    with compiling_ahead._with_settings({"TRITON_CACHE_DIR": "elsewhere"}):
+        assert compiling_ahead._settings() == {"TRITON_CACHE_DIR": "elsewhere"}
+    assert dict(os.environ) == before
+
+
+class Pool:
+    """Processes that fail at once, or take no work any more."""
+
+    def __init__(self, error=None):
+        self.error, self.asked = error, []
+
+    def submit(self, function, *arguments):
+        if self.error is not None:
+            raise self.error
+        self.asked.append(arguments)
+        job = Future()
+        job.set_exception(RuntimeError("the process has died"))
+        return job
+
+
+@pytest.fixture
+def target(monkeypatch):
+    """A driver for a GPU that is not there."""
+    found = compiling_ahead.GPUTarget("cuda", 90, 32)
+    with compiling_ahead._without_gpu(found):
+        yield found
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("no pipe"), OSError("closed")])
+def test_processes_that_fail_stop_nobody(monkeypatch, target, error):
+    pool = Pool(error)
+    monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
+    compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [torch.ones(2, 3)])
+    said = [((2, 3), (3, 1), torch.float32)]
+    assert [asked[2:5] for asked in pool.asked] == ([] if error else [(name, said, target) for name in "abc"])
+
+
+def test_for_few_methods_no_processes_are_started(monkeypatch):
+    monkeypatch.setattr(compiling_ahead, "_pool", lambda: pytest.fail("processes"))
+    compiling_ahead.compile_ahead(print, task_of(), ["a", "b"], [])
+
+
+def test_what_cannot_be_compiled_raises_nothing(target):
+    def carry_out(task, method, *operands):
+        raise ValueError("too large")
+
+    assert not compiling_ahead.compile_here(carry_out, task_of(), "a", [], target, {})
