@@ -18,6 +18,9 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from pytensor_convnet.cuda.overlapping import let_filters_be_late
+from pytensor_convnet.kernels.cuda.streams import awaited
+
 Step = Callable[..., Sequence[torch.Tensor]]
 """From inputs and feeds to the outputs that are returned; new values are written into inputs."""
 
@@ -43,14 +46,16 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
             if parts is None:
                 return inductor_compile(graph, examples)
             compute, update, count = parts
+            held = let_filters_be_late(compute, count)
             with fake:
                 between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
             computed = inductor_compile(compute, examples)
             updated = inductor_compile(update, [*examples, *between])
 
     def both(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        results = computed(*tensors)
-        updated(*tensors, *results[count:])
+        with awaited(tensors[0].device):
+            results = computed(*tensors)
+        updated(*tensors, *results[count : len(results) - held])
         return results[:count]
 
     return both

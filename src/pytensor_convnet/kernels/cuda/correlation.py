@@ -13,6 +13,7 @@ from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.formats import to_format
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out
+from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
 
 PRECISIONS = ("ieee", "high", "medium")
@@ -92,11 +93,13 @@ def correlate2d_filter_grad(
 def correlate2d_grads(
     images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor, stride: Pair, padding: Padding, dilation: Pair,
     groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
+    filters_late: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients of `correlate2d`, of images and of filters, given ``maps``, that of its output.
 
     Where that is faster, which is measured, both read maps that are prepared once. Parameters and errors as for
-    `correlate2d`; the gradient of images is in their format, unless another is asked for.
+    `correlate2d`; the gradient of images is in their format, unless another is asked for. With ``filters_late`` that of
+    filters may run beside what follows; see `streams.awaited`.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
@@ -107,7 +110,9 @@ def correlate2d_grads(
     precision = precision if images.dtype == torch.float32 else "medium"
     task = GradsTask("correlate2d_grads", geometry, images.dtype, precision, formats, images.device)
     operands = images, filters, maps
-    return correlation_grads.carry_out(task, choose(task, operands), *operands)
+    method = choose(task, operands)
+    with allowed(filters_late):
+        return correlation_grads.carry_out(task, method, *operands)
 
 
 def as_format(tensor: torch.Tensor) -> torch.Tensor:

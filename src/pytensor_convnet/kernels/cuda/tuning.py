@@ -36,6 +36,7 @@ from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
+from pytensor_convnet.kernels.cuda.streams import awaited
 
 CANDIDATES = 16
 """How many of our own methods are measured."""
@@ -210,7 +211,8 @@ def _captured(call: Callable[[], Any], times: int) -> Callable[[], None]:
     """So many calls as a CUDA graph, after one in which cuDNN finds its algorithm (it does so for each thread)."""
     call()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    here = torch.device("cuda", torch.cuda.current_device())
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"), awaited(here):
         for _ in range(times):
             call()
     return graph.replay
