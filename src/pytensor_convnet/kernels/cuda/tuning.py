@@ -163,7 +163,7 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]
         for method in family.candidates(task, CANDIDATES)
     }
     ours = [method for method in calls if not isinstance(method, family.alone)]
-    compile_ahead(family.carry_out, task, [method for method in calls if not isinstance(method, Cudnn)], operands)
+    compile_ahead(family.carry_out, task, ours, operands)
     works = functools.partial(_works, task.device)
     with ThreadPoolExecutor(max(1, min(len(ours), os.cpu_count() or 1))) as pool:
         working = dict(zip(ours, pool.map(works, [calls[method] for method in ours])))
