@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
-from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, overlap, pooled_filter_grad, spread
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool, finish
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import empty
@@ -25,6 +25,7 @@ from pytensor_convnet.kernels.cuda.methods import (
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+from pytensor_convnet.kernels.cuda.spreading import overlap, spread
 from pytensor_convnet.kernels.cuda.streams import beside
 
 
@@ -74,7 +75,7 @@ class PoolShare:
 
 @dataclass(frozen=True)
 class Spread:
-    """Gradients from maps that `conv_pool_grad_kernel.spread` writes; the filter gradient possibly without these."""
+    """Gradients from maps that `spreading.spread` writes; the filter gradient possibly without these."""
 
     input: Gather | None
     filters: Share | PoolShare | None
