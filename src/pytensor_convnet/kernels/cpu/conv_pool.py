@@ -31,7 +31,7 @@ from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad, pass_signature
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part, plain_part
+from pytensor_convnet.kernels.cpu.jit import any_layout, leaf_part, part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes, write_winners
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
@@ -421,7 +421,7 @@ def _correlate2d_max_pool2d(
     return maxima, winners
 
 
-@kernel
+@plain_kernel
 def correlate2d_max_pool2d(
     images, filters, winners_dtype, stride, padding, dilation, groups, flip,
     window, pool_stride, pool_padding, ignore_border, biases, activation,
@@ -477,7 +477,7 @@ def _filter_grad(
     return gradient
 
 
-@kernel
+@plain_kernel
 def correlate2d_max_pool2d_filter_grad(
     images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
     window, pool_stride, pool_padding,
@@ -522,7 +522,7 @@ def _input_grad(
     return images
 
 
-@kernel
+@plain_kernel
 def correlate2d_max_pool2d_input_grad(
     filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
     window, pool_stride, pool_padding,

@@ -24,7 +24,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import (
     swap_roles,
 )
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, plain_part
+from pytensor_convnet.kernels.cpu.jit import any_layout, leaf_part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_inputs
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -409,7 +409,7 @@ def _correlate2d(images, filters, stride, padding, dilation, groups, flip):
     return maps
 
 
-@kernel
+@plain_kernel
 def correlate2d(images, filters, stride, padding, dilation, groups, flip):
     """Correlate images ``(batch, channels, rows, columns)`` with filters ``(filters, channels // groups, rows,
     columns)``.
@@ -440,7 +440,7 @@ def _correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilat
     return images
 
 
-@kernel
+@plain_kernel
 def correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip):
     """The gradient of `correlate2d` with respect to images of ``rows`` by ``columns``, given that of its maps.
 

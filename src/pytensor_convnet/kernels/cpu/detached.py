@@ -13,20 +13,16 @@ import ctypes
 import functools
 
 from llvmlite import binding, ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils, sigutils
 from numba.core.codegen import JITCodeLibrary
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from pytensor_convnet.kernels.cpu.jit import keep_on_disk, parallel_kernel
+from pytensor_convnet.kernels.cpu.jit import keep_on_disk
 from pytensor_convnet.kernels.cpu.linking import KernelCompiler, ThoroughCompiler, libraries_of
-from pytensor_convnet.kernels.cpu.threads import release_pool, take_pool
-
-_int64 = ir.IntType(64)
-_address = ir.IntType(8).as_pointer()
-_chunk_function = ir.FunctionType(ir.VoidType(), [_address, _int64, _int64])
-
+from pytensor_convnet.kernels.cpu.llvm import int64, new_place
+from pytensor_convnet.kernels.cpu.threads import CHUNK_FUNCTION, call_chunks
 
 FLOATS = ((types.float32,), (types.float64,))
 """The dtypes of most kernels, as `detached` and `chunked` take them."""
@@ -62,10 +58,10 @@ class _Pointer:
     def emit_load(self, context, builder):
         """Emit the instructions that get the pointer; they raise RuntimeError where it cannot be had."""
         cell = builder.module.globals.get(self.symbol)
-        cell = cell or ir.GlobalVariable(builder.module, ir.ArrayType(_int64, 2), self.symbol)
-        place = builder.gep(cell, [_int64(0), _int64(0)])
+        cell = cell or ir.GlobalVariable(builder.module, ir.ArrayType(int64, 2), self.symbol)
+        place = builder.gep(cell, [int64(0), int64(0)])
         with cgutils.if_unlikely(builder, cgutils.is_null(builder, builder.load(place))):
-            callback = builder.load(builder.gep(cell, [_int64(0), _int64(1)]))
+            callback = builder.load(builder.gep(cell, [int64(0), int64(1)]))
             callback_type = ir.FunctionType(ir.VoidType(), []).as_pointer()
             builder.call(builder.inttoptr(callback, callback_type), [])
         pointer = builder.load(place)
@@ -73,34 +69,6 @@ class _Pointer:
             message = f"{self.dispatcher.py_func.__name__} could not be compiled; the error was printed above"
             context.call_conv.return_user_exc(builder, RuntimeError, (message,))
         return pointer
-
-
-@intrinsic
-def _call_chunk(typing_context, function, closure, chunk, chunks):
-    """Call ``function(closure, chunk, chunks)``, where ``function`` and ``closure`` are addresses."""
-
-    def codegen(context, builder, signature, arguments):
-        function, closure, chunk, chunks = arguments
-        function = builder.inttoptr(function, _chunk_function.as_pointer())
-        builder.call(function, [builder.inttoptr(closure, _address), chunk, chunks])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@parallel_kernel
-def _call_chunks(function, closure, chunks):
-    """The package's one parallel loop: all chunks, each on a thread of its own if the pool is free."""
-    if chunks > 1 and take_pool():
-        for chunk in prange(chunks):
-            _call_chunk(function, closure, chunk, chunks)
-        release_pool()
-    else:
-        for chunk in range(chunks):
-            _call_chunk(function, closure, chunk, chunks)
-
-
-_run = _Pointer(_call_chunks, "any", lambda: (types.intp, types.intp, types.intp))
 
 
 def detached(signature, dtypes=FLOATS, lazily=False):
@@ -154,7 +122,6 @@ def chunked(signature, dtypes=FLOATS, otherwise=None, thorough=False):
         def call(typing_context, chunks, *arguments):
             pointer = _pointer_for(pointers, arguments)
             pointer.load()
-            _run.load()
             (_, chunks, *kernel_types), _ = pointer.types()
 
             def codegen(context, builder, signature, arguments):
@@ -210,15 +177,12 @@ def _emit_call(context, builder, pointer, returned, kernel_types, values):
 
 def _emit_chunks(context, builder, pointer, chunks, arguments):
     """Emit a closure of the kernel's pointer, a flag for failure and the arguments, and the call that runs it."""
-    kernel_pointer, run_pointer = pointer.emit_load(context, builder), _run.emit_load(context, builder)
-    closure_type = ir.LiteralStructType([_int64, _int64, *(argument.type for argument in arguments)])
-    closure = cgutils.alloca_once(builder, closure_type)
-    for place, value in enumerate((kernel_pointer, _int64(0), *arguments)):
+    kernel_pointer = pointer.emit_load(context, builder)
+    closure_type = ir.LiteralStructType([int64, int64, *(argument.type for argument in arguments)])
+    closure = new_place(builder, closure_type)
+    for place, value in enumerate((kernel_pointer, int64(0), *arguments)):
         builder.store(value, cgutils.gep_inbounds(builder, closure, 0, place))
-
-    function = builder.ptrtoint(_chunk_of_closure(context, builder.module, pointer, closure_type), _int64)
-    values = (function, builder.ptrtoint(closure, _int64), chunks)
-    _emit_call(context, builder, run_pointer, types.none, _run.signature(), values)
+    call_chunks(builder, _chunk_of_closure(context, builder.module, pointer, closure_type), closure, chunks)
     failed = builder.load(cgutils.gep_inbounds(builder, closure, 0, 1))
     with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
         context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a kernel's buffers",))
@@ -227,7 +191,7 @@ def _emit_chunks(context, builder, pointer, chunks, arguments):
 
 def _chunk_of_closure(context, module, pointer, closure_type):
     """The function ``(closure, chunk, chunks)`` that calls the closure's kernel with its arguments."""
-    function = ir.Function(module, _chunk_function, module.get_unique_name(f"{pointer.symbol}.chunk"))
+    function = ir.Function(module, CHUNK_FUNCTION, module.get_unique_name(f"{pointer.symbol}.chunk"))
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     closure, chunk, chunks = function.args
@@ -240,6 +204,6 @@ def _chunk_of_closure(context, module, pointer, closure_type):
     kernel = builder.inttoptr(kernel_pointer, kernel_type)
     status, _ = context.call_conv.call_function(builder, kernel, types.none, kernel_types, (chunk, chunks, *arguments))
     with cgutils.if_unlikely(builder, status.is_error):
-        builder.store(_int64(1), cgutils.gep_inbounds(builder, closure, 0, 1))
+        builder.store(int64(1), cgutils.gep_inbounds(builder, closure, 0, 1))
     builder.ret_void()
     return function

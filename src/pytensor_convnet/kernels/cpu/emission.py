@@ -132,7 +132,7 @@ class Variable:
 
     def __init__(self, emitter, value):
         self.emitter = emitter
-        self._place = cgutils.alloca_once(emitter.builder, value.type)
+        self._place = llvm.new_place(emitter.builder, value.type)
         self.set(value)
 
     def get(self):
@@ -179,6 +179,25 @@ class Emitter:
         counter.set(index + step)
         builder.branch(head)
         builder.position_at_end(after)
+
+    def fold(self, start, stop, step, values, body):
+        """What ``values = body(index, values)`` leaves after every index of a range: values that are never in memory,
+        as those of a `variable` are until LLVM finds that they need not be."""
+        builder = self.builder
+        before, (head, loop, after) = builder.block, map(builder.append_basic_block, ("head", "loop", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        carried = [builder.phi(value.type) for value in (self.integer(start), *values)]
+        index, *sums = (Value(self, phi) for phi in carried)
+        builder.cbranch((index < stop).value, loop, after)
+        builder.position_at_end(loop)
+        following = [index + step, *body(index, sums)]
+        for phi, first, later in zip(carried, (self.integer(start), *values), following):
+            phi.add_incoming(first.value, before)
+            phi.add_incoming(later.value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return sums
 
     @contextmanager
     def when(self, condition) -> Iterator[None]:
@@ -332,8 +351,7 @@ def address_of(typing_context, array):
     """Where ``array`` begins; `keep_alive` keeps it there."""
 
     def codegen(context, builder, signature, arguments):
-        fields = context.make_array(array)(context, builder, arguments[0])
-        return builder.ptrtoint(fields.data, int64)
+        return builder.ptrtoint(llvm.array_data(context, builder, array, arguments[0]), int64)
 
     return types.intp(array), codegen
 

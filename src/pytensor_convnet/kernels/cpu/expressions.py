@@ -2,28 +2,20 @@
 
 import ast
 import inspect
-from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.callconv import RETCODE_OK
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import UnsupportedError
 from numba.core.ir import Loc
 
-from pytensor_convnet.kernels.cpu.instructions import Value
-from pytensor_convnet.kernels.cpu.llvm import int1
+from pytensor_convnet.kernels.cpu.instructions import Place, Value
+from pytensor_convnet.kernels.cpu.llvm import int1, new_place
 
 formulas: dict = {}
 """Functions of Python that kernels may call, and the parts that they are there."""
-
-
-class Place(NamedTuple):
-    """Where a variable that changes is kept; LLVM makes a register of it."""
-
-    type: types.Type
-    pointer: ir.Value
 
 
 def are_an_element(array, indices):
@@ -93,7 +85,7 @@ class Expressions(ast.NodeVisitor):
         for scope in self.scopes:
             if node.id in scope:
                 found = scope[node.id]
-                return Value(found.type, self.builder.load(found.pointer)) if isinstance(found, Place) else found
+                return self.do.get(found) if isinstance(found, Place) else found
         raise NameError(f"{node.id} has no value here")
 
     def all(self, nodes):
@@ -138,7 +130,7 @@ class Expressions(ast.NodeVisitor):
                     return truth
                 continue
             if place is None:
-                place = cgutils.alloca_once(self.builder, int1)
+                place = new_place(self.builder, int1)
                 after = self.builder.append_basic_block("decided")
             truth = int1(truth) if isinstance(truth, bool) else truth
             self.builder.store(truth, place)
@@ -156,11 +148,11 @@ class Expressions(ast.NodeVisitor):
                 type_ = self.do.typed(thing).type
                 if isinstance(type_, types.Array) and type_.ndim > 1:
                     type_ = type_.copy(layout="A")  # The other branch may be a view.
-                kept.append(Place(type_, cgutils.alloca_once(self.builder, self.do.context.get_value_type(type_))))
-            self.builder.store(self.do.cast(thing, kept[0].type), kept[0].pointer)
+                kept.append(self.do.keep(type_))
+            self.do.put(thing, kept[0])
 
         self.branches(node.test, lambda: keep(node.body), lambda: keep(node.orelse))
-        return Value(kept[0].type, self.builder.load(kept[0].pointer))
+        return self.do.get(kept[0])
 
     def visit_Attribute(self, node):
         if isinstance(node.value, ast.Attribute) and node.value.attr == "ctypes" and node.attr == "data":
@@ -216,13 +208,18 @@ class Expressions(ast.NodeVisitor):
         if not isinstance(function, Dispatcher):
             raise TypeError(f"{function} is no part")
         context, arguments = self.do.context, tuple(value.type for value in values)
-        function.compile(arguments)
+        if arguments not in function.overloads:
+            # As ``function.compile`` does, which has time taken at every step.
+            function.add_overload(function._compiler.compile(arguments, None))
         compiled = function.overloads[arguments]
         self.library.add_linking_library(compiled.library)
         callee, returned = context.declare_function(self.builder.module, compiled.fndesc), compiled.fndesc.restype
-        numbers = [value.value for value in values]
-        status, result = context.call_conv.call_function(self.builder, callee, returned, arguments, numbers)
+        # By Numba's convention; but what a part raises it leaves where its caller would.
+        result, raised = new_place(self.builder, callee.args[0].type.pointee), self.builder.function.args[1]
+        numbers = context.get_arg_packer(arguments).as_arguments(self.builder, [value.value for value in values])
+        code = self.builder.call(callee, [result, raised, *numbers])
         if function.targetoptions.get("_nrt", True):  # Leaf parts raise nothing.
-            with cgutils.if_unlikely(self.builder, status.is_error):
-                context.call_conv.return_status_propagate(self.builder, status)
+            with cgutils.if_unlikely(self.builder, self.builder.icmp_signed("!=", code, RETCODE_OK)):
+                self.builder.ret(code)
+        result = context.get_returned_value(self.builder, returned, self.builder.load(result))
         return self._own(Value(returned, result))

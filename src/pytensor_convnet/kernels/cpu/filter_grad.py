@@ -13,7 +13,7 @@ from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps, gradient_si
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
-from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, plain_part
+from pytensor_convnet.kernels.cpu.jit import any_layout, leaf_part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -444,7 +444,7 @@ def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilat
     return gradient
 
 
-@kernel
+@plain_kernel
 def correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip):
     """The gradient of `correlate2d` with respect to filters of ``rows`` by ``columns``, given that of its maps.
 

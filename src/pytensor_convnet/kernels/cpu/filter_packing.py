@@ -4,30 +4,28 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
+from pytensor_convnet.kernels.cpu.llvm import array_data
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_POINTS, transform_filters
 from pytensor_convnet.kernels.cpu.packing import AXIS, block_filters, ceil_div
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_FILTERS
+from pytensor_convnet.kernels.cpu.structures import array_fields, view
 
 
-def _view(context, builder, array_type, given, shape, strides):
-    """An array of ``array_type`` on the memory of ``given``."""
-    view = context.make_array(array_type)(context, builder)
-    names = ("data", "parent", "meminfo", "itemsize")
-    attributes = {name: getattr(given, name) for name in names}
-    attributes["nitems"] = given.nitems
-    for name, value in attributes.items():
-        setattr(view, name, value)
-    view.shape, view.strides = cgutils.pack_array(builder, shape), cgutils.pack_array(builder, strides)
+def _regroup(context, builder, signature, given, group):
+    """An array on all the memory of ``given``, whose shape and strides ``group`` makes of the given ones."""
+    (given_type, *_), result = signature.args, signature.return_type
+    fields = (array_fields(context, builder, given_type, given, name) for name in ("shape", "strides"))
+    data = array_data(context, builder, given_type, given)
+    array = view(context, builder, result, given_type, given, data, *group(*fields))
     if context.enable_nrt:
-        context.nrt.incref(builder, array_type, view._getvalue())
-    return view._getvalue()
+        context.nrt.incref(builder, result, array)
+    return array
 
 
 @intrinsic
@@ -39,12 +37,13 @@ def split_groups(typing_context, filters, groups):
     result = types.Array(filters.dtype, 5, "A", readonly=True)
 
     def codegen(context, builder, signature, arguments):
-        given = context.make_array(signature.args[0])(context, builder, arguments[0])
-        count, *shape = cgutils.unpack_tuple(builder, given.shape)
-        step, *strides = cgutils.unpack_tuple(builder, given.strides)
-        part = builder.sdiv(count, arguments[1])
-        shape, strides = [arguments[1], part, *shape], [builder.mul(part, step), step, *strides]
-        return _view(context, builder, result, given, shape, strides)
+        given, groups = arguments
+
+        def group(lengths, steps):
+            part = builder.sdiv(lengths[0], groups)
+            return [groups, part, *lengths[1:]], [builder.mul(part, steps[0]), *steps]
+
+        return _regroup(context, builder, signature, given, group)
 
     return result(filters, types.intp), codegen
 
@@ -57,11 +56,10 @@ def swap_roles(typing_context, filters):
     """
 
     def codegen(context, builder, signature, arguments):
-        given = context.make_array(filters)(context, builder, arguments[0])
-        groups, count, channels, *taps = cgutils.unpack_tuple(builder, given.shape)
-        group_step, step, channel_step, *steps = cgutils.unpack_tuple(builder, given.strides)
-        shape, strides = [groups, channels, count, *taps], [group_step, channel_step, step, *steps]
-        return _view(context, builder, filters, given, shape, strides)
+        def swap(*numbers):
+            return [[groups, channels, count, *taps] for groups, count, channels, *taps in numbers]
+
+        return _regroup(context, builder, signature, arguments[0], swap)
 
     return filters(filters), codegen
 

@@ -6,7 +6,7 @@ object, and stays one as long as only such meet.
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -14,7 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typeconv import Conversion
 
-from pytensor_convnet.kernels.cpu.llvm import int1, int64
+from pytensor_convnet.kernels.cpu.llvm import bytes_of, int1, int64, new_place
+from pytensor_convnet.kernels.cpu.structures import array_field, array_fields, view
 
 OPERATORS: dict[str, tuple[Any, str, str]] = {
     "Add": (operator.add, "add", "fadd"),
@@ -44,6 +45,13 @@ class Value:
 
     type: types.Type
     value: ir.Value
+
+
+class Place(NamedTuple):
+    """Where a variable that changes is kept, or each item of one that is a tuple; LLVM makes registers of it."""
+
+    type: types.Type
+    kept: "ir.Value | tuple[Place, ...]"
 
 
 class Instructions:
@@ -162,6 +170,30 @@ class Instructions:
                 best = thing
         return best
 
+    # ------------------------------------------------------------------------------------------ variables
+
+    def keep(self, type_):
+        """A place for values of a type."""
+        if isinstance(type_, types.BaseTuple):
+            return Place(type_, tuple(self.keep(item) for item in type_.types))
+        return Place(type_, new_place(self.builder, self.context.get_value_type(type_)))
+
+    def put(self, thing, place):
+        """Let a place hold ``thing``."""
+        value = self.cast(thing, place.type)
+        if isinstance(place.kept, tuple):
+            for i, part in enumerate(place.kept):
+                self.put(self.item(Value(place.type, value), i), part)
+        else:
+            self.builder.store(value, place.kept)
+
+    def get(self, place):
+        """What a place holds."""
+        if not isinstance(place.kept, tuple):
+            return Value(place.type, self.builder.load(place.kept))
+        items = [self.get(part).value for part in place.kept]
+        return Value(place.type, self.context.make_tuple(self.builder, place.type, items))
+
     # --------------------------------------------------------------------------------------------- tuples
 
     def make_tuple(self, items, of=None) -> Value:
@@ -217,18 +249,17 @@ class Instructions:
     # --------------------------------------------------------------------------------------------- arrays
 
     def _item_bytes(self, array_type):
-        return self.context.get_abi_sizeof(self.context.get_data_type(array_type.dtype))
+        return bytes_of(array_type.dtype)
 
     def _field(self, array, name):
         """A field of an array's structure."""
-        position = self.context.data_model_manager[array.type].get_field_position(name)
-        return self.builder.extract_value(array.value, position)
+        return array_field(self.context, self.builder, array.type, array.value, name)
 
     def _lengths(self, array):
-        return cgutils.unpack_tuple(self.builder, self._field(array, "shape"), array.type.ndim)
+        return array_fields(self.context, self.builder, array.type, array.value, "shape")
 
     def _steps(self, array):
-        steps = cgutils.unpack_tuple(self.builder, self._field(array, "strides"), array.type.ndim)
+        steps = array_fields(self.context, self.builder, array.type, array.value, "strides")
         if array.type.layout == "C":
             steps[-1] = int64(self._item_bytes(array.type))
         return steps
@@ -320,17 +351,7 @@ class Instructions:
 
     def _view(self, array, pointer, lengths, steps, layout):
         type_ = array.type.copy(ndim=len(lengths), layout=layout)
-        view = self.context.make_array(type_)(self.context, self.builder)
-        self.context.populate_array(
-            view,
-            data=pointer,
-            shape=cgutils.pack_array(self.builder, lengths),
-            strides=cgutils.pack_array(self.builder, steps),
-            itemsize=int64(self._item_bytes(type_)),
-            meminfo=self._field(array, "meminfo"),
-            parent=self._field(array, "parent"),
-        )
-        return Value(type_, view._getvalue())
+        return Value(type_, view(self.context, self.builder, type_, array.type, array.value, pointer, lengths, steps))
 
 
 def _common_type(*number_types):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numba
 from numba import types
 from numba.core.caching import CacheImpl
-from numba.core.compiler import Compiler
 from numba.extending import intrinsic, register_jitable
 
 from pytensor_convnet import geometry
@@ -103,8 +102,8 @@ def kernel(function=None, **options):
     return dispatcher
 
 
-parallel_kernel = functools.partial(kernel, parallel=True, pipeline_class=Compiler)
-"""Decorator of a kernel that holds one `prange`; see `threads` for how to write it."""
+plain_kernel = functools.partial(kernel, pipeline_class=PartTranslator.of_kernels)
+"""Decorator of a kernel that is translated, as `plain_part`."""
 
 # The formulas exist once, in geometry; this lets kernels call them.
 for _formula in (

@@ -45,7 +45,7 @@ class _NoMachineCode:
         pass
 
 
-class _Part(_Unoptimised):
+class Part(_Unoptimised):
     """The code of a part."""
 
     @property
@@ -65,8 +65,11 @@ class _Part(_Unoptimised):
         return super()._get_module_for_linking()
 
     def get_pointer_to_function(self, name):
-        functions = self._final_module.functions
-        if not any(function.name == name and not function.is_declaration for function in functions):
+        try:
+            function = self._final_module.get_function(name)
+        except NameError:
+            return 0
+        if function.is_declaration:
             return 0
         self._complete()
         return super().get_pointer_to_function(name)
@@ -93,7 +96,7 @@ def _modules(libraries, seen):
         if library in seen:
             continue
         seen.add(library)
-        if isinstance(library, _Part) and not library._finalized:
+        if isinstance(library, Part) and not library._finalized:
             yield from library.modules(seen)
         else:
             yield library._get_module_for_linking()
@@ -158,7 +161,7 @@ class KernelCompiler(Compiler):
         codegen = self.state.targetctx.codegen()
         self.state.library = self._library(codegen, function.__qualname__)
         self.state.library.enable_object_caching()
-        with libraries_of(_Part, codegen), _no_garbage_collection():
+        with libraries_of(Part, codegen), _no_garbage_collection():
             return super().compile_extra(function)
 
 

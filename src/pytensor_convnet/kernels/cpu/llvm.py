@@ -4,6 +4,7 @@ A *vector* fills one register of the host: `VECTOR_BYTES` bytes, one *lane* for 
 """
 
 from llvmlite import binding, ir
+from numba import types
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 
@@ -43,6 +44,11 @@ def element_type(array_type):
     return {32: ir.FloatType(), 64: ir.DoubleType()}[array_type.dtype.bitwidth]
 
 
+def bytes_of(dtype) -> int:
+    """Bytes of a number or a truth in an array of such a dtype (as Numba's type)."""
+    return 1 if dtype == types.boolean else dtype.bitwidth // 8
+
+
 def is_float(type_) -> bool:
     """Whether a type, or that of a vector's numbers, is a float."""
     return isinstance(getattr(type_, "element", type_), (ir.FloatType, ir.DoubleType))
@@ -65,7 +71,13 @@ def vector_suffix(vector):
 
 
 def array_data(context, builder, array_type, value):
-    return context.make_array(array_type)(context, builder, value).data
+    return builder.extract_value(value, context.data_model_manager[array_type].get_field_position("data"))
+
+
+def new_place(builder, type_):
+    """Where a value is kept, of which LLVM makes a register; what is there at first is undefined."""
+    with builder.goto_entry_block():
+        return builder.alloca(type_)
 
 
 def offset_pointer(builder, base, offset):

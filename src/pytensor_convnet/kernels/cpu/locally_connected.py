@@ -19,7 +19,9 @@ from numba.extending import intrinsic
 from pytensor_convnet.geometry import CORRELATION, MAPS, ShapeError, correlation_length, dilated_length
 from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
+from pytensor_convnet.kernels.cpu.llvm import bytes_of, int64
 from pytensor_convnet.kernels.cpu.memory import new_array
+from pytensor_convnet.kernels.cpu.structures import make_array
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 SERIAL_PRODUCTS = 1 << 15
@@ -79,12 +81,7 @@ def run(typing_context, array, indices, length):
         source = context.make_array(array_type)(context, builder, arguments[0])
         positions = cgutils.unpack_tuple(builder, arguments[1], indices_type.count)
         pointer = cgutils.get_item_pointer(context, builder, array_type, source, positions)
-        result = context.make_array(vector)(context, builder)
-        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
-        context.populate_array(
-            result, data=pointer, shape=[arguments[2]], strides=[itemsize], itemsize=itemsize, meminfo=None
-        )
-        return result._getvalue()
+        return make_array(context, builder, vector, pointer, [arguments[2]], [int64(bytes_of(array.dtype))])
 
     return vector(array, indices, types.intp), codegen
 

@@ -15,6 +15,8 @@ from numba.core.typing.npydecl import parse_dtype
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.kept_memory import GIVE, TAKE
+from pytensor_convnet.kernels.cpu.llvm import bytes_of
+from pytensor_convnet.kernels.cpu.structures import make_array
 
 CACHE_LINE_BYTES = 64
 
@@ -111,22 +113,13 @@ def new_array(typing_context, shape, dtype):
             context.cast(builder, length, type_, types.intp)
             for length, type_ in zip(cgutils.unpack_tuple(builder, arguments[0]), shape.types)
         ]
-        data_type = context.get_data_type(array_type.dtype)
-        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(data_type))
+        itemsize = _int64(bytes_of(array_type.dtype))
         size = _emit_size(context, builder, lengths, itemsize)
         data, memory = _emit_memory(context, builder, size)
         strides = [itemsize]
         for length in reversed(lengths[1:]):
             strides.insert(0, builder.mul(strides[0], length))
-        array = context.make_array(array_type)(context, builder)
-        context.populate_array(
-            array,
-            data=builder.bitcast(data, data_type.as_pointer()),
-            shape=cgutils.pack_array(builder, lengths),
-            strides=cgutils.pack_array(builder, strides),
-            itemsize=itemsize,
-            meminfo=memory,
-        )
-        return array._getvalue()
+        data = builder.bitcast(data, context.get_data_type(array_type.dtype).as_pointer())
+        return make_array(context, builder, array_type, data, lengths, strides, memory)
 
     return array_type(shape, dtype), codegen

@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pytensor_convnet.geometry import dilated_length
 from pytensor_convnet.kernels.cpu.detached import FLOATS
 from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, array_data, bytes_of, int64
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.register_blocks import BLOCK_FILTERS
 from pytensor_convnet.kernels.cpu.simd import copy_run, copy_vectors, fetch_run, gather_lanes, numbers_to_lanes
+from pytensor_convnet.kernels.cpu.structures import array_fields, view
 from pytensor_convnet.kernels.cpu.threads import thread_count
 
 _COLLECTED_BYTES = 256
@@ -272,21 +272,12 @@ def as_images(typing_context, numbers):
     result = IMAGES[numbers.dtype]
 
     def codegen(context, builder, signature, arguments):
-        given = context.make_array(numbers)(context, builder, arguments[0])
-        (size,) = cgutils.unpack_tuple(builder, given.shape)
-        one, item = context.get_constant(types.intp, 1), given.itemsize
-        view = context.make_array(result)(context, builder)
-        context.populate_array(
-            view,
-            data=given.data,
-            shape=cgutils.pack_array(builder, [one, one, one, size]),
-            strides=cgutils.pack_array(builder, [item] * 4),
-            itemsize=item,
-            meminfo=given.meminfo,
-            parent=given.parent,
-        )
-        context.nrt.incref(builder, result, view._getvalue())
-        return view._getvalue()
+        (given,) = arguments
+        (size,) = array_fields(context, builder, numbers, given, "shape")
+        data, steps = array_data(context, builder, numbers, given), [int64(bytes_of(numbers.dtype))] * 4
+        images = view(context, builder, result, numbers, given, data, [int64(1)] * 3 + [size], steps)
+        context.nrt.incref(builder, result, images)
+        return images
 
     return result(numbers), codegen
 

@@ -71,7 +71,7 @@ def plan_patches(block, channels, rows, columns, at, lanes):
 @leaf_part
 def sharing_blocks(channels, columns, lanes):
     """Into how many blocks channels are cut for `plan_sharing_patches`: a run's sums stay in registers."""
-    return ceil_div(channels, max(1, MOST_VECTORS[1] * lanes // columns.taps.size))
+    return ceil_div(channels, max(1, MOST_VECTORS * lanes // columns.taps.size))
 
 
 @leaf_part

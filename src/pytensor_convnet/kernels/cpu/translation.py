@@ -22,12 +22,11 @@ from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.callconv import RETCODE_OK
 
-from pytensor_convnet.kernels.cpu.expressions import Expressions, Place, are_an_element
-from pytensor_convnet.kernels.cpu.instructions import Instructions, Value
-from pytensor_convnet.kernels.cpu.llvm import int1, int64
+from pytensor_convnet.kernels.cpu.expressions import Expressions, are_an_element
+from pytensor_convnet.kernels.cpu.instructions import Instructions, Place, Value
+from pytensor_convnet.kernels.cpu.llvm import int1, int64, new_place
 
 sources: dict[str, bytes] = {}
 """Files as they were when they were imported; others are read when they are wanted."""
@@ -92,10 +91,8 @@ class Translator(Expressions):
         if self.loops and isinstance(thing, Value) and self.holds_memory(thing.type):
             raise TypeError("memory that a loop takes is left to its next round")
         if not isinstance(place, Place):
-            type_ = self.do.typed(thing).type
-            place = Place(type_, cgutils.alloca_once(self.builder, self.do.context.get_value_type(type_)))
-            self.variables[name] = place
-        self.builder.store(self.do.cast(thing, place.type), place.pointer)
+            place = self.variables[name] = self.do.keep(self.do.typed(thing).type)
+        self.do.put(thing, place)
 
     def _assign(self, target, thing):
         if isinstance(target, ast.Name):
@@ -146,7 +143,7 @@ class Translator(Expressions):
         """Write the end of the function."""
         self.builder.position_at_end(self.exit)
         for place in self.owned:
-            self.do.context.nrt.decref(self.builder, place.type, self.builder.load(place.pointer))
+            self.do.context.nrt.decref(self.builder, place.type, self.builder.load(place.kept))
         self.builder.ret(RETCODE_OK)
 
     def visit_Return(self, node):
@@ -188,7 +185,7 @@ class Translator(Expressions):
         bounds = [self.visit(bound) for bound in node.iter.args] if things is None else [self.do.length(things)]
         start, stop, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
         backwards = not isinstance(step, Value) and step < 0
-        counter = cgutils.alloca_once(self.builder, int64)
+        counter = new_place(self.builder, int64)
         self.builder.store(self.do.integer(start), counter)
 
         def inside():

@@ -5,7 +5,6 @@ What they make is a function in Numba's convention. So it, and functions that Nu
 
 from types import SimpleNamespace
 
-from llvmlite import ir
 from numba import types
 from numba.core.compiler import Compiler, PassManager, compile_result
 from numba.core.compiler_machinery import LoweringPass, register_pass
@@ -14,7 +13,8 @@ from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.typing import signature
 
 from pytensor_convnet.kernels.cpu.instructions import Value
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler
+from pytensor_convnet.kernels.cpu.linking import KernelCompiler, Part
+from pytensor_convnet.kernels.cpu.structures import Builder, drop_unused
 from pytensor_convnet.kernels.cpu.translation import Translator
 
 
@@ -42,16 +42,20 @@ class _Translation(LoweringPass):
         context = state.targetctx.subtarget(environment=environment, fndesc=description)
         with context.push_code_library(library):
             module = library.create_ir_module(description.unique_name)
-            context.declare_env_global(module, context.get_env_name(description))
+            if not isinstance(library, Part):
+                context.declare_env_global(module, context.get_env_name(description))
             function = context.declare_function(module, description)
-            builder = ir.IRBuilder(function.append_basic_block("entry"))
+            builder = Builder(function.append_basic_block("entry"))
             values = context.call_conv.decode_arguments(builder, state.args, function)
             translator = Translator(state.typingctx, context, builder, library, state.func_id.func, state.return_type)
             translator.translate(map(Value, state.args, values))
+            drop_unused(function)
             description.restype = translator.returned or types.none
             if state.flags.nrt:
                 context.post_lowering(module, library)
             library.add_ir_module(module)
+            if not state.flags.no_cpython_wrapper:
+                context.create_cpython_wrapper(library, description, environment, None)
             entry = context.get_executable(library, description, environment)
             context.insert_user_function(entry, description, [library])
         state.cr = compile_result(

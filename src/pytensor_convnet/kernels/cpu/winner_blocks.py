@@ -19,10 +19,13 @@ _MOST = REGISTERS - REGISTERS // 4 + 1
 """Vectors of a block: they stay in registers, beside a factor and what is loaded."""
 
 BLOCK_RUNS = (5, 3, 2, 1)
-"""Runs that a block may have."""
+"""Runs that a block of `sum_patches` may have."""
 
-MOST_VECTORS = tuple(min(8, _MOST // runs) if runs else 0 for runs in range(max(BLOCK_RUNS) + 1))
-"""For each number of runs, the most vectors in each."""
+BLOCK_VECTORS = min(5, _MOST // max(BLOCK_RUNS))
+"""The most vectors in each. Of longer ones a part is taken at a time: few sizes, so that little needs compiling."""
+
+MOST_VECTORS = min(8, _MOST)
+"""The most vectors of a block of `add_listed`, which has one run."""
 
 _INDEPENDENT = 10
 """Multiply-adds that should not wait for each other."""
@@ -87,13 +90,13 @@ def list_winners(
     return found.get()
 
 
-def _for_size(e, sizes, runs, vectors, body):
-    """Emit ``body(r, v)`` for each size of block of so many runs; that of the run-time values ``runs`` and ``vectors``
-    is run."""
+def _for_size(e, sizes, most, runs, vectors, body):
+    """Emit ``body(r, v)`` for each size of block of so many runs, and at most so many vectors in each; that of the
+    run-time values ``runs`` and ``vectors`` is run."""
     done = e.builder.append_basic_block("done")
     choice = e.builder.switch((runs * 16 + vectors).value, done)
     for r in sizes:
-        for v in range(1, MOST_VECTORS[r] + 1):
+        for v in range(1, most + 1):
             block = e.builder.append_basic_block(f"size_{r}_{v}")
             choice.add_case(int64(16 * r + v), block)
             e.builder.position_at_end(block)
@@ -127,30 +130,30 @@ def sum_patches(e, vector, runs, vectors, packed, places, factors, count, run_st
     """
 
     def body(r, v):
-        unrolled = max(1, _INDEPENDENT // (r * v))
-        zero = e.constant(vector, 0)
-        totals = [[e.variable(zero) for _ in range(r * v)] for _ in range(unrolled)]
+        size, unrolled = r * v, max(1, _INDEPENDENT // (r * v))
 
         def add(n, sums):
-            place, factor = _listed(e, vector, places, factors, n)
-            for i in range(r):
-                line = packed + place + run_step * i
-                for j in range(v):
-                    total = sums[i * v + j]
-                    total.set(_multiply_add(e, factor, e.load(vector, line + j * VECTOR_BYTES), total.get()))
+            """One winner after the other, each to the next ``size`` of the sums."""
+            totals: list[Value] = []
+            for u in range(len(sums) // size):
+                place, factor = _listed(e, vector, places, factors, n + u)
+                for i in range(r):
+                    line = packed + place + run_step * i
+                    for j in range(v):
+                        pixels = e.load(vector, line + j * VECTOR_BYTES)
+                        totals.append(_multiply_add(e, factor, pixels, sums[len(totals)]))
+            return totals
 
-        whole = count - unrolled + 1
-        with e.range(0, whole, unrolled) as n:
-            for u, sums in enumerate(totals):
-                add(n + u, sums)
-        with e.range(count // unrolled * unrolled, count) as n:
-            add(n, totals[0])
+        sums = [e.constant(vector, 0)] * (size * unrolled)
+        sums = e.fold(0, count - unrolled + 1, unrolled, sums, add)
+        if unrolled > 1:
+            sums[:size] = e.fold(count // unrolled * unrolled, count, 1, sums[:size], add)
         for i in range(r):
             for j in range(v):
                 to = out + out_step * i + j * VECTOR_BYTES
-                e.store(to, sum((sums[i * v + j].get() for sums in totals), e.load(vector, to)))
+                e.store(to, sum(sums[i * v + j :: size], e.load(vector, to)))
 
-    _for_size(e, BLOCK_RUNS, runs, vectors, body)
+    _for_size(e, BLOCK_RUNS, BLOCK_VECTORS, runs, vectors, body)
 
 
 @emitted(arrays=2, returns=True)
@@ -202,14 +205,15 @@ def add_listed(e, vector, vectors, weights, lists, count, places, factors, packe
     def body(_, v):
         with e.range(0, count) as number:
             target, begin, end = (e.load(int64, lists + number * 24 + 8 * i) for i in range(3))
-            totals = [e.variable(e.constant(vector, 0)) for _ in range(v)]
-            with e.range(begin, end) as n:
+
+            def add(n, sums):
                 place = weights + e.load(int64, places + n * 8)
                 factor = e.splat(vector, e.load(vector.element, factors + n * item_bytes(vector)))
-                for j, total in enumerate(totals):
-                    total.set(_multiply_add(e, factor, e.load(vector, place + j * VECTOR_BYTES), total.get()))
-            for j, total in enumerate(totals):
-                to = packed + target + j * VECTOR_BYTES
-                e.store(to, e.load(vector, to) + total.get())
+                pixels = (e.load(vector, place + j * VECTOR_BYTES) for j in range(v))
+                return [_multiply_add(e, factor, some, total) for some, total in zip(pixels, sums)]
 
-    _for_size(e, (1,), e.integer(1), vectors, body)
+            for j, total in enumerate(e.fold(begin, end, 1, [e.constant(vector, 0)] * v, add)):
+                to = packed + target + j * VECTOR_BYTES
+                e.store(to, e.load(vector, to) + total)
+
+    _for_size(e, (1,), MOST_VECTORS, e.integer(1), vectors, body)

@@ -13,7 +13,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
@@ -31,7 +31,7 @@ from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS
 from pytensor_convnet.kernels.cpu.simd import copy_run
 from pytensor_convnet.kernels.cpu.winner_blocks import (
     BLOCK_RUNS,
-    MOST_VECTORS,
+    BLOCK_VECTORS,
     list_winners,
     place_windows,
     sum_patches,
@@ -58,7 +58,7 @@ class Winners(NamedTuple):
     columns: np.ndarray
 
 
-@part
+@plain_part
 def _new_winners(listed, windows, like):
     """Memory for ``listed`` entries."""
     lanes = VECTOR_BYTES // like.itemsize
@@ -86,10 +86,10 @@ def _list_plane(winners, maps, windows, plane, first_y, end_y, patches, rows, sh
 
 
 @leaf_part
-def _block_runs(left, vectors):
+def _block_runs(left):
     """Runs of the next block when so many are left."""
     for runs in BLOCK_RUNS:
-        if runs <= left and MOST_VECTORS[runs] >= vectors:
+        if runs <= left:
             return runs
     return 1
 
@@ -98,13 +98,13 @@ def _block_runs(left, vectors):
 def _sum_listed(images, packed, found, values, count, patches, out):
     """Add a list's patches to a filter's sums at the address ``out``; the listed values are at ``values``."""
     p = patches
-    pieces = ceil_div(p.vectors, MOST_VECTORS[1])
+    pieces = ceil_div(p.vectors, BLOCK_VECTORS)
     for piece in range(pieces):
         v = piece * p.vectors // pieces
         some = (piece + 1) * p.vectors // pieces - v
         r = 0
         while r < p.runs:
-            runs = _block_runs(p.runs - r, some)
+            runs = _block_runs(p.runs - r)
             sum_patches(
                 images, runs, some, address_of(packed) + r * p.run_step + v * VECTOR_BYTES,
                 address_of(found.places), values, count, p.run_step,
@@ -160,7 +160,7 @@ def _sums_signature(number):
 
 
 @chunked(_sums_signature)
-@part
+@plain_part
 def _sum_slices(chunk, chunks, images, winners, maps, partials, misfits, windows, rows, columns, plan):
     """Chunk ``chunk`` of all slices of the work::
 
@@ -205,7 +205,7 @@ def _gradient_signature(number):
 
 
 @chunked(_gradient_signature)
-@part
+@plain_part
 def _add_slices(chunk, chunks, partials, gradient, rows, columns, plan):
     """Chunk ``chunk`` of all filters: add up their sums in all slices, in order, and place them."""
     lanes = VECTOR_BYTES // partials.itemsize
@@ -235,7 +235,7 @@ def _filter_grad_signature(number):
 
 
 @detached(_filter_grad_signature)
-@part
+@plain_part
 def filter_grad_of_winners(images, winners, maps, gradient, windows, stride, padding, dilation, groups):
     """The gradient for filters, into ``gradient``; returns how many vectors of winners do not fit."""
     count, channels, row_taps, column_taps = gradient.shape

@@ -12,7 +12,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import AXIS, ceil_div, correlation_axis, integers, useful_threads, vectors
@@ -25,7 +25,7 @@ _LISTED = 4096
 """Winners that are sorted at once."""
 
 
-@part
+@plain_part
 def _pack_weights(filters, rows, columns, plan):
     """Filters ``(groups, filters, channels, rows, columns)`` by group, block, run and filter, as patches."""
     lanes = VECTOR_BYTES // filters.itemsize
@@ -56,7 +56,7 @@ class Lists(NamedTuple):
     counts: np.ndarray
 
 
-@part
+@plain_part
 def _new_lists(filters, windows, like):
     lanes, taps = VECTOR_BYTES // like.itemsize, windows.window_rows * windows.window_columns
     entries = max(_LISTED, filters)
@@ -109,7 +109,7 @@ def _images_signature(number):
 
 
 @chunked(_images_signature)
-@part
+@plain_part
 def _sum_images(chunk, chunks, winners, maps, weights, images, misfits, windows, rows, columns, plan):
     """Chunk ``chunk`` of all blocks of channels of all images::
 
@@ -167,7 +167,7 @@ def _input_grad_signature(number):
 
 
 @detached(_input_grad_signature)
-@part
+@plain_part
 def input_grad_of_winners(filters, winners, maps, images, windows, stride, padding, dilation):
     """The gradient for images and filters ``(groups, filters, channels, rows, columns)``, into ``images``; returns
     how many winners do not fit."""

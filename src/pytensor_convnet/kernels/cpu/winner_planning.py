@@ -10,7 +10,7 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING
 from pytensor_convnet.kernels.cpu.column_reads import reads_at
 from pytensor_convnet.kernels.cpu.detached import NO_ARRAYS, detached
-from pytensor_convnet.kernels.cpu.jit import leaf_part, part
+from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div, correlation_axis, gradient_axis
 from pytensor_convnet.kernels.cpu.patches import lines_of, plan_patches, plan_sharing_patches, sharing_blocks
@@ -105,7 +105,7 @@ def plan_bands(batch, windows, patches, rows):
     return Bands(images, band, number, nbytes)
 
 
-@part
+@plain_part
 def _dense_cycles(batch, rows, columns, channels, filters, item_bytes):
     """The same pass over all pixels, as `planning` would have it, for an image."""
     tiling, reads = plan_pass(batch, rows, columns, channels, filters, item_bytes, True)
@@ -146,7 +146,7 @@ def _pays_signature():
 
 
 @detached(_pays_signature, NO_ARRAYS)
-@part
+@plain_part
 def filter_grad_pays(images, filters, windows, stride, padding, dilation, groups, item_bytes):
     """Whether sums over winners promise to be faster than sums over all pixels, for tensors of such shapes."""
     lanes, count, channels = VECTOR_BYTES // item_bytes, filters[0] // groups, filters[1]
@@ -171,7 +171,7 @@ def filter_grad_pays(images, filters, windows, stride, padding, dilation, groups
 
 
 @detached(_pays_signature, NO_ARRAYS)
-@part
+@plain_part
 def input_grad_pays(images, filters, windows, stride, padding, dilation, groups, item_bytes):
     """As `filter_grad_pays`."""
     lanes, count, channels = VECTOR_BYTES // item_bytes, filters[0] // groups, filters[1]
@@ -181,7 +181,10 @@ def input_grad_pays(images, filters, windows, stride, padding, dilation, groups,
     rows = correlation_axis(windows.rows, images[2], filters[2], stride[0], padding[0][0], dilation[0])
     columns = correlation_axis(windows.columns, images[3], filters[3], stride[1], padding[1][0], dilation[1])
     # How many taps win something, if each is as likely to.
-    lists, nbytes, size = taps * (1 - (1 - 1 / taps) ** count), 0, 0
+    nbytes, size, losing = 0, 0, 1.0
+    for _ in range(count):
+        losing *= 1 - 1 / taps
+    lists = taps * (1 - losing)
     blocks = sharing_blocks(channels, columns, lanes)
     for block in range(blocks):
         p = plan_sharing_patches(block, blocks, channels, rows, columns, lanes)
