@@ -2,8 +2,8 @@
 
     python benchmarks/cold_compile.py
 
-A process that finds all caches empty makes and runs the step. Each kernel is told without those that it was the first to
-call for, and their sum is what our kernels take. A second process finds our kernels, but nothing that PyTensor and
+A process that finds all caches empty makes and runs the step. Each kernel is told without those that it was the first
+to call for, and their sum is what our kernels take. A second process finds our kernels, but nothing that PyTensor and
 Numba compile for the graph; what both take differs by our kernels, too, but by seconds from one run to the next.
 """
 

@@ -30,7 +30,8 @@ def test_a_field_is_what_was_inserted(builder, place):
 def test_a_field_beside_what_was_inserted_is_the_old_one(builder):
     number, pair = builder.function.args
     found = builder.extract_value(builder.insert_value(pair, number, (1, 0)), (1, 1))
-    assert found.operands == [pair] and tuple(found.indices) == (1, 1)
+    assert found.operands == [pair]
+    assert tuple(found.indices) == (1, 1)
 
 
 def test_a_structure_that_was_inserted_is_looked_into(builder):
