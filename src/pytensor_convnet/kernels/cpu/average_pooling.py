@@ -6,6 +6,9 @@ Padding adds nothing to the sum. Whether it counts in the divisor is the mode; s
 sum over its rows of sums over its columns, in either direction: the gradient spreads maps along rows first.
 """
 
+import functools
+import operator
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -29,16 +32,15 @@ from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
 from pytensor_convnet.kernels.cpu.spreading import (
-    STREAMED_BYTES,
     clear_around,
     copy_maps,
-    leave_stage,
-    new_stage,
     place_rows,
     place_spread,
     plan_spread,
     spread_room,
 )
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.strips import in_strips, padding_line, place_turn, slide, turn_results
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -112,6 +114,20 @@ def _average_rows(
             store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
 
 
+@emitted(arrays=1)
+def _average_in_strips(e, vector, maps_at, heights_at, widths_at, room, *geometry):
+    """The sum of every window, divided."""
+    item, out_columns = item_bytes(vector), geometry[-2]
+
+    def leave(rows, done, y, x):
+        total = functools.reduce(operator.add, (row for (row,) in rows)) + 0  # as 0 + -0 is 0
+        height = e.splat(vector, e.load(vector.element, heights_at + y * item))
+        average = total / (height * e.load(vector, widths_at + x * item))
+        store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
+
+    slide(e, vector, lambda taps, x: [functools.reduce(operator.add, taps)], leave, *geometry)
+
+
 def _signature(number):
     vector = number[::1]
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], vector, vector, WINDOWS
@@ -128,25 +144,41 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
     buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, 0)
     zeros_at, cells = buffer_places(buffer)
     sums_at = cells + together * sorted_.plane
+    direct, streaming = in_strips(images, w), is_streamed(maps, plan.planes)
+    padding = padding_line(images, direct, 0)
+    padding_at, _ = buffer_places(padding)
+    stage = new_stage(maps, turn_results(plan, w), streaming)
     units = plan.planes.groups * plan.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
-        band = place_band(unit, plan, images.shape, w)
-        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
-        for p in range(together):
-            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-            at *= w.out_columns
-            room = (band.end_y - band.y) * w.out_columns
-            if together == 1:
-                room = room_after(at, end, plan, w)
-            target = address_of(maps) + at * maps.itemsize
-            _sum_taps(
-                images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = room_after(0, begin, plan, w)
+    while begin < end:
+        turn, unit = place_turn(images, maps, stage, streaming, begin, end, plan, w), begin
+        begin += turn.units
+        if direct:
+            _average_in_strips(
+                images, turn.target, address_of(heights), address_of(widths), turn.room, turn.source,
+                images.strides[1], images.strides[2], turn.units, turn.y, turn.end_y, w.rows, w.columns,
+                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
             )  # fmt: skip
-            _average_rows(
-                images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths), target,
-            )  # fmt: skip
+            unit = begin
+        for number in range(unit, begin):
+            band = place_band(number, plan, images.shape, w)
+            copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
+            for p in range(together):
+                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+                at = at * w.out_columns - turn.first
+                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                plane_at, count = cells + p * sorted_.plane, band.rows * plan.pitch
+                _sum_taps(images, plane_at, count, address_of(taps), plan.taps, sums_at)
+                _average_rows(
+                    images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                    w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths),
+                    turn.target + at * maps.itemsize,
+                )  # fmt: skip
+        if streaming:
+            leave_stage(stage, maps, start, turn.first, turn.results, begin == end)
+    keep_alive(stage)
+    keep_alive(padding)
     keep_alive(taps)
     keep_alive(buffer)
 
@@ -225,8 +257,8 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
     common = is_common(w, spread.row_step, sorted_.step)
-    streaming = images.nbytes >= STREAMED_BYTES and together == 1
-    stage = new_stage(spread, images)
+    streaming = is_streamed(images, spread.planes)
+    stage = new_stage(images, spread.steps * spread.row_step * w.columns, streaming)
     units = spread.planes.groups * spread.bands
     start, end = chunk * units // chunks, (chunk + 1) * units // chunks
     begin = spread_room(0, start, spread, w)

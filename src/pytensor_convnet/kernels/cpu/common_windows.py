@@ -32,7 +32,7 @@ def is_common(windows, row_step, step):
     return (w.window_rows == 3 and step <= 2) or (w.window_rows == 2 and step == 2 and w.left % 2 == 0)
 
 
-def _for_common(e, window, stride, left, body):
+def for_common(e, window, stride, left, body):
     """Emit ``body(common)`` for each of `COMMON`; the one that the windows are is run."""
     for common in COMMON:
         known = window.equals(common.window) & stride.equals(common.stride)
@@ -75,7 +75,7 @@ def spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_ph
     def body(common):
         _spread_common(e, vector, common, read, add, first, pitch, left, row_phase, rows, columns, room, target)
 
-    _for_common(e, window, stride, left, body)
+    for_common(e, window, stride, left, body)
 
 
 def _spread_common(e, vector, common, read, add, first, pitch, left, row_phase, rows, columns, room, target):

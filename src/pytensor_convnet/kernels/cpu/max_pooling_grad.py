@@ -25,16 +25,14 @@ from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
 from pytensor_convnet.kernels.cpu.spreading import (
-    STREAMED_BYTES,
     clear_around,
     copy_maps,
-    leave_stage,
-    new_stage,
     place_rows,
     place_spread,
     plan_spread,
     spread_room,
 )
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
@@ -201,8 +199,8 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
         )  # fmt: skip
     first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
     first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
-    streaming = images.nbytes >= STREAMED_BYTES and together == 1
-    stage = new_stage(spread, images)
+    streaming = is_streamed(images, spread.planes)
+    stage = new_stage(images, spread.steps * spread.row_step * w.columns, streaming)
     units = spread.planes.groups * spread.bands
     start, end = chunk * units // chunks, (chunk + 1) * units // chunks
     begin = spread_room(0, start, spread, w)

@@ -9,12 +9,9 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
-from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
-from pytensor_convnet.kernels.cpu.simd import copy_run, finish_streaming
+from pytensor_convnet.kernels.cpu.stages import place_results
 
 
 class Spread(NamedTuple):
@@ -112,75 +109,12 @@ def spread_room(number, unit_after, spread, windows):
     return (group * w.rows + first_row) * w.columns - number
 
 
-# ------------------------------------------------------------------------------------ past the caches
-
-STREAMED_BYTES = 1 << 25
-"""Images of so many bytes are written past the caches, which saves reading what is overwritten."""
-
-
-@part
-def new_stage(spread, images):
-    """Memory where the rows of a band wait, whole vectors of which then leave past the caches."""
-    rows = spread.steps * spread.row_step if images.nbytes >= STREAMED_BYTES else 0
-    return new_array((rows * images.shape[3] + 5 * VECTOR_BYTES // images.itemsize,), images.dtype)
-
-
-@part
-def _stage_start(stage):
-    return (address_of(stage) + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-
-
-@part
-def _stage_place(stage, images, number):
-    """Where on the stage rows wait that begin with a number of ``images``: as far from the start of a vector."""
-    return _stage_start(stage) + (address_of(images) + number * images.itemsize) % VECTOR_BYTES
-
-
 @part
 def place_rows(images, plane, band, stage, streaming, unit_after, spread, windows):
     """For a band's rows of a plane of ``images``: the number of the first pixel, where they go, and how many numbers
-    from there on may be overwritten. With ``streaming`` they go to the stage."""
-    w = windows
-    number = (plane * w.rows + band.first_row) * w.columns
-    place, room = address_of(images) + number * images.itemsize, band.rows * w.columns
-    if streaming:
-        place, room = _stage_place(stage, images, number), room + VECTOR_BYTES
-    elif spread.planes.together == 1:
-        room = spread_room(number, unit_after, spread, w)
-    return number, place, room
-
-
-@emitted(arrays=1)
-def _write_vectors(e, vector, start, end, target):
-    with e.range(0, end - start, VECTOR_BYTES) as offset:
-        e.stream(target + offset, e.load(vector, start + offset))
-
-
-@emitted(arrays=1)
-def _move_vector(e, vector, source, target):
-    e.store(target, e.load(vector, source))
-
-
-@part
-def leave_stage(stage, images, begin, number, count, last):
-    """Write ``count`` numbers that wait on the stage to ``images`` from ``number`` on, in whole vectors.
-
-    What fills none waits for the following, at the start of the stage, unless these are the ``last``. All before
-    number ``begin`` are another's.
-    """
-    item, start, first = images.itemsize, _stage_start(stage), address_of(images)
-    held = (first + number * item) % VECTOR_BYTES
-    line, end = number * item - held, held + count * item
-    whole, skipped = end // VECTOR_BYTES * VECTOR_BYTES, 0
-    if whole > 0:
-        if line < begin * item:
-            skipped = VECTOR_BYTES
-            few = (line + skipped) // item - begin
-            copy_run(stage, start + skipped - few * item - address_of(stage), images, begin * item, few, False)
-        _write_vectors(images, start + skipped, start + whole, first + line + skipped)
-        _move_vector(images, start + whole, start)
-    if last:
-        rest = max(line + whole, begin * item)
-        few = (line + end - rest) // item
-        copy_run(stage, start + rest - line - whole - address_of(stage), images, rest, few, False)
-        finish_streaming()
+    from there on may be overwritten."""
+    number = (plane * windows.rows + band.first_row) * windows.columns
+    room = band.rows * windows.columns
+    if spread.planes.together == 1:
+        room = spread_room(number, unit_after, spread, windows)
+    return number, place_results(images, number, stage, streaming), room
