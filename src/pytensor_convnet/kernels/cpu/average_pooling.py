@@ -117,15 +117,21 @@ def _average_rows(
 @emitted(arrays=1)
 def _average_in_strips(e, vector, maps_at, heights_at, widths_at, room, *geometry):
     """The sum of every window, divided."""
-    item, out_columns = item_bytes(vector), geometry[-2]
 
-    def leave(rows, done, y, x):
-        total = functools.reduce(operator.add, (row for (row,) in rows)) + 0  # as 0 + -0 is 0
-        height = e.splat(vector, e.load(vector.element, heights_at + y * item))
-        average = total / (height * e.load(vector, widths_at + x * item))
-        store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
+    def pooling(strip):
+        widths = strip.of_windows(widths_at)
 
-    slide(e, vector, lambda taps, x: [functools.reduce(operator.add, taps)], leave, *geometry)
+        def of_taps(taps):
+            return [functools.reduce(operator.add, taps)]
+
+        def leave(rows, done, y):
+            total = functools.reduce(operator.add, (row for (row,) in rows)) + 0  # as 0 + -0 is 0
+            height = e.splat(vector, e.load(vector.element, heights_at + y * item_bytes(vector)))
+            strip.store(maps_at, done, room, total / (height * widths))
+
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
 
 
 def _signature(number):

@@ -139,28 +139,32 @@ def _pool_rows(
 @emitted(arrays=2, returns=True)
 def _pool_in_strips(e, vector, shown, maxima_at, winners_at, room, *geometry):
     """The first greatest of every window; returns whether there was a NaN, for which it is none."""
-    numbers, item, nans = _integers_beside(vector), item_bytes(vector), NanWatch(e, vector)
-    window, step, top, left, out_columns = geometry[8:13]
+    numbers, nans = _integers_beside(vector), NanWatch(e, vector)
+    window, step, top, left = geometry[8:12]
 
-    def of_taps(taps, x):
-        nans.look(taps)
-        greatest, winner = Challenge(e, taps[0]), e.constant(numbers, 0)
-        for j, tap in enumerate(taps[1:], 1):
-            winner = e.select(greatest.challenge(tap), e.constant(numbers, j), winner)
+    def pooling(strip):
         # Where padding seems to win, as all are as low, the first tap inside the image does.
-        return [greatest.best, e.maximum(winner, (left - x * step) - e.lane_numbers(numbers) * step)]
+        inside = (left - strip.windows * step).to(numbers)
 
-    def leave(rows, done, y, x):
-        first_row = e.maximum(top - y * step, e.integer(0))
-        (best, winner), *others = rows
-        greatest, winner = Challenge(e, best), winner + e.splat(numbers, first_row * window)
-        for i, (row, column) in enumerate(others, 1):
-            winner = e.select(greatest.challenge(row), column + e.splat(numbers, i * window), winner)
-        store_within(e, maxima_at + (done + x) * item, x, out_columns, room - done, greatest.best)
-        place = winners_at + (done + x) * item_bytes(shown)
-        store_within(e, place, x, out_columns, room - done, winner.to(shown))
+        def of_taps(taps):
+            nans.look(taps)
+            greatest, winner = Challenge(e, taps[0]), e.constant(numbers, 0)
+            for j, tap in enumerate(taps[1:], 1):
+                winner = e.select(greatest.challenge(tap), e.constant(numbers, j), winner)
+            return [greatest.best, e.maximum(winner, inside)]
 
-    slide(e, vector, of_taps, leave, *geometry)
+        def leave(rows, done, y):
+            first_row = e.maximum(top - y * step, e.integer(0))
+            (best, winner), *others = rows
+            greatest, winner = Challenge(e, best), winner + e.splat(numbers, first_row * window)
+            for i, (row, column) in enumerate(others, 1):
+                winner = e.select(greatest.challenge(row), column + e.splat(numbers, i * window), winner)
+            strip.store(maxima_at, done, room, greatest.best)
+            strip.store(winners_at, done, room, winner.to(shown))
+
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
     return nans.found(e)
 
 

@@ -23,8 +23,8 @@ from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 from pytensor_convnet.kernels.cpu.strips import (
-    Challenge,
     NanWatch,
+    first_greatest,
     in_strips,
     padding_line,
     place_turn,
@@ -70,22 +70,19 @@ def _greatest_of_rows(
 @emitted(arrays=1, returns=True)
 def _greatest_in_strips(e, vector, maxima_at, room, *geometry):
     """The greatest of every window; returns whether there was a NaN, for which it is none."""
-    item, out_columns, nans = item_bytes(vector), geometry[-2], NanWatch(e, vector)
+    nans = NanWatch(e, vector)
 
-    def of_taps(taps, x):
-        nans.look(taps)
-        greatest = Challenge(e, taps[0])
-        for tap in taps[1:]:
-            greatest.challenge(tap)
-        return [greatest.best]
+    def pooling(strip):
+        def of_taps(taps):
+            nans.look(taps)
+            return [first_greatest(e, taps)]
 
-    def leave(rows, done, y, x):
-        greatest = Challenge(e, rows[0][0])
-        for (row,) in rows[1:]:
-            greatest.challenge(row)
-        store_within(e, maxima_at + (done + x) * item, x, out_columns, room - done, greatest.best)
+        def leave(rows, done, y):
+            strip.store(maxima_at, done, room, first_greatest(e, [best for (best,) in rows]))
 
-    slide(e, vector, of_taps, leave, *geometry)
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
     return nans.found(e)
 
 

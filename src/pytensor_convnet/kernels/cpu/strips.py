@@ -12,10 +12,10 @@ from llvmlite import ir
 
 from pytensor_convnet.kernels.cpu.bands import CELLS, new_buffer, place_band, room_after
 from pytensor_convnet.kernels.cpu.common_windows import for_common, is_common
-from pytensor_convnet.kernels.cpu.emission import address_of
+from pytensor_convnet.kernels.cpu.emission import Value, address_of
 from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int32, item_bytes
-from pytensor_convnet.kernels.cpu.row_copies import AHEAD
+from pytensor_convnet.kernels.cpu.row_copies import AHEAD, store_within
 from pytensor_convnet.kernels.cpu.stages import place_results
 
 
@@ -66,44 +66,77 @@ def padding_line(images, direct, filling):
     return new_buffer(images.shape[3] * images.itemsize if direct else 0, images, filling)
 
 
-class _Taps:
-    """What a strip of windows that begins with window ``x`` reads of a row: a vector for each tap."""
+class Strip:
+    """As many windows as a vector has lanes: neighbours in a row, or if ``paired`` whole rows of two planes."""
 
-    def __init__(self, e, vector, common, x, left, columns, padding_at):
+    def __init__(self, e, vector, common, x, paired, left, columns, out_columns, plane_results, padding_at):
         self._e, self._vector, self._common, self._columns, self._padding_at = e, vector, common, columns, padding_at
-        self._filling = e.load(vector, padding_at)
-        self._first = x * common.stride - left
-        if common.stride > 1:
-            self._first += common.left
-            starts = [self._first, self._first + vector.count]
-        else:
-            starts = [self._first + j for j in range(common.window)]
-        numbers, limit = ir.VectorType(int32, vector.count), e.splat(ir.VectorType(int32, vector.count), columns)
-        lanes = e.lane_numbers(numbers)
-        self._parts = [(start, limit.exceeds(lanes + start.to(int32))) for start in starts]
+        self._x, self._paired, self._out_columns, self._plane_results = x, paired, out_columns, plane_results
+        self._filling, lanes = e.load(vector, padding_at), vector.count
+        numbers, places = ir.VectorType(int32, lanes), list(range(lanes))
+        self._order = (places[: lanes // 2] * 2) if paired else places
+        self.windows = Value(e, ir.Constant(numbers, [int32(place) for place in self._order])) + e.splat(numbers, x)
+        """The column of each lane's window."""
+        # With a stride, vectors begin with an even phase.
+        self._start = x * common.stride - left + (common.left if common.stride > 1 else 0)
+        steps = [0, 0 if paired else lanes] if common.stride > 1 else range(common.window)
+        self._starts = [self._start + step for step in steps]
+        limit = e.splat(numbers, columns)
+        self._inside = [limit.exceeds(e.lane_numbers(numbers) + start.to(int32)) for start in self._starts]
 
-    def of(self, line):
-        """The taps in a row of the image."""
-        e, common, item, lanes = self._e, self._common, item_bytes(self._vector), self._vector.count
-        parts = []
-        for start, inside in self._parts:
-            parts.append(e.load_where(line + start * item, inside, self._filling))
-        for start, _ in self._parts[: common.stride]:
+    def of_windows(self, place):
+        """The numbers at ``place`` for each column of windows, in the lanes of those."""
+        several = self._e.load(self._vector, place + self._x * item_bytes(self._vector))
+        return self._e.shuffle(several, several, self._order)
+
+    def taps(self, lines):
+        """The taps in a row of an image, or if paired of each of two."""
+        e, common, lanes, item = self._e, self._common, self._vector.count, item_bytes(self._vector)
+        lines = lines if self._paired else lines * len(self._starts)
+        for line, start in zip(lines, () if self._paired else self._starts[: common.stride]):
             e.fetch(line + start * item + AHEAD)
+        parts = [
+            e.load_where(line + start * item, inside, self._filling)
+            for line, start, inside in zip(lines, self._starts, self._inside)
+        ]
         if common.stride == 1:
             return parts
         even, odd = (e.shuffle(*parts, range(phase, 2 * lanes, 2)) for phase in range(2))
         if common.window == 2:
             return [even, odd]
         if common.left:
-            before = self._splat(line, self._first - 1)
-            return [e.shuffle(before, odd, range(lanes - 1, 2 * lanes - 1)), even, odd]
-        return [even, odd, e.shuffle(even, self._splat(line, self._first + 2 * lanes), range(1, lanes + 1))]
+            return [self._before(odd, lines[0]), even, odd]
+        return [even, odd, self._after(even, lines[0])]
 
-    def _splat(self, line, column):
-        e, inside = self._e, self._columns.exceeds(column)
-        place = e.select(inside, line + column * item_bytes(self._vector), self._padding_at)
+    def _before(self, phase, line):
+        """The vector of a phase that is one column further to the left."""
+        e, lanes, half = self._e, self._vector.count, self._vector.count // 2
+        if self._paired:
+            return e.shuffle(phase, self._filling, [lanes, *range(half - 1), lanes, *range(half, lanes - 1)])
+        return e.shuffle(self._pixel(line, -1), phase, range(lanes - 1, 2 * lanes - 1))
+
+    def _after(self, phase, line):
+        """The vector of a phase that is one column further to the right."""
+        e, lanes, half = self._e, self._vector.count, self._vector.count // 2
+        if self._paired:
+            return e.shuffle(phase, self._filling, [*range(1, half), lanes, *range(half + 1, lanes), lanes])
+        return e.shuffle(phase, self._pixel(line, 2 * lanes), range(1, lanes + 1))
+
+    def _pixel(self, line, offset):
+        """The pixel so many columns after the first, in all lanes."""
+        e, column, item = self._e, self._start + offset, item_bytes(self._vector)
+        place = e.select(self._columns.exceeds(column), line + column * item, self._padding_at)
         return e.splat(self._vector, e.load(self._vector.element, place))
+
+    def store(self, target, done, room, values):
+        """Write results of a row of windows, ``done`` after ``target``, from where ``room`` may be overwritten."""
+        e, half, item, lanes = self._e, values.type.count // 2, item_bytes(values.type), values.type.count
+        place = target + (done + self._x) * item
+        if self._paired:
+            e.store(place, e.shuffle(values, values, range(half)))
+            e.store(place + self._plane_results * item, e.shuffle(values, values, range(half, lanes)))
+        else:
+            store_within(e, place, self._x, self._out_columns, room - done, values)
 
 
 class Challenge:
@@ -117,6 +150,14 @@ class Challenge:
         wins = value > self.best
         self.best = self._e.select(wins, value, self.best)
         return wins
+
+
+def first_greatest(e, values):
+    """The greatest of vectors, as `Challenge` finds it."""
+    greatest = Challenge(e, values[0])
+    for value in values[1:]:
+        greatest.challenge(value)
+    return greatest.best
 
 
 class NanWatch:
@@ -138,47 +179,48 @@ class NanWatch:
 
 
 def slide(
-    e, vector, of_taps, leave, source, plane_bytes, row_bytes, planes, y, end_y, rows, columns, window, stride, top,
-    left, out_columns, padding_at,
+    e, vector, pooling, source, plane_bytes, row_bytes, planes, y, end_y, rows, columns, window, stride, top, left,
+    out_columns, padding_at,
 ):  # fmt: skip
     """Emit the loop nest: for each plane, for each strip of windows, for each row of windows, for each of its new rows.
 
-    ``of_taps(taps, x)`` makes some vectors of the taps in a row of windows ``x`` and following.
-    ``leave(rows, done, y, x)`` stores what becomes of those of all rows of the windows, ``done`` results after the
-    first. ``source`` is row 0 of the first plane; at ``padding_at`` is a line of padding.
+    ``pooling(strip)`` gives two functions: ``of_taps(taps)`` makes some vectors of the taps in a row, and
+    ``leave(rows, done, y)`` stores what becomes of those of all rows of the windows, ``done`` results after the first.
+    ``source`` is row 0 of the first plane; at ``padding_at`` is a line of padding.
     """
 
-    def body(common):
-        _slide_common(
-            e, vector, common, of_taps, leave, source, plane_bytes, row_bytes, planes, y, end_y, rows, columns, top,
-            left, out_columns, padding_at,
-        )  # fmt: skip
+    lanes = vector.count
+    plane_results, strips = (end_y - y) * out_columns, (out_columns + (lanes - 1)) // lanes
 
-    for_common(e, window, stride, left, body)
+    def down(common, plane, x, paired):
+        """A strip of windows."""
+        strip = Strip(e, vector, common, x, paired, left, columns, out_columns, plane_results, padding_at)
+        of_taps, leave = pooling(strip)
+        places = [source + (plane + p) * plane_bytes for p in range(2 if paired else 1)]
 
+        def of_row(number):
+            inside = rows.exceeds(number)
+            return of_taps(strip.taps([e.select(inside, place + number * row_bytes, padding_at) for place in places]))
 
-def _slide_common(
-    e, vector, common, of_taps, leave, source, plane_bytes, row_bytes, planes, y, end_y, rows, columns, top, left,
-    out_columns, padding_at,
-):  # fmt: skip
-    lanes, step = vector.count, common.stride
-    strips = (out_columns + (lanes - 1)) // lanes
-    with e.range(0, planes) as plane, e.range(0, strips) as strip:
-        # The last strip first: where it runs over the ends of rows, the others write later.
-        x = (strips - 1 - strip) * lanes
-        taps = _Taps(e, vector, common, x, left, columns, padding_at)
-
-        def of_row(number, plane_at=source + plane * plane_bytes, taps=taps, x=x):
-            line = e.select(rows.exceeds(number), plane_at + number * row_bytes, padding_at)
-            return of_taps(taps.of(line), x)
-
-        start = y * step - top
-        earlier = [[e.variable(value) for value in of_row(start + i)] for i in range(common.window - step)]
+        step, kept = common.stride, common.window - common.stride
+        earlier = [[e.variable(value) for value in of_row(y * step - top + i)] for i in range(kept)]
         with e.range(y, end_y) as y_:
-            start = y_ * step - top
             lines = [[variable.get() for variable in line] for line in earlier]
-            lines += [of_row(start + i) for i in range(common.window - step, common.window)]
-            leave(lines, (plane * (end_y - y) + (y_ - y)) * out_columns, y_, x)
+            lines += [of_row(y_ * step - top + i) for i in range(kept, common.window)]
+            leave(lines, plane * plane_results + (y_ - y) * out_columns, y_)
             for variables, values in zip(earlier, lines[step:]):
                 for variable, value in zip(variables, values):
                     variable.set(value)
+
+    def body(common):
+        paired = e.integer(0)
+        if common.stride > 1:
+            narrow = out_columns.equals(lanes // 2) & (columns <= lanes)
+            paired = e.select(narrow, planes // 2 * 2, 0)
+            with e.range(0, paired, 2) as plane:
+                down(common, plane, e.integer(0), True)
+        with e.range(paired, planes) as plane, e.range(0, strips) as strip:
+            # The last strip first: where it runs over the ends of rows, the others write later.
+            down(common, plane, (strips - 1 - strip) * lanes, False)
+
+    for_common(e, window, stride, left, body)
