@@ -12,7 +12,7 @@ from pytensor_convnet.kernels.cpu import pool_checks
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
-from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES
+from pytensor_convnet.kernels.cpu.stages import STREAMED_BYTES
 from tests.strategies import LAYOUTS, pools, with_layout
 
 FLOATS = ["float32", "float64"]
