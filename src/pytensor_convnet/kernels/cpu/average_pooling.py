@@ -36,8 +36,12 @@ from pytensor_convnet.kernels.cpu.spreading import (
     copy_maps,
     place_rows,
     place_spread,
+    place_spread_turn,
     plan_spread,
+    read_directly,
     spread_room,
+    turn_pixels,
+    zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 from pytensor_convnet.kernels.cpu.strips import in_strips, padding_line, place_turn, slide, turn_results
@@ -221,17 +225,30 @@ def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, height
 
 
 @emitted(arrays=1)
-def _spread_common(e, vector, maps_at, first, pitch, window, stride, left, row_phase, rows, columns, room, target):
-    """The sums of the maps that reach each pixel, for `COMMON` windows."""
-    item = item_bytes(vector)
+def _spread_common(e, vector, maps_at, maps_plane, maps_row, heights_at, widths_at, *geometry):
+    """The sums of the divided maps that reach each pixel, for `COMMON` windows.
 
-    def read(cell):
-        return (e.load(vector, maps_at + cell * item),)
+    With a stride, maps are divided when they are read. Without, each is read three times, and was divided before.
+    """
+
+    def reader(cells):
+        divided = cells.common.stride == 1
+        widths = {} if divided else cells.of_columns(widths_at, e.constant(vector, 1))
+
+        def read(number):
+            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
+            if divided:
+                return {shift: (value,) for shift, value in values.items()}
+            place = e.select(cells.has_line(number), heights_at + number * item_bytes(vector), heights_at)
+            height = e.splat(vector, e.load(vector.element, place))
+            return {shift: (value / (height * widths[shift]),) for shift, value in values.items()}
+
+        return read
 
     def add(total, values, tap):
         return values[0] if total is None else total + values[0]
 
-    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+    spread_rows(e, vector, reader, add, *geometry)
 
 
 @part
@@ -262,41 +279,64 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     shares_at = maps_at + together * maps_plane
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
-    common = is_common(w, spread.row_step, sorted_.step)
+    common, before = is_common(w, spread.row_step, sorted_.step), spread.maps.before
+    no_maps = zeros_line(spread, maps)
+    _, no_maps_at = buffer_places(no_maps)
+    no_maps_at += 8 * before
+    divided = not common or sorted_.step == 1
+    direct = read_directly(maps, w, spread) and not divided
     streaming = is_streamed(images, spread.planes)
-    stage = new_stage(images, spread.steps * spread.row_step * w.columns, streaming)
+    stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
-    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
-    begin = spread_room(0, start, spread, w)
-    for unit in range(start, end):
-        band = place_spread(unit, spread, maps.shape, w)
-        copy_maps(maps, maps_at, spread, band, zeros_at)
-        for p in range(together):
-            before = spread.maps.before * item
-            clear_around(maps, shares_at, spread, band)
-            _divide_lines(
-                maps, maps_at + p * maps_plane + before, shares_at + band.maps_line * pitch + before, pitch,
-                band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = spread_room(0, begin, spread, w)
+    while begin < end:
+        turn, unit = place_spread_turn(images, stage, streaming, begin, end, spread, w), begin
+        begin += turn.units
+        if direct:
+            band = place_spread(unit, spread, maps.shape, w)
+            _spread_common(
+                maps, address_of(maps) + band.image * maps.strides[0] + band.channel * maps.strides[1], maps.strides[1],
+                maps.strides[2], address_of(heights), address_of(widths), turn.units, 0, w.out_rows, band.step,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
+                turn.room, turn.target,
             )  # fmt: skip
-            plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
-            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
-            if common:
-                _spread_common(
-                    maps, shares_at, spread.overhang * spread.pitch + spread.maps.before, spread.pitch,
-                    w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, room, place,
-                )  # fmt: skip
-            for q in range(0 if common else sorted_.step):
-                taps = _taps_of_phase(q, w.window_columns, sorted_.step)
-                cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
-                _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
-                for a in range(spread.row_step):
-                    taps = _taps_of_phase(a, w.window_rows, spread.row_step)
-                    target = sums_at + a * sorted_.plane + q * sorted_.phase
-                    _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
-            if not common:
+            unit = begin
+        for number in range(unit, begin):
+            band = place_spread(number, spread, maps.shape, w)
+            copy_maps(maps, maps_at, spread, band, zeros_at)
+            for p in range(together):
+                source = maps_at + p * maps_plane - band.first_map * pitch
+                if divided:
+                    clear_around(maps, shares_at, spread, band)
+                    _divide_lines(
+                        maps, maps_at + p * maps_plane + before * item,
+                        shares_at + band.maps_line * pitch + before * item, pitch, band.first_map,
+                        band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+                    )  # fmt: skip
+                    source = shares_at - (band.step - spread.overhang) * pitch
+                plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
+                at, room = place_rows(plane, band, turn, spread, w)
+                place = turn.target + at * item
+                if common:
+                    _spread_common(
+                        maps, source + before * item, 0, pitch, address_of(heights), address_of(widths), 1,
+                        band.first_map, band.first_map + band.maps, band.step, w.window_rows, sorted_.step, w.left,
+                        band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                    )  # fmt: skip
+                    continue
+                for q in range(sorted_.step):
+                    taps = _taps_of_phase(q, w.window_columns, sorted_.step)
+                    cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
+                    _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
+                    for a in range(spread.row_step):
+                        taps = _taps_of_phase(a, w.window_rows, spread.row_step)
+                        target = sums_at + a * sorted_.plane + q * sorted_.phase
+                        _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
                 store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
-            if streaming:
-                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+        if streaming:
+            leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
+    keep_alive(no_maps)
     keep_alive(stage)
     keep_alive(column_taps)
     keep_alive(row_taps)

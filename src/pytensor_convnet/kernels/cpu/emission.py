@@ -257,8 +257,12 @@ class Emitter:
         number = number if is_float(vector) else number.to(vector.element)
         return Value(self, llvm.splat(self.builder, number.value, vector))
 
+    def numbers(self, vector, numbers):
+        """A vector of these numbers."""
+        return Value(self, ir.Constant(vector, [vector.element(number) for number in numbers]))
+
     def lane_numbers(self, vector):
-        return Value(self, ir.Constant(vector, [vector.element(lane) for lane in range(vector.count)]))
+        return self.numbers(vector, range(vector.count))
 
     def shuffle(self, a, b, places):
         """The lanes at ``places`` of two vectors, laid end to end."""

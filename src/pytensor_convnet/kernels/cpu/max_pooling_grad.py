@@ -20,7 +20,7 @@ from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int32, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
@@ -29,8 +29,12 @@ from pytensor_convnet.kernels.cpu.spreading import (
     copy_maps,
     place_rows,
     place_spread,
+    place_spread_turn,
     plan_spread,
+    read_directly,
     spread_room,
+    turn_pixels,
+    zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 
@@ -145,23 +149,68 @@ def _collect(
             e.store(place + (cell + n * lanes) * item, total.get())
 
 
-@emitted(arrays=2)
-def _collect_common(
-    e, vector, winners, maps_at, winners_at, first, pitch, window, stride, left, row_phase, rows, columns, room,
-    target,
-):  # fmt: skip
-    """`_collect` and `store_band` in one, for `COMMON` windows."""
-    item, size = item_bytes(vector), item_bytes(winners)
+class _Fit:
+    """Whether winners are taps of their windows inside the image."""
 
-    def read(cell):
-        return e.load(vector, maps_at + cell * item), e.load(winners, winners_at + cell * size)
+    def __init__(self, e, winners, cells, misfits, window, step, top, left, rows, columns):
+        self._e, self._winners, self._cells, self._misfits = e, winners, cells, misfits
+        self._window, self._step, self._top, self._rows = window, step, top, rows
+        taps = e.constant(cells.windows.type, 0)
+        for j in range(window):
+            inside = e.splat(taps.type, columns).exceeds(cells.windows * step + (j - left))
+            taps |= e.select(inside, e.constant(taps.type, sum(1 << i * window + j for i in range(window))), 0)
+        self._column_taps = taps  # those whose columns are inside, as bits
+
+    def look(self, number, lines, found):
+        """Look at the winners of a row of windows; in pairs they are ``found``."""
+        e, window, winners = self._e, self._window, self._winners
+        with e.when(self._cells.has_line(number)):
+            start = number * self._step - self._top
+            first, end = e.maximum(0 - start, e.integer(0)), e.minimum(self._rows - start, e.integer(window))
+            row_taps = (e.integer(1) << end * window) - (e.integer(1) << first * window)
+            if self._cells.paired:
+                winner = found[0]
+            else:
+                place = lines[0] + self._cells.x * item_bytes(winners)
+                winner = self._cells.load(place, self._cells.real, e.constant(winners, 0))
+            none = e.constant(winners, 31)
+            tap = e.constant(self._column_taps.type, 1) << e.select(winner.exceeds(none), none, winner).to(
+                self._column_taps.type
+            )
+            fits = self._column_taps & e.splat(self._column_taps.type, row_taps)
+            misfits = e.select(self._cells.real, tap & ~fits, 0)
+            self._misfits.set(self._misfits.get() | misfits)
+
+
+@emitted(arrays=2, returns=True)
+def _collect_common(
+    e, vector, winners, maps_at, maps_plane, maps_row, winners_at, winners_plane, winners_row, top, image_rows,
+    *geometry,
+):  # fmt: skip
+    """`_collect` and `store_band` in one, for `COMMON` windows; returns whether all winners fit."""
+    left, columns = geometry[6], geometry[9]
+    misfits = e.variable(e.constant(ir.VectorType(int32, vector.count), 0))
+
+    def reader(cells):
+        fit = _Fit(e, winners, cells, misfits, cells.common.window, cells.common.stride, top, left, image_rows, columns)
+
+        def read(number):
+            lines = cells.lines(number, winners_at, winners_plane, winners_row)
+            found = cells.read(lines, e.constant(winners, 0))
+            fit.look(number, lines, found)
+            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
+            return {shift: (values[shift], found[shift]) for shift in values}
+
+        return read
 
     def add(total, values, tap):
         value, winner = values
         hit = winner.equals(e.constant(winners, tap))
         return e.select(hit, value if total is None else total + value, 0 if total is None else total)
 
-    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+    spread_rows(e, vector, reader, add, *geometry)
+    none = misfits.get().equals(0)
+    return e.select((~none).first_set() < vector.count, e.integer(0), 1)
 
 
 def _grad_signature(number, winner):
@@ -199,56 +248,77 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
         )  # fmt: skip
     first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
     first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
+    no_maps = zeros_line(spread, maps)
+    _, no_maps_at = buffer_places(no_maps)
+    no_maps_at += 8 * before
+    direct = read_directly(maps, w, spread) and winners.strides[3] == winners.itemsize
     streaming = is_streamed(images, spread.planes)
-    stage = new_stage(images, spread.steps * spread.row_step * w.columns, streaming)
+    stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
-    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
-    begin = spread_room(0, start, spread, w)
-    for unit in range(start, end):
-        band = place_spread(unit, spread, maps.shape, w)
-        line = band.maps_line * spread.pitch
-        for p in range(together):
-            clear_around(maps, maps_at + p * spread.maps.plane, spread, band)
-        copy_maps(maps, maps_at + line * item, spread, band, zeros_at)
-        for p in range(together):
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = spread_room(0, begin, spread, w)
+    while begin < end:
+        turn, unit = place_spread_turn(images, stage, streaming, begin, end, spread, w), begin
+        begin += turn.units
+        if direct:
+            band = place_spread(unit, spread, maps.shape, w)
             image, channel = band.image, band.channel
-            if spread.planes.of_batch:
-                image += p
-            else:
-                channel += p
-            copy_beside(
-                maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
-                before, spread.pitch, no_numbers_at,
-            )  # fmt: skip
-            numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
-            plane = image * maps.shape[1] + channel
-            if taps >= 64 or not _all_fit(
-                maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
-                taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
+            if _collect_common(
+                maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
+                maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
+                winners.strides[1], winners.strides[2], w.top, w.rows, turn.units, 0, w.out_rows, band.step,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
+                turn.room, turn.target,
             ):  # fmt: skip
-                misfit = _first_misfit(
-                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
-                    w.rows, w.window_rows, w.stride_rows, w.top,
-                    w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
+                unit = begin
+        for band_number in range(unit, begin):
+            band = place_spread(band_number, spread, maps.shape, w)
+            line = band.maps_line * spread.pitch
+            for p in range(together):
+                clear_around(maps, maps_at + p * spread.maps.plane, spread, band)
+            copy_maps(maps, maps_at + line * item, spread, band, zeros_at)
+            for p in range(together):
+                image, channel = band.image, band.channel
+                if spread.planes.of_batch:
+                    image += p
+                else:
+                    channel += p
+                copy_beside(
+                    maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
+                    before, spread.pitch, no_numbers_at,
                 )  # fmt: skip
-                if misfit >= 0 and misfits[chunk] < 0:
-                    misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
-            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
-            if common:
-                _collect_common(
-                    maps, winners, maps_at + p * spread.maps.plane, winners_at,
-                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, sorted_.step, w.left,
-                    band.row_phase, band.rows, w.columns, room, place,
-                )  # fmt: skip
-            else:
-                _collect(
-                    maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
-                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
-                    spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
-                )  # fmt: skip
-                store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
-            if streaming:
-                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+                numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
+                plane = image * maps.shape[1] + channel
+                if taps >= 64 or not _all_fit(
+                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
+                    taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
+                ):  # fmt: skip
+                    misfit = _first_misfit(
+                        maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
+                        w.rows, w.window_rows, w.stride_rows, w.top,
+                        w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
+                    )  # fmt: skip
+                    if misfit >= 0 and misfits[chunk] < 0:
+                        misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
+                at, room = place_rows(plane, band, turn, spread, w)
+                place, map_0 = turn.target + at * item, before - (band.step - spread.overhang) * spread.pitch
+                if common:
+                    _collect_common(
+                        maps, winners, maps_at + p * spread.maps.plane + map_0 * item, 0, spread.pitch * item,
+                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize, w.top, w.rows, 1,
+                        band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
+                        band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                    )  # fmt: skip
+                else:
+                    _collect(
+                        maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
+                        spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
+                        spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
+                    )  # fmt: skip
+                    store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
+        if streaming:
+            leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
+    keep_alive(no_maps)
     keep_alive(stage)
     keep_alive(zeros)
     keep_alive(tap_sets)

@@ -8,8 +8,19 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 
 from typing import NamedTuple
 
-from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
+from pytensor_convnet.kernels.cpu.bands import (
+    CELLS,
+    Planes,
+    Sorting,
+    first_plane,
+    group_planes,
+    new_buffer,
+    rows_of_band,
+    sorting,
+)
+from pytensor_convnet.kernels.cpu.common_windows import is_common
 from pytensor_convnet.kernels.cpu.jit import part
+from pytensor_convnet.kernels.cpu.llvm import MASKS
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
 from pytensor_convnet.kernels.cpu.stages import place_results
 
@@ -109,12 +120,60 @@ def spread_room(number, unit_after, spread, windows):
     return (group * w.rows + first_row) * w.columns - number
 
 
+# --------------------------------------------------------------------------------------------- turns
+
+TURN_PIXELS = 4 * CELLS
+"""Pixels of the small planes that a thread writes at once, about."""
+
+
+class SpreadTurn(NamedTuple):
+    """What a thread does next: one band, or some neighbouring planes of an image that are a band each."""
+
+    units: int
+    plane: int  # the number of the first
+    first: int  # number of the first pixel
+    pixels: int
+    target: int  # address of the first
+    room: int  # how many pixels from there on may be overwritten
+
+
 @part
-def place_rows(images, plane, band, stage, streaming, unit_after, spread, windows):
-    """For a band's rows of a plane of ``images``: the number of the first pixel, where they go, and how many numbers
-    from there on may be overwritten."""
-    number = (plane * windows.rows + band.first_row) * windows.columns
-    room = band.rows * windows.columns
-    if spread.planes.together == 1:
-        room = spread_room(number, unit_after, spread, windows)
-    return number, place_results(images, number, stage, streaming), room
+def turn_pixels(spread, windows):
+    """Most pixels of a turn."""
+    return max(TURN_PIXELS, spread.steps * spread.row_step * windows.columns)
+
+
+@part
+def place_spread_turn(images, stage, streaming, unit, unit_after, spread, windows):
+    """The `SpreadTurn` that begins with a unit of a chunk of work that ends before another."""
+    w, channels = windows, images.shape[1]
+    band = place_spread(unit, spread, images.shape, w)
+    units, pixels = 1, band.rows * w.columns
+    if spread.planes.together == 1 and spread.bands == 1:
+        units = min(max(1, TURN_PIXELS // pixels), unit_after - unit, channels - band.channel)
+    plane = band.image * channels + band.channel
+    first = (plane * w.rows + band.first_row) * w.columns
+    target, room = place_results(images, first, stage, streaming), spread_room(first, unit_after, spread, w)
+    return SpreadTurn(units, plane, first, units * pixels, target, room)
+
+
+@part
+def place_rows(plane, band, turn, spread, windows):
+    """How many pixels after the first of a turn a band's rows of a plane begin, and how many may be overwritten."""
+    at = (plane * windows.rows + band.first_row) * windows.columns - turn.first
+    return at, turn.room - at if spread.planes.together == 1 else band.rows * windows.columns
+
+
+@part
+def read_directly(maps, windows, spread):
+    """Whether `spread_rows` reads maps from where they are. Each window is then among those of some strip."""
+    w = windows
+    contiguous = maps.strides[3] == maps.itemsize
+    seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
+    return MASKS and contiguous and seen and is_common(w, spread.row_step, spread.images.step)
+
+
+@part
+def zeros_line(spread, maps):
+    """A row of maps that are zero, for maps of up to 8 bytes, and as many numbers as may be read beside it."""
+    return new_buffer(8 * (spread.pitch + spread.maps.before), maps, 0)

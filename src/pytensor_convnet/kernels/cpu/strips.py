@@ -12,19 +12,19 @@ from llvmlite import ir
 
 from pytensor_convnet.kernels.cpu.bands import CELLS, new_buffer, place_band, room_after
 from pytensor_convnet.kernels.cpu.common_windows import for_common, is_common
-from pytensor_convnet.kernels.cpu.emission import Value, address_of
+from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int32, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import MASKS, int32, item_bytes
 from pytensor_convnet.kernels.cpu.row_copies import AHEAD, store_within
 from pytensor_convnet.kernels.cpu.stages import place_results
 
 
 @part
 def in_strips(images, windows):
-    """Whether `slide` takes them. Vectors of 16 bytes have no masks."""
+    """Whether `slide` takes them."""
     w = windows
     contiguous = images.strides[3] == images.itemsize
-    return VECTOR_BYTES > 16 and contiguous and is_common(w, w.stride_rows, w.stride_columns)
+    return MASKS and contiguous and is_common(w, w.stride_rows, w.stride_columns)
 
 
 class Turn(NamedTuple):
@@ -75,7 +75,7 @@ class Strip:
         self._filling, lanes = e.load(vector, padding_at), vector.count
         numbers, places = ir.VectorType(int32, lanes), list(range(lanes))
         self._order = (places[: lanes // 2] * 2) if paired else places
-        self.windows = Value(e, ir.Constant(numbers, [int32(place) for place in self._order])) + e.splat(numbers, x)
+        self.windows = e.numbers(numbers, self._order) + e.splat(numbers, x)
         """The column of each lane's window."""
         # With a stride, vectors begin with an even phase.
         self._start = x * common.stride - left + (common.left if common.stride > 1 else 0)
