@@ -150,24 +150,20 @@ def _collect(
 
 
 class _Fit:
-    """Whether winners are taps of their windows inside the image."""
+    """Whether winners are taps of their windows inside the image; `_list_taps` listed those of each row of windows."""
 
-    def __init__(self, e, winners, cells, misfits, window, step, top, left, rows, columns):
-        self._e, self._winners, self._cells, self._misfits = e, winners, cells, misfits
-        self._window, self._step, self._top, self._rows = window, step, top, rows
-        taps = e.constant(cells.windows.type, 0)
+    def __init__(self, e, winners, cells, misfits, row_taps_at, left, columns):
+        self._e, self._winners, self._cells, self._misfits, self._row_taps_at = e, winners, cells, misfits, row_taps_at
+        taps, window = e.constant(cells.windows.type, 0), cells.common.window
         for j in range(window):
-            inside = e.splat(taps.type, columns).exceeds(cells.windows * step + (j - left))
+            inside = e.splat(taps.type, columns).exceeds(cells.windows * cells.common.stride + (j - left))
             taps |= e.select(inside, e.constant(taps.type, sum(1 << i * window + j for i in range(window))), 0)
         self._column_taps = taps  # those whose columns are inside, as bits
 
     def look(self, number, lines, found):
         """Look at the winners of a row of windows; in pairs they are ``found``."""
-        e, window, winners = self._e, self._window, self._winners
+        e, winners = self._e, self._winners
         with e.when(self._cells.has_line(number)):
-            start = number * self._step - self._top
-            first, end = e.maximum(0 - start, e.integer(0)), e.minimum(self._rows - start, e.integer(window))
-            row_taps = (e.integer(1) << end * window) - (e.integer(1) << first * window)
             if self._cells.paired:
                 winner = found[0]
             else:
@@ -177,6 +173,7 @@ class _Fit:
             tap = e.constant(self._column_taps.type, 1) << e.select(winner.exceeds(none), none, winner).to(
                 self._column_taps.type
             )
+            row_taps = e.load(int32, self._row_taps_at + number * 8)
             fits = self._column_taps & e.splat(self._column_taps.type, row_taps)
             misfits = e.select(self._cells.real, tap & ~fits, 0)
             self._misfits.set(self._misfits.get() | misfits)
@@ -184,15 +181,14 @@ class _Fit:
 
 @emitted(arrays=2, returns=True)
 def _collect_common(
-    e, vector, winners, maps_at, maps_plane, maps_row, winners_at, winners_plane, winners_row, top, image_rows,
-    *geometry,
+    e, vector, winners, maps_at, maps_plane, maps_row, winners_at, winners_plane, winners_row, row_taps_at, *geometry,
 ):  # fmt: skip
     """`_collect` and `store_band` in one, for `COMMON` windows; returns whether all winners fit."""
     left, columns = geometry[6], geometry[9]
     misfits = e.variable(e.constant(ir.VectorType(int32, vector.count), 0))
 
     def reader(cells):
-        fit = _Fit(e, winners, cells, misfits, cells.common.window, cells.common.stride, top, left, image_rows, columns)
+        fit = _Fit(e, winners, cells, misfits, row_taps_at, left, columns)
 
         def read(number):
             lines = cells.lines(number, winners_at, winners_plane, winners_row)
@@ -266,7 +262,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
             if _collect_common(
                 maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
-                winners.strides[1], winners.strides[2], w.top, w.rows, turn.units, 0, w.out_rows, band.step,
+                winners.strides[1], winners.strides[2], row_taps_at, turn.units, 0, w.out_rows, band.step,
                 w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
                 turn.room, turn.target,
             ):  # fmt: skip
@@ -305,7 +301,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 if common:
                     _collect_common(
                         maps, winners, maps_at + p * spread.maps.plane + map_0 * item, 0, spread.pitch * item,
-                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize, w.top, w.rows, 1,
+                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize, row_taps_at, 1,
                         band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
                         band.rows, w.columns, w.out_columns, no_maps_at, room, place,
                     )  # fmt: skip
