@@ -38,13 +38,12 @@ from pytensor_convnet.kernels.cpu.spreading import (
     place_spread,
     place_spread_turn,
     plan_spread,
-    read_directly,
     spread_room,
     turn_pixels,
     zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
-from pytensor_convnet.kernels.cpu.strips import in_strips, padding_line, place_turn, slide, turn_results
+from pytensor_convnet.kernels.cpu.strips import padding_line, place_turn, slide, turn_results
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -154,7 +153,7 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
     buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, 0)
     zeros_at, cells = buffer_places(buffer)
     sums_at = cells + together * sorted_.plane
-    direct, streaming = in_strips(images, w), is_streamed(maps, plan.planes)
+    direct, streaming = plan.direct, is_streamed(maps, plan.planes)
     padding = padding_line(images, direct, 0)
     padding_at, _ = buffer_places(padding)
     stage = new_stage(maps, turn_results(plan, w), streaming)
@@ -226,19 +225,13 @@ def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, height
 
 @emitted(arrays=1)
 def _spread_common(e, vector, maps_at, maps_plane, maps_row, heights_at, widths_at, *geometry):
-    """The sums of the divided maps that reach each pixel, for `COMMON` windows.
-
-    With a stride, maps are divided when they are read. Without, each is read three times, and was divided before.
-    """
+    """The sums of the maps that reach each pixel, divided when they are read, for `COMMON` windows."""
 
     def reader(cells):
-        divided = cells.common.stride == 1
-        widths = {} if divided else cells.of_columns(widths_at, e.constant(vector, 1))
+        widths = cells.of_columns(widths_at, e.constant(vector, 1))
 
         def read(number):
             values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
-            if divided:
-                return {shift: (value,) for shift, value in values.items()}
             place = e.select(cells.has_line(number), heights_at + number * item_bytes(vector), heights_at)
             height = e.splat(vector, e.load(vector.element, place))
             return {shift: (value / (height * widths[shift]),) for shift, value in values.items()}
@@ -283,8 +276,6 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     no_maps = zeros_line(spread, maps)
     _, no_maps_at = buffer_places(no_maps)
     no_maps_at += 8 * before
-    divided = not common or sorted_.step == 1
-    direct = read_directly(maps, w, spread) and not divided
     streaming = is_streamed(images, spread.planes)
     stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
@@ -293,7 +284,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     while begin < end:
         turn, unit = place_spread_turn(images, stage, streaming, begin, end, spread, w), begin
         begin += turn.units
-        if direct:
+        if spread.direct:
             band = place_spread(unit, spread, maps.shape, w)
             _spread_common(
                 maps, address_of(maps) + band.image * maps.strides[0] + band.channel * maps.strides[1], maps.strides[1],
@@ -306,25 +297,21 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
             band = place_spread(number, spread, maps.shape, w)
             copy_maps(maps, maps_at, spread, band, zeros_at)
             for p in range(together):
-                source = maps_at + p * maps_plane - band.first_map * pitch
-                if divided:
-                    clear_around(maps, shares_at, spread, band)
-                    _divide_lines(
-                        maps, maps_at + p * maps_plane + before * item,
-                        shares_at + band.maps_line * pitch + before * item, pitch, band.first_map,
-                        band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
-                    )  # fmt: skip
-                    source = shares_at - (band.step - spread.overhang) * pitch
                 plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
                 at, room = place_rows(plane, band, turn, spread, w)
-                place = turn.target + at * item
+                place, lines_at = turn.target + at * item, maps_at + p * maps_plane + before * item
                 if common:
                     _spread_common(
-                        maps, source + before * item, 0, pitch, address_of(heights), address_of(widths), 1,
+                        maps, lines_at - band.first_map * pitch, 0, pitch, address_of(heights), address_of(widths), 1,
                         band.first_map, band.first_map + band.maps, band.step, w.window_rows, sorted_.step, w.left,
                         band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at, room, place,
                     )  # fmt: skip
                     continue
+                clear_around(maps, shares_at, spread, band)
+                _divide_lines(
+                    maps, lines_at, shares_at + band.maps_line * pitch + before * item, pitch, band.first_map,
+                    band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+                )  # fmt: skip
                 for q in range(sorted_.step):
                     taps = _taps_of_phase(q, w.window_columns, sorted_.step)
                     cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane

@@ -34,6 +34,12 @@ def is_common(windows, row_step, step):
     return (w.window_rows == 3 and step <= 2) or (w.window_rows == 2 and step == 2 and w.left % 2 == 0)
 
 
+@part
+def in_strips(array, windows, row_step, step):
+    """Whether strips of the windows go straight over the rows of an array, which are contiguous."""
+    return MASKS and array.strides[3] == array.itemsize and is_common(windows, row_step, step)
+
+
 def for_common(e, window, stride, left, body):
     """Emit ``body(common)`` for each of `COMMON`; the one that the windows are is run."""
     for common in COMMON:

@@ -36,7 +36,6 @@ from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_st
 from pytensor_convnet.kernels.cpu.strips import (
     Challenge,
     NanWatch,
-    in_strips,
     padding_line,
     place_turn,
     slide,
@@ -206,7 +205,7 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     filling_at, cells = buffer_places(buffer)
     best_at = cells + together * sorted_.plane
     winner_at = best_at + sorted_.phase
-    direct, streaming = in_strips(images, w), is_streamed(maxima, plan.planes)
+    direct, streaming = plan.direct, is_streamed(maxima, plan.planes)
     padding = padding_line(images, direct, -np.inf)
     padding_at, _ = buffer_places(padding)
     stage = new_stage(maxima, turn_results(plan, w), streaming)

@@ -31,7 +31,6 @@ from pytensor_convnet.kernels.cpu.spreading import (
     place_spread,
     place_spread_turn,
     plan_spread,
-    read_directly,
     spread_room,
     turn_pixels,
     zeros_line,
@@ -247,7 +246,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     no_maps = zeros_line(spread, maps)
     _, no_maps_at = buffer_places(no_maps)
     no_maps_at += 8 * before
-    direct = read_directly(maps, w, spread) and winners.strides[3] == winners.itemsize
+    direct = spread.direct and winners.strides[3] == winners.itemsize
     streaming = is_streamed(images, spread.planes)
     stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands

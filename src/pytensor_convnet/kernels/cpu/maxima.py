@@ -25,7 +25,6 @@ from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_st
 from pytensor_convnet.kernels.cpu.strips import (
     NanWatch,
     first_greatest,
-    in_strips,
     padding_line,
     place_turn,
     slide,
@@ -120,7 +119,7 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, -np.inf)
     filling_at, cells = buffer_places(buffer)
     best_at = cells + together * sorted_.plane
-    direct, streaming = in_strips(images, w), is_streamed(maxima, plan.planes)
+    direct, streaming = plan.direct, is_streamed(maxima, plan.planes)
     padding = padding_line(images, direct, -np.inf)
     padding_at, _ = buffer_places(padding)
     stage = new_stage(maxima, turn_results(plan, w), streaming)

@@ -9,7 +9,7 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.bands import (
-    CELLS,
+    STRIP_CELLS,
     Planes,
     Sorting,
     first_plane,
@@ -18,9 +18,8 @@ from pytensor_convnet.kernels.cpu.bands import (
     rows_of_band,
     sorting,
 )
-from pytensor_convnet.kernels.cpu.common_windows import is_common
+from pytensor_convnet.kernels.cpu.common_windows import in_strips
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import MASKS
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
 from pytensor_convnet.kernels.cpu.stages import place_results
 
@@ -38,6 +37,7 @@ class Spread(NamedTuple):
     steps: int  # that a band has
     bands: int  # of a plane
     last: int  # step after the last row of the image
+    direct: bool  # maps are read from where they are
 
 
 class SpreadBand(NamedTuple):
@@ -64,12 +64,15 @@ def plan_spread(maps, windows):
     overhang, before = (w.window_rows - 1) // row_step, (w.window_columns - 1) // step
     pitch = (w.left + w.columns - 1) // step + 1 + before
     first, last = w.top // row_step, (w.top + w.rows - 1) // row_step + 1
-    steps = rows_of_band(last - first, pitch * row_step * step, planes)
+    # Each window is among those of some strip.
+    seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
+    direct = seen and in_strips(maps, w, row_step, step)
+    steps = rows_of_band(last - first, pitch * row_step * step, planes, direct)
     bands = (last - first + steps - 1) // steps
     sorted_maps = sorting(1, before, pitch, steps + overhang, item)
     return Spread(
         planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
-        row_step, pitch, overhang, first, steps, bands, last,
+        row_step, pitch, overhang, first, steps, bands, last, direct,
     )  # fmt: skip
 
 
@@ -122,9 +125,6 @@ def spread_room(number, unit_after, spread, windows):
 
 # --------------------------------------------------------------------------------------------- turns
 
-TURN_PIXELS = 4 * CELLS
-"""Pixels of the small planes that a thread writes at once, about."""
-
 
 class SpreadTurn(NamedTuple):
     """What a thread does next: one band, or some neighbouring planes of an image that are a band each."""
@@ -140,7 +140,7 @@ class SpreadTurn(NamedTuple):
 @part
 def turn_pixels(spread, windows):
     """Most pixels of a turn."""
-    return max(TURN_PIXELS, spread.steps * spread.row_step * windows.columns)
+    return max(STRIP_CELLS, spread.steps * spread.row_step * windows.columns)
 
 
 @part
@@ -150,7 +150,7 @@ def place_spread_turn(images, stage, streaming, unit, unit_after, spread, window
     band = place_spread(unit, spread, images.shape, w)
     units, pixels = 1, band.rows * w.columns
     if spread.planes.together == 1 and spread.bands == 1:
-        units = min(max(1, TURN_PIXELS // pixels), unit_after - unit, channels - band.channel)
+        units = min(max(1, STRIP_CELLS // pixels), unit_after - unit, channels - band.channel)
     plane = band.image * channels + band.channel
     first = (plane * w.rows + band.first_row) * w.columns
     target, room = place_results(images, first, stage, streaming), spread_room(first, unit_after, spread, w)
@@ -162,15 +162,6 @@ def place_rows(plane, band, turn, spread, windows):
     """How many pixels after the first of a turn a band's rows of a plane begin, and how many may be overwritten."""
     at = (plane * windows.rows + band.first_row) * windows.columns - turn.first
     return at, turn.room - at if spread.planes.together == 1 else band.rows * windows.columns
-
-
-@part
-def read_directly(maps, windows, spread):
-    """Whether `spread_rows` reads maps from where they are. Each window is then among those of some strip."""
-    w = windows
-    contiguous = maps.strides[3] == maps.itemsize
-    seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
-    return MASKS and contiguous and seen and is_common(w, spread.row_step, spread.images.step)
 
 
 @part
