@@ -20,7 +20,7 @@ from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int32, int64, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import int32, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
@@ -36,88 +36,11 @@ from pytensor_convnet.kernels.cpu.spreading import (
     zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.winner_fits import Fit, find_misfit, list_fits
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
 """The dtypes of maps and winners that meet."""
-
-
-@emitted(arrays=2, returns=True)
-def _first_misfit(
-    e, vector, winners, lines, pitch, y, end_y, rows, window_rows, stride_rows, top,
-    out_columns, columns, window_columns, step, left,
-):  # fmt: skip
-    """Of a band's rows ``y`` to ``end_y`` of winners the place of one that is no pixel of its window, or -1.
-
-    A winner is ``i * window_columns + j`` for one of the window's rows ``i`` inside the image, and ``j`` between
-    ``least`` and ``least + more``, its columns inside.
-    """
-    lanes, element, size = winners.count, winners.element, item_bytes(winners)
-    wide = ir.VectorType(int64, lanes)
-    found = e.variable(e.integer(-1))
-    with e.range(0, out_columns, lanes) as x:
-        start = e.lane_numbers(wide) * step + (x * step - left)
-        least = e.maximum(0 - start, e.constant(wide, 0))
-        more = (e.minimum(columns - start, e.constant(wide, window_columns)) - least - 1).to(winners)
-        least, real = least.to(winners), e.lane_numbers(wide) < out_columns - x
-        with e.range(y, end_y) as y_:
-            top_row = y_ * stride_rows - top
-            first, end = e.maximum(0 - top_row, e.integer(0)), e.minimum(window_rows, rows - top_row)
-            winner = e.load(winners, lines + (y_ - y) * pitch + x * size) - least
-            column = e.variable(winner - (first * window_columns).to(element))
-            misfit = e.variable(real)
-            with e.range(first, end):
-                misfit.set(misfit.get() & column.get().exceeds(more))
-                column.set(column.get() - window_columns.to(element))
-            lane = misfit.get().first_set()
-            with e.when(lane < lanes), e.when(found.get() < 0):
-                found.set(y_ * out_columns + x + lane)
-    return found.get()
-
-
-@part
-def _whole_windows(count, length, window, stride, before):
-    """Windows from the first to before the second are wholly inside the image, along one axis."""
-    first = min(count, (before + stride - 1) // stride)
-    return first, max(first, min(count, (length + before - window) // stride + 1))
-
-
-@emitted(arrays=1)
-def _list_taps(e, _, target, count, length, window, stride, before, taps_apart, copies):
-    """For each window along an axis the set of taps inside the image, as bits ``taps_apart``, times ``copies``."""
-    with e.range(0, count) as y:
-        start = y * stride - before
-        first, end = e.maximum(0 - start, e.integer(0)), e.minimum(window, length - start)
-        one = e.integer(1)
-        e.store(target + y * 8, ((one << end * taps_apart) - (one << first * taps_apart)) * copies)
-
-
-@emitted(arrays=2, returns=True)
-def _all_fit(
-    e, _, winners, lines, pitch, y, end_y, out_columns, taps, row_taps, column_taps, first_row, end_row, first, end
-):
-    """Whether each of a band's winners is a tap of its window inside the image.
-
-    Windows in rows ``first_row`` to ``end_row`` and columns ``first`` to ``end`` are wholly inside.
-    """
-    size = item_bytes(winners)
-    wide = ir.VectorType(winners.element, VECTOR_BYTES // size)
-    greatest, fit = e.variable(e.constant(wide, 0)), e.variable(e.integer(1))
-    with e.range(0, (end_y - y) * pitch, VECTOR_BYTES) as place:
-        some, known = e.load(wide, lines + place), greatest.get()
-        greatest.set(e.select(some.exceeds(known), some, known))
-    with e.range(y, end_y) as y_:
-        inside, row = e.load(int64, row_taps + y_ * 8), lines + (y_ - y) * pitch
-        clipped = (y_ < first_row) | (y_ >= end_row)
-        for start, stop in (
-            (0, e.select(clipped, out_columns, first)),
-            (e.select(clipped, out_columns, end), out_columns),
-        ):
-            with e.range(start, stop) as x:
-                winner = e.load(winners.element, row + x * size).unsigned() & 63
-                fit.set(fit.get() & ((inside & e.load(int64, column_taps + x * 8)) >> winner))
-    misfit = greatest.get().exceeds(e.splat(wide, taps - 1)).first_set()
-    return e.select(misfit < wide.count, e.integer(0), fit.get())
 
 
 @emitted(arrays=2)
@@ -148,36 +71,6 @@ def _collect(
             e.store(place + (cell + n * lanes) * item, total.get())
 
 
-class _Fit:
-    """Whether winners are taps of their windows inside the image; `_list_taps` listed those of each row of windows."""
-
-    def __init__(self, e, winners, cells, misfits, row_taps_at, left, columns):
-        self._e, self._winners, self._cells, self._misfits, self._row_taps_at = e, winners, cells, misfits, row_taps_at
-        taps, window = e.constant(cells.windows.type, 0), cells.common.window
-        for j in range(window):
-            inside = e.splat(taps.type, columns).exceeds(cells.windows * cells.common.stride + (j - left))
-            taps |= e.select(inside, e.constant(taps.type, sum(1 << i * window + j for i in range(window))), 0)
-        self._column_taps = taps  # those whose columns are inside, as bits
-
-    def look(self, number, lines, found):
-        """Look at the winners of a row of windows; in pairs they are ``found``."""
-        e, winners = self._e, self._winners
-        with e.when(self._cells.has_line(number)):
-            if self._cells.paired:
-                winner = found[0]
-            else:
-                place = lines[0] + self._cells.x * item_bytes(winners)
-                winner = self._cells.load(place, self._cells.real, e.constant(winners, 0))
-            none = e.constant(winners, 31)
-            tap = e.constant(self._column_taps.type, 1) << e.select(winner.exceeds(none), none, winner).to(
-                self._column_taps.type
-            )
-            row_taps = e.load(int32, self._row_taps_at + number * 8)
-            fits = self._column_taps & e.splat(self._column_taps.type, row_taps)
-            misfits = e.select(self._cells.real, tap & ~fits, 0)
-            self._misfits.set(self._misfits.get() | misfits)
-
-
 @emitted(arrays=2, returns=True)
 def _collect_common(
     e, vector, winners, maps_at, maps_plane, maps_row, winners_at, winners_plane, winners_row, row_taps_at, *geometry,
@@ -187,7 +80,7 @@ def _collect_common(
     misfits = e.variable(e.constant(ir.VectorType(int32, vector.count), 0))
 
     def reader(cells):
-        fit = _Fit(e, winners, cells, misfits, row_taps_at, left, columns)
+        fit = Fit(e, winners, cells, misfits, row_taps_at, left, columns)
 
         def read(number):
             lines = cells.lines(number, winners_at, winners_plane, winners_row)
@@ -230,19 +123,8 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     no_numbers_at, winners_at = buffer_places(numbers)
     sums_at = maps_at + together * spread.maps.plane
     common = is_common(w, spread.row_step, sorted_.step)
-    taps, before = w.window_rows * w.window_columns, spread.maps.before
-    tap_sets = new_array((w.out_rows + w.out_columns,), np.int64)
-    row_taps_at, column_taps_at = address_of(tap_sets), address_of(tap_sets) + 8 * w.out_rows
-    if taps < 64:
-        _list_taps(
-            maps, row_taps_at, w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.window_columns, 1
-        )  # fmt: skip
-        _list_taps(
-            maps, column_taps_at, w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, 1,
-            ((1 << taps) - 1) // ((1 << w.window_columns) - 1),
-        )  # fmt: skip
-    first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
-    first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
+    before, tap_sets = spread.maps.before, new_array((w.out_rows + w.out_columns,), np.int64)
+    fits = list_fits(maps, address_of(tap_sets), w)
     no_maps = zeros_line(spread, maps)
     _, no_maps_at = buffer_places(no_maps)
     no_maps_at += 8 * before
@@ -261,7 +143,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
             if _collect_common(
                 maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
-                winners.strides[1], winners.strides[2], row_taps_at, turn.units, 0, w.out_rows, band.step,
+                winners.strides[1], winners.strides[2], fits.row_taps_at, turn.units, 0, w.out_rows, band.step,
                 w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
                 turn.room, turn.target,
             ):  # fmt: skip
@@ -284,23 +166,19 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 )  # fmt: skip
                 numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
                 plane = image * maps.shape[1] + channel
-                if taps >= 64 or not _all_fit(
-                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
-                    taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
-                ):  # fmt: skip
-                    misfit = _first_misfit(
-                        maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
-                        w.rows, w.window_rows, w.stride_rows, w.top,
-                        w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
-                    )  # fmt: skip
-                    if misfit >= 0 and misfits[chunk] < 0:
-                        misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
+                misfit = find_misfit(
+                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, sorted_.step,
+                    fits, w,
+                )  # fmt: skip
+                if misfit >= 0 and misfits[chunk] < 0:
+                    misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
                 at, room = place_rows(plane, band, turn, spread, w)
                 place, map_0 = turn.target + at * item, before - (band.step - spread.overhang) * spread.pitch
                 if common:
                     _collect_common(
                         maps, winners, maps_at + p * spread.maps.plane + map_0 * item, 0, spread.pitch * item,
-                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize, row_taps_at, 1,
+                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize,
+                        fits.row_taps_at, 1,
                         band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
                         band.rows, w.columns, w.out_columns, no_maps_at, room, place,
                     )  # fmt: skip
