@@ -196,7 +196,7 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
 def average_pool2d(images, window, stride, padding, ignore_border, mode):
     """The sum or average of every window; ``mode`` is a number of `MODES`; see `reference.average_pool2d`.
 
-    Floor: images read once, maps written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 20 GB/s.
+    Floor: images read once, maps written once; `docs/cpu.md` has measured multiples of it.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     maps = new_array((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
@@ -334,7 +334,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
 def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     """Spread ``maps`` over their windows; ``mode`` is a number of `MODES`; see `reference.average_pool2d_grad`.
 
-    Floor: maps read once, images written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 11 GB/s.
+    Floor: maps read once, images written once; `docs/cpu.md` has measured multiples of it.
     """
     shape = (maps.shape[0], maps.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, maps.shape, window, stride, padding)

@@ -250,9 +250,8 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
 def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
     """The maximum of every window and the tap that won it; see `reference.max_pool2d`.
 
-    Floor: images read once, maxima and winners written once. Measured on one thread of a Zen 5 EPYC, which copies
-    large arrays into fresh memory at 22 GB/s and small ones at more, float32: cifar_p32 28 GB/s, lenet_p22 27, vgg_p22
-    24, cifar_p32_b1024 21, alex_p32 19, p31 13. From channels-last or c01b images about half of that.
+    Floor: images read once, maxima and winners written once; `docs/cpu.md` has measured multiples of it. From
+    channels-last or c01b images it takes two to four times as long.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     shape = (images.shape[0], images.shape[1], windows.out_rows, windows.out_columns)

@@ -233,9 +233,7 @@ def _choose_winners(winners):
 def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     """Scatter ``maps`` to the pixels that won; see `reference.max_pool2d_grad`.
 
-    Floor: winners and maps read once, images written once. Measured on one thread of a Zen 5 EPYC, which copies
-    large arrays into fresh memory at 22 GB/s and small ones at more, float32: lenet_p22 20 GB/s, cifar_p32 17,
-    vgg_p22 14, p31, cifar_p32_b1024 and alex_p32 10 to 11 (their images are three quarters of all bytes, and fresh).
+    Floor: winners and maps read once, images written once; `docs/cpu.md` has measured multiples of it.
     """
     shape = (winners.shape[0], winners.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, winners.shape, window, stride, padding)

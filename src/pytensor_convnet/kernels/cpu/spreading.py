@@ -9,9 +9,9 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 from typing import NamedTuple
 
 from pytensor_convnet.kernels.cpu.bands import (
-    STRIP_CELLS,
     Planes,
     Sorting,
+    cells_of_band,
     first_plane,
     group_planes,
     new_buffer,
@@ -38,6 +38,7 @@ class Spread(NamedTuple):
     bands: int  # of a plane
     last: int  # step after the last row of the image
     direct: bool  # maps are read from where they are
+    cells: int  # that a thread takes at once, about
 
 
 class SpreadBand(NamedTuple):
@@ -67,12 +68,13 @@ def plan_spread(maps, windows):
     # Each window is among those of some strip.
     seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
     direct = seen and in_strips(maps, w, row_step, step)
-    steps = rows_of_band(last - first, pitch * row_step * step, planes, direct)
+    cells = cells_of_band(direct, maps.shape[0] * maps.shape[1] * w.rows * w.columns * item)
+    steps = rows_of_band(last - first, pitch * row_step * step, planes, cells)
     bands = (last - first + steps - 1) // steps
     sorted_maps = sorting(1, before, pitch, steps + overhang, item)
     return Spread(
         planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
-        row_step, pitch, overhang, first, steps, bands, last, direct,
+        row_step, pitch, overhang, first, steps, bands, last, direct, cells,
     )  # fmt: skip
 
 
@@ -140,7 +142,7 @@ class SpreadTurn(NamedTuple):
 @part
 def turn_pixels(spread, windows):
     """Most pixels of a turn."""
-    return max(STRIP_CELLS, spread.steps * spread.row_step * windows.columns)
+    return max(spread.cells, spread.steps * spread.row_step * windows.columns)
 
 
 @part
@@ -150,7 +152,7 @@ def place_spread_turn(images, stage, streaming, unit, unit_after, spread, window
     band = place_spread(unit, spread, images.shape, w)
     units, pixels = 1, band.rows * w.columns
     if spread.planes.together == 1 and spread.bands == 1:
-        units = min(max(1, STRIP_CELLS // pixels), unit_after - unit, channels - band.channel)
+        units = min(max(1, spread.cells // pixels), unit_after - unit, channels - band.channel)
     plane = band.image * channels + band.channel
     first = (plane * w.rows + band.first_row) * w.columns
     target, room = place_results(images, first, stage, streaming), spread_room(first, unit_after, spread, w)

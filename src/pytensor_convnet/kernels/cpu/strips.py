@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from pytensor_convnet.kernels.cpu.bands import STRIP_CELLS, new_buffer, place_band, room_after
+from pytensor_convnet.kernels.cpu.bands import new_buffer, place_band, room_after
 from pytensor_convnet.kernels.cpu.common_windows import for_common
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.jit import part
@@ -35,7 +35,7 @@ class Turn(NamedTuple):
 @part
 def turn_results(plan, windows):
     """Most results of a turn."""
-    return max(STRIP_CELLS, plan.band_rows * windows.out_columns)
+    return max(plan.cells, plan.band_rows * windows.out_columns)
 
 
 @part
@@ -45,7 +45,7 @@ def place_turn(images, maps, stage, streaming, unit, unit_after, plan, windows):
     band = place_band(unit, plan, images.shape, w)
     units, count = 1, (band.end_y - band.y) * w.out_columns
     if plan.planes.together == 1 and plan.bands == 1:
-        units = min(max(1, STRIP_CELLS // count), unit_after - unit, channels - band.channel)
+        units = min(max(1, plan.cells // count), unit_after - unit, channels - band.channel)
     source = address_of(images) + band.image * images.strides[0] + band.channel * images.strides[1]
     number = ((band.image * channels + band.channel) * w.out_rows + band.y) * w.out_columns
     target, room = place_results(maps, number, stage, streaming), room_after(number, unit_after, plan, w)
