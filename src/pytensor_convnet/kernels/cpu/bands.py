@@ -25,8 +25,8 @@ CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""
 
 STRIP_CELLS = 4 * CELLS
-"""The same where nothing but results is stored, for images that a cache holds. Of others, what is fetched ahead must lie
-in the bands that follow, for one strip of a band after the other reads its lines."""
+"""The same where nothing but results is stored, for images that a cache holds. Of others, what is fetched ahead must
+lie in the bands that follow, for one strip of a band after the other reads its lines."""
 
 CACHED_BYTES = 1 << 25
 """Images of fewer bytes are taken to be in a cache."""
