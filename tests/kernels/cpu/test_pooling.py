@@ -12,7 +12,7 @@ from pytensor_convnet.kernels.cpu import pool_checks
 from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
-from pytensor_convnet.kernels.cpu.spreading import STREAMED_BYTES
+from pytensor_convnet.kernels.cpu.stages import STREAMED_BYTES
 from tests.strategies import LAYOUTS, pools, with_layout
 
 FLOATS = ["float32", "float64"]
@@ -174,6 +174,17 @@ def test_gradients_that_no_cache_holds(shape, window, stride, padding):
     close(average_pool2d_grad(*arguments, MODES["sum"]), reference.average_pool2d_grad(*arguments, "sum"))
 
 
+@pytest.mark.parametrize("window", [3, 4])
+def test_maxima_that_no_cache_holds(window):
+    images = random(85, 40, 50, 51, dtype="float32")
+    images[5, ::7, 2:3, 5] = np.nan
+    windows = (window, window), (1, 1), ((1, 1), (1, 1))
+    assert images.nbytes >= STREAMED_BYTES
+    check_max_pool(images, np.uint8, *windows, False)
+    averages = average_pool2d(images, *windows, False, MODES["sum"])
+    close(averages, reference.average_pool2d(images, *windows, False, "sum"))
+
+
 # ------------------------------------------------------------------------------------ who wins
 
 
@@ -267,6 +278,7 @@ def test_images_and_winners_of_different_batches():
         ((1, 0, 2, 2), 8),
         ((0, 1, 0, 2), 3 + 2),
         ((1, 1, 1, 1), 2**62),
+        ((1, 1, 2, 1), 3 + 31),
     ],
 )
 @pytest.mark.parametrize("dtype", ["uint8", "int64"])

@@ -82,6 +82,21 @@ def test_rows_about_as_long_as_vectors(dtype, windows):
         check_everything(images_of(2, 1, 6, columns, dtype=dtype), windows)
 
 
+@pytest.mark.parametrize(("columns", "dtype"), [(16, "float32"), (15, "float32"), (8, "float64")])
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_planes_that_share_a_vector(windows, columns, dtype):
+    check_everything(images_of(2, 37, 11, columns, dtype=dtype), windows)
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_planes_of_a_larger_array(windows):
+    images = images_of(3, 9, 13, 40, dtype="float32")[1:, ::2, 2:, 3:19]
+    maxima, winners = max_pool2d(images, np.uint8, *windows, False)
+    expected = reference.max_pool2d(images, np.uint8, *windows, False)
+    np.testing.assert_array_equal(maxima, expected[0])
+    np.testing.assert_array_equal(winners, expected[1])
+
+
 @pytest.mark.parametrize("layout", ["channels_last", "batch_last", "spaced", "reversed"])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_layouts_of_more_planes_than_a_vector_has_lanes(dtype, layout):

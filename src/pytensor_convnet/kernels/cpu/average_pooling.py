@@ -6,6 +6,9 @@ Padding adds nothing to the sum. Whether it counts in the divisor is the mode; s
 sum over its rows of sums over its columns, in either direction: the gradient spreads maps along rows first.
 """
 
+import functools
+import operator
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -29,16 +32,18 @@ from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_band, store_within
 from pytensor_convnet.kernels.cpu.spreading import (
-    STREAMED_BYTES,
     clear_around,
     copy_maps,
-    leave_stage,
-    new_stage,
     place_rows,
     place_spread,
+    place_spread_turn,
     plan_spread,
     spread_room,
+    turn_pixels,
+    zeros_line,
 )
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.strips import padding_line, place_turn, slide, turn_results
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -112,6 +117,26 @@ def _average_rows(
             store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
 
 
+@emitted(arrays=1)
+def _average_in_strips(e, vector, maps_at, heights_at, widths_at, room, *geometry):
+    """The sum of every window, divided."""
+
+    def pooling(strip):
+        widths = strip.of_windows(widths_at)
+
+        def of_taps(taps):
+            return [functools.reduce(operator.add, taps)]
+
+        def leave(rows, done, y):
+            total = functools.reduce(operator.add, (row for (row,) in rows)) + 0  # as 0 + -0 is 0
+            height = e.splat(vector, e.load(vector.element, heights_at + y * item_bytes(vector)))
+            strip.store(maps_at, done, room, total / (height * widths))
+
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
+
+
 def _signature(number):
     vector = number[::1]
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], vector, vector, WINDOWS
@@ -128,25 +153,41 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
     buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, 0)
     zeros_at, cells = buffer_places(buffer)
     sums_at = cells + together * sorted_.plane
+    direct, streaming = plan.direct, is_streamed(maps, plan.planes)
+    padding = padding_line(images, direct, 0)
+    padding_at, _ = buffer_places(padding)
+    stage = new_stage(maps, turn_results(plan, w), streaming)
     units = plan.planes.groups * plan.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
-        band = place_band(unit, plan, images.shape, w)
-        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
-        for p in range(together):
-            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-            at *= w.out_columns
-            room = (band.end_y - band.y) * w.out_columns
-            if together == 1:
-                room = room_after(at, end, plan, w)
-            target = address_of(maps) + at * maps.itemsize
-            _sum_taps(
-                images, cells + p * sorted_.plane, band.rows * plan.pitch, address_of(taps), plan.taps, sums_at
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = room_after(0, begin, plan, w)
+    while begin < end:
+        turn, unit = place_turn(images, maps, stage, streaming, begin, end, plan, w), begin
+        begin += turn.units
+        if direct:
+            _average_in_strips(
+                images, turn.target, address_of(heights), address_of(widths), turn.room, turn.source,
+                images.strides[1], images.strides[2], turn.units, turn.y, turn.end_y, w.rows, w.columns,
+                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
             )  # fmt: skip
-            _average_rows(
-                images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths), target,
-            )  # fmt: skip
+            unit = begin
+        for number in range(unit, begin):
+            band = place_band(number, plan, images.shape, w)
+            copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
+            for p in range(together):
+                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+                at = at * w.out_columns - turn.first
+                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                plane_at, count = cells + p * sorted_.plane, band.rows * plan.pitch
+                _sum_taps(images, plane_at, count, address_of(taps), plan.taps, sums_at)
+                _average_rows(
+                    images, sums_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                    w.stride_rows, w.top, w.out_columns, room, address_of(heights), address_of(widths),
+                    turn.target + at * maps.itemsize,
+                )  # fmt: skip
+        if streaming:
+            leave_stage(stage, maps, start, turn.first, turn.results, begin == end)
+    keep_alive(stage)
+    keep_alive(padding)
     keep_alive(taps)
     keep_alive(buffer)
 
@@ -155,7 +196,7 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
 def average_pool2d(images, window, stride, padding, ignore_border, mode):
     """The sum or average of every window; ``mode`` is a number of `MODES`; see `reference.average_pool2d`.
 
-    Floor: images read once, maps written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 20 GB/s.
+    Floor: images read once, maps written once; `docs/cpu.md` has measured multiples of it.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     maps = new_array((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
@@ -183,17 +224,24 @@ def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, height
 
 
 @emitted(arrays=1)
-def _spread_common(e, vector, maps_at, first, pitch, window, stride, left, row_phase, rows, columns, room, target):
-    """The sums of the maps that reach each pixel, for `COMMON` windows."""
-    item = item_bytes(vector)
+def _spread_common(e, vector, maps_at, maps_plane, maps_row, heights_at, widths_at, *geometry):
+    """The sums of the maps that reach each pixel, divided when they are read, for `COMMON` windows."""
 
-    def read(cell):
-        return (e.load(vector, maps_at + cell * item),)
+    def reader(cells):
+        widths = cells.of_columns(widths_at, e.constant(vector, 1))
+
+        def read(number):
+            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
+            place = e.select(cells.has_line(number), heights_at + number * item_bytes(vector), heights_at)
+            height = e.splat(vector, e.load(vector.element, place))
+            return {shift: (value / (height * widths[shift]),) for shift, value in values.items()}
+
+        return read
 
     def add(total, values, tap):
         return values[0] if total is None else total + values[0]
 
-    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+    spread_rows(e, vector, reader, add, *geometry)
 
 
 @part
@@ -224,41 +272,58 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
     shares_at = maps_at + together * maps_plane
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
-    common = is_common(w, spread.row_step, sorted_.step)
-    streaming = images.nbytes >= STREAMED_BYTES and together == 1
-    stage = new_stage(spread, images)
+    common, before = is_common(w, spread.row_step, sorted_.step), spread.maps.before
+    no_maps = zeros_line(spread, maps)
+    _, no_maps_at = buffer_places(no_maps)
+    no_maps_at += 8 * before
+    streaming = is_streamed(images, spread.planes)
+    stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
-    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
-    begin = spread_room(0, start, spread, w)
-    for unit in range(start, end):
-        band = place_spread(unit, spread, maps.shape, w)
-        copy_maps(maps, maps_at, spread, band, zeros_at)
-        for p in range(together):
-            before = spread.maps.before * item
-            clear_around(maps, shares_at, spread, band)
-            _divide_lines(
-                maps, maps_at + p * maps_plane + before, shares_at + band.maps_line * pitch + before, pitch,
-                band.first_map, band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = spread_room(0, begin, spread, w)
+    while begin < end:
+        turn, unit = place_spread_turn(images, stage, streaming, begin, end, spread, w), begin
+        begin += turn.units
+        if spread.direct:
+            band = place_spread(unit, spread, maps.shape, w)
+            _spread_common(
+                maps, address_of(maps) + band.image * maps.strides[0] + band.channel * maps.strides[1], maps.strides[1],
+                maps.strides[2], address_of(heights), address_of(widths), turn.units, 0, w.out_rows, band.step,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
+                turn.room, turn.target,
             )  # fmt: skip
-            plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
-            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
-            if common:
-                _spread_common(
-                    maps, shares_at, spread.overhang * spread.pitch + spread.maps.before, spread.pitch,
-                    w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, room, place,
+            unit = begin
+        for number in range(unit, begin):
+            band = place_spread(number, spread, maps.shape, w)
+            copy_maps(maps, maps_at, spread, band, zeros_at)
+            for p in range(together):
+                plane = plane_number(band.image, band.channel, p, spread.planes, maps.shape)
+                at, room = place_rows(plane, band, turn, spread, w)
+                place, lines_at = turn.target + at * item, maps_at + p * maps_plane + before * item
+                if common:
+                    _spread_common(
+                        maps, lines_at - band.first_map * pitch, 0, pitch, address_of(heights), address_of(widths), 1,
+                        band.first_map, band.first_map + band.maps, band.step, w.window_rows, sorted_.step, w.left,
+                        band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                    )  # fmt: skip
+                    continue
+                clear_around(maps, shares_at, spread, band)
+                _divide_lines(
+                    maps, lines_at, shares_at + band.maps_line * pitch + before * item, pitch, band.first_map,
+                    band.first_map + band.maps, w.out_columns, address_of(heights), address_of(widths),
                 )  # fmt: skip
-            for q in range(0 if common else sorted_.step):
-                taps = _taps_of_phase(q, w.window_columns, sorted_.step)
-                cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
-                _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
-                for a in range(spread.row_step):
-                    taps = _taps_of_phase(a, w.window_rows, spread.row_step)
-                    target = sums_at + a * sorted_.plane + q * sorted_.phase
-                    _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
-            if not common:
+                for q in range(sorted_.step):
+                    taps = _taps_of_phase(q, w.window_columns, sorted_.step)
+                    cells, row_at = (band.steps + spread.overhang) * spread.pitch, rows_at + q * maps_plane
+                    _sum_taps(maps, shares_at, cells, address_of(column_taps), taps, row_at)
+                    for a in range(spread.row_step):
+                        taps = _taps_of_phase(a, w.window_rows, spread.row_step)
+                        target = sums_at + a * sorted_.plane + q * sorted_.phase
+                        _sum_taps(maps, row_at, band.steps * spread.pitch, address_of(row_taps), taps, target)
                 store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
-            if streaming:
-                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+        if streaming:
+            leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
+    keep_alive(no_maps)
     keep_alive(stage)
     keep_alive(column_taps)
     keep_alive(row_taps)
@@ -269,7 +334,7 @@ def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
 def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     """Spread ``maps`` over their windows; ``mode`` is a number of `MODES`; see `reference.average_pool2d_grad`.
 
-    Floor: maps read once, images written once. Measured on one thread of a Zen 5 EPYC, float32: avg_p32 11 GB/s.
+    Floor: maps read once, images written once; `docs/cpu.md` has measured multiples of it.
     """
     shape = (maps.shape[0], maps.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, maps.shape, window, stride, padding)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytensor_convnet.kernels.cpu.common_windows import in_strips
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
@@ -22,6 +23,13 @@ from pytensor_convnet.kernels.cpu.memory import new_array
 
 CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""
+
+STRIP_CELLS = 4 * CELLS
+"""The same where nothing but results is stored, for images that a cache holds. Of others, what is fetched ahead must
+lie in the bands that follow, for one strip of a band after the other reads its lines."""
+
+CACHED_BYTES = 1 << 25
+"""Images of fewer bytes are taken to be in a cache."""
 
 VECTORS = 4
 """How many vectors a pass over a band computes side by side, to share what the loop over taps costs."""
@@ -81,9 +89,17 @@ def plane_number(image, channel, p, planes, shape):
 
 
 @part
-def rows_of_band(rows, cells, planes):
+def cells_of_band(direct, nbytes):
+    """How many cells a band has, about, of images of so many bytes."""
+    if not direct:
+        return CELLS
+    return STRIP_CELLS if nbytes < CACHED_BYTES else CELLS + CELLS // 4
+
+
+@part
+def rows_of_band(rows, cells, planes, most_cells):
     """How many rows a band has, where a row has ``cells`` cells and a plane ``rows`` rows."""
-    most = max(1, min(CELLS // cells, rows * planes.groups // TASKS))
+    most = max(1, min(most_cells // cells, rows * planes.groups // TASKS))
     bands = (rows + most - 1) // most
     return (rows + bands - 1) // bands
 
@@ -123,6 +139,8 @@ class Plan(NamedTuple):
     band_rows: int  # rows of windows in a band
     bands: int  # of a plane
     taps: int  # in a row of taps, without those that no window has inside the image
+    direct: bool  # no bands are needed (`strips`)
+    cells: int  # that a thread takes at once, about
 
 
 class Band(NamedTuple):
@@ -143,11 +161,13 @@ def plan_bands(images, windows):
     planes = group_planes(images)
     step = min(w.stride_columns, w.left + w.columns)
     pitch = max((w.left + w.columns - 1) // step + 1, w.out_columns + (w.window_columns - 1) // step)
-    band_rows = rows_of_band(w.out_rows, pitch * min(w.stride_rows, w.window_rows), planes)
+    direct = in_strips(images, w, w.stride_rows, w.stride_columns)
+    cells = cells_of_band(direct, images.nbytes)
+    band_rows = rows_of_band(w.out_rows, pitch * min(w.stride_rows, w.window_rows), planes, cells)
     rows = min(w.rows, (band_rows - 1) * w.stride_rows + w.window_rows)
     bands = (w.out_rows + band_rows - 1) // band_rows
     taps = min(w.window_columns, w.left + w.columns)
-    return Plan(planes, sorting(step, w.left, pitch, rows, item), item, pitch, band_rows, bands, taps)
+    return Plan(planes, sorting(step, w.left, pitch, rows, item), item, pitch, band_rows, bands, taps, direct, cells)
 
 
 @part

@@ -100,6 +100,10 @@ class Value:
         """Whether it is not NaN."""
         return Value(self.emitter, self.emitter.builder.fcmp_ordered("ord", self.value, self.value))
 
+    def or_nan(self, other):
+        """Whether one of them is NaN."""
+        return Value(self.emitter, self.emitter.builder.fcmp_unordered("uno", self.value, other.value))
+
     def to(self, type_):
         """An integer, or a vector of them, as one of another width: cut, or extended by its sign."""
         old, new = bits(getattr(self.type, "element", self.type)), bits(getattr(type_, "element", type_))
@@ -245,15 +249,18 @@ class Emitter:
         bound = self.minimum(count, self.integer(lanes)).to(int32)
         return self.lane_numbers(ir.VectorType(int32, lanes)) < bound
 
+    def load_where(self, address, mask, others):
+        """The numbers at ``address`` in the lanes of a mask, those of ``others`` in the others; no more are read."""
+        vector = others.type
+        arguments = [self._pointer(address, vector), int32(item_bytes(vector)), mask.value, others.value]
+        return Value(self, self.builder.call(llvm.masked_access(self.builder.module, "load", vector), arguments))
+
     def load_first(self, address, count, others):
         """The ``count`` numbers at ``address`` in the first lanes, those of ``others`` in the others.
 
         Nothing beyond is read; ``count`` may be any number.
         """
-        vector = others.type
-        mask, align = self._first(count, vector.count), int32(item_bytes(vector))
-        arguments = [self._pointer(address, vector), align, mask.value, others.value]
-        return Value(self, self.builder.call(llvm.masked_access(self.builder.module, "load", vector), arguments))
+        return self.load_where(address, self._first(count, others.type.count), others)
 
     def store_first(self, address, count, values):
         """Write the first ``count`` lanes to ``address``, nothing beyond; ``count`` may be any number."""
@@ -269,8 +276,12 @@ class Emitter:
         number = number if is_float(vector) else number.to(vector.element)
         return Value(self, llvm.splat(self.builder, number.value, vector))
 
+    def numbers(self, vector, numbers):
+        """A vector of these numbers."""
+        return Value(self, ir.Constant(vector, [vector.element(number) for number in numbers]))
+
     def lane_numbers(self, vector):
-        return Value(self, ir.Constant(vector, [vector.element(lane) for lane in range(vector.count)]))
+        return self.numbers(vector, range(vector.count))
 
     def shuffle(self, a, b, places):
         """The lanes at ``places`` of two vectors, laid end to end."""

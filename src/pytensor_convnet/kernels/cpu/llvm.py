@@ -25,6 +25,9 @@ def _host_registers() -> tuple[int, int]:
 
 VECTOR_BYTES, REGISTERS = _host_registers()
 
+MASKS = VECTOR_BYTES > 16
+"""Whether some lanes of a vector are loaded as fast as all."""
+
 
 def _host_multiply_adds() -> int:
     """Vectors that the host multiplies and adds in a cycle; Zen 4 takes a long one in two halves."""

@@ -32,6 +32,15 @@ from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.strips import (
+    Challenge,
+    NanWatch,
+    padding_line,
+    place_turn,
+    slide,
+    turn_results,
+)
 
 INTEGERS = tuple(types.Integer.from_bitwidth(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
 NUMBERS = (*INTEGERS, types.boolean)
@@ -126,6 +135,38 @@ def _pool_rows(
             store_within(e, place, x, out_columns, room - done, winner.to(shown))
 
 
+@emitted(arrays=2, returns=True)
+def _pool_in_strips(e, vector, shown, maxima_at, winners_at, room, *geometry):
+    """The first greatest of every window; returns whether there was a NaN, for which it is none."""
+    numbers, nans = _integers_beside(vector), NanWatch(e, vector)
+    window, step, top, left = geometry[8:12]
+
+    def pooling(strip):
+        # Where padding seems to win, as all are as low, the first tap inside the image does.
+        inside = (left - strip.windows * step).to(numbers)
+
+        def of_taps(taps):
+            nans.look(taps)
+            greatest, winner = Challenge(e, taps[0]), e.constant(numbers, 0)
+            for j, tap in enumerate(taps[1:], 1):
+                winner = e.select(greatest.challenge(tap), e.constant(numbers, j), winner)
+            return [greatest.best, e.maximum(winner, inside)]
+
+        def leave(rows, done, y):
+            first_row = e.maximum(top - y * step, e.integer(0))
+            (best, winner), *others = rows
+            greatest, winner = Challenge(e, best), winner + e.splat(numbers, first_row * window)
+            for i, (row, column) in enumerate(others, 1):
+                winner = e.select(greatest.challenge(row), column + e.splat(numbers, i * window), winner)
+            strip.store(maxima_at, done, room, greatest.best)
+            strip.store(winners_at, done, room, winner.to(shown))
+
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
+    return nans.found(e)
+
+
 def _signature(number, winner):
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], winner[:, :, :, ::1], WINDOWS
 
@@ -164,26 +205,43 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
     filling_at, cells = buffer_places(buffer)
     best_at = cells + together * sorted_.plane
     winner_at = best_at + sorted_.phase
+    direct, streaming = plan.direct, is_streamed(maxima, plan.planes)
+    padding = padding_line(images, direct, -np.inf)
+    padding_at, _ = buffer_places(padding)
+    stage = new_stage(maxima, turn_results(plan, w), streaming)
     units = plan.planes.groups * plan.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
-        band = place_band(unit, plan, images.shape, w)
-        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
-        for p in range(together):
-            count = band.rows * plan.pitch
-            _pool_columns(
-                images, cells + p * sorted_.plane, count, address_of(taps), plan.taps, best_at, winner_at
-            )  # fmt: skip
-            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-            at *= w.out_columns
-            room = (band.end_y - band.y) * w.out_columns
-            if together == 1:
-                room = room_after(at, end, plan, w)
-            _pool_rows(
-                images, winners, best_at, winner_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows,
-                w.window_rows, w.window_columns, w.stride_rows, w.top, sorted_.step, w.left, w.out_columns, room,
-                address_of(maxima) + at * maxima.itemsize, address_of(winners) + at * winners.itemsize,
-            )  # fmt: skip
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = room_after(0, begin, plan, w)
+    while begin < end:
+        turn, unit = place_turn(images, maxima, stage, streaming, begin, end, plan, w), begin
+        begin += turn.units
+        numbers_at = address_of(winners) + turn.first * winners.itemsize
+        if direct and not _pool_in_strips(
+            images, winners, turn.target, numbers_at, turn.room, turn.source, images.strides[1], images.strides[2],
+            turn.units, turn.y, turn.end_y, w.rows, w.columns, w.window_rows, w.stride_rows, w.top, w.left,
+            w.out_columns, padding_at,
+        ):  # fmt: skip
+            unit = begin
+        for number in range(unit, begin):
+            band = place_band(number, plan, images.shape, w)
+            copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
+            for p in range(together):
+                count = band.rows * plan.pitch
+                _pool_columns(
+                    images, cells + p * sorted_.plane, count, address_of(taps), plan.taps, best_at, winner_at
+                )  # fmt: skip
+                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+                at = at * w.out_columns - turn.first
+                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                _pool_rows(
+                    images, winners, best_at, winner_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows,
+                    w.window_rows, w.window_columns, w.stride_rows, w.top, sorted_.step, w.left, w.out_columns, room,
+                    turn.target + at * maxima.itemsize, numbers_at + at * winners.itemsize,
+                )  # fmt: skip
+        if streaming:
+            leave_stage(stage, maxima, start, turn.first, turn.results, begin == end)
+    keep_alive(stage)
+    keep_alive(padding)
     keep_alive(taps)
     keep_alive(buffer)
 
@@ -192,9 +250,8 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
 def max_pool2d(images, winners_dtype, window, stride, padding, ignore_border):
     """The maximum of every window and the tap that won it; see `reference.max_pool2d`.
 
-    Floor: images read once, maxima and winners written once. Measured on one thread of a Zen 5 EPYC, which copies
-    large arrays into fresh memory at 22 GB/s and small ones at more, float32: cifar_p32 28 GB/s, lenet_p22 27, vgg_p22
-    24, cifar_p32_b1024 21, alex_p32 19, p31 13. From channels-last or c01b images about half of that.
+    Floor: images read once, maxima and winners written once; `docs/cpu.md` has measured multiples of it. From
+    channels-last or c01b images it takes two to four times as long.
     """
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     shape = (images.shape[0], images.shape[1], windows.out_rows, windows.out_columns)

@@ -20,103 +20,27 @@ from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, int64, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import int32, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pooled, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_beside, store_band
 from pytensor_convnet.kernels.cpu.spreading import (
-    STREAMED_BYTES,
     clear_around,
     copy_maps,
-    leave_stage,
-    new_stage,
     place_rows,
     place_spread,
+    place_spread_turn,
     plan_spread,
     spread_room,
+    turn_pixels,
+    zeros_line,
 )
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.winner_fits import Fit, find_misfit, list_fits
 
 _WINNER_DTYPES = ((types.uint8,), (types.int64,))
 PAIRS = tuple(number + winner for number, winner in itertools.product(FLOATS, _WINNER_DTYPES))
 """The dtypes of maps and winners that meet."""
-
-
-@emitted(arrays=2, returns=True)
-def _first_misfit(
-    e, vector, winners, lines, pitch, y, end_y, rows, window_rows, stride_rows, top,
-    out_columns, columns, window_columns, step, left,
-):  # fmt: skip
-    """Of a band's rows ``y`` to ``end_y`` of winners the place of one that is no pixel of its window, or -1.
-
-    A winner is ``i * window_columns + j`` for one of the window's rows ``i`` inside the image, and ``j`` between
-    ``least`` and ``least + more``, its columns inside.
-    """
-    lanes, element, size = winners.count, winners.element, item_bytes(winners)
-    wide = ir.VectorType(int64, lanes)
-    found = e.variable(e.integer(-1))
-    with e.range(0, out_columns, lanes) as x:
-        start = e.lane_numbers(wide) * step + (x * step - left)
-        least = e.maximum(0 - start, e.constant(wide, 0))
-        more = (e.minimum(columns - start, e.constant(wide, window_columns)) - least - 1).to(winners)
-        least, real = least.to(winners), e.lane_numbers(wide) < out_columns - x
-        with e.range(y, end_y) as y_:
-            top_row = y_ * stride_rows - top
-            first, end = e.maximum(0 - top_row, e.integer(0)), e.minimum(window_rows, rows - top_row)
-            winner = e.load(winners, lines + (y_ - y) * pitch + x * size) - least
-            column = e.variable(winner - (first * window_columns).to(element))
-            misfit = e.variable(real)
-            with e.range(first, end):
-                misfit.set(misfit.get() & column.get().exceeds(more))
-                column.set(column.get() - window_columns.to(element))
-            lane = misfit.get().first_set()
-            with e.when(lane < lanes), e.when(found.get() < 0):
-                found.set(y_ * out_columns + x + lane)
-    return found.get()
-
-
-@part
-def _whole_windows(count, length, window, stride, before):
-    """Windows from the first to before the second are wholly inside the image, along one axis."""
-    first = min(count, (before + stride - 1) // stride)
-    return first, max(first, min(count, (length + before - window) // stride + 1))
-
-
-@emitted(arrays=1)
-def _list_taps(e, _, target, count, length, window, stride, before, taps_apart, copies):
-    """For each window along an axis the set of taps inside the image, as bits ``taps_apart``, times ``copies``."""
-    with e.range(0, count) as y:
-        start = y * stride - before
-        first, end = e.maximum(0 - start, e.integer(0)), e.minimum(window, length - start)
-        one = e.integer(1)
-        e.store(target + y * 8, ((one << end * taps_apart) - (one << first * taps_apart)) * copies)
-
-
-@emitted(arrays=2, returns=True)
-def _all_fit(
-    e, _, winners, lines, pitch, y, end_y, out_columns, taps, row_taps, column_taps, first_row, end_row, first, end
-):
-    """Whether each of a band's winners is a tap of its window inside the image.
-
-    Windows in rows ``first_row`` to ``end_row`` and columns ``first`` to ``end`` are wholly inside.
-    """
-    size = item_bytes(winners)
-    wide = ir.VectorType(winners.element, VECTOR_BYTES // size)
-    greatest, fit = e.variable(e.constant(wide, 0)), e.variable(e.integer(1))
-    with e.range(0, (end_y - y) * pitch, VECTOR_BYTES) as place:
-        some, known = e.load(wide, lines + place), greatest.get()
-        greatest.set(e.select(some.exceeds(known), some, known))
-    with e.range(y, end_y) as y_:
-        inside, row = e.load(int64, row_taps + y_ * 8), lines + (y_ - y) * pitch
-        clipped = (y_ < first_row) | (y_ >= end_row)
-        for start, stop in (
-            (0, e.select(clipped, out_columns, first)),
-            (e.select(clipped, out_columns, end), out_columns),
-        ):
-            with e.range(start, stop) as x:
-                winner = e.load(winners.element, row + x * size).unsigned() & 63
-                fit.set(fit.get() & ((inside & e.load(int64, column_taps + x * 8)) >> winner))
-    misfit = greatest.get().exceeds(e.splat(wide, taps - 1)).first_set()
-    return e.select(misfit < wide.count, e.integer(0), fit.get())
 
 
 @emitted(arrays=2)
@@ -147,23 +71,34 @@ def _collect(
             e.store(place + (cell + n * lanes) * item, total.get())
 
 
-@emitted(arrays=2)
+@emitted(arrays=2, returns=True)
 def _collect_common(
-    e, vector, winners, maps_at, winners_at, first, pitch, window, stride, left, row_phase, rows, columns, room,
-    target,
+    e, vector, winners, maps_at, maps_plane, maps_row, winners_at, winners_plane, winners_row, row_taps_at, *geometry,
 ):  # fmt: skip
-    """`_collect` and `store_band` in one, for `COMMON` windows."""
-    item, size = item_bytes(vector), item_bytes(winners)
+    """`_collect` and `store_band` in one, for `COMMON` windows; returns whether all winners fit."""
+    left, columns = geometry[6], geometry[9]
+    misfits = e.variable(e.constant(ir.VectorType(int32, vector.count), 0))
 
-    def read(cell):
-        return e.load(vector, maps_at + cell * item), e.load(winners, winners_at + cell * size)
+    def reader(cells):
+        fit = Fit(e, winners, cells, misfits, row_taps_at, left, columns)
+
+        def read(number):
+            lines = cells.lines(number, winners_at, winners_plane, winners_row)
+            found = cells.read(lines, e.constant(winners, 0))
+            fit.look(number, lines, found)
+            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
+            return {shift: (values[shift], found[shift]) for shift in values}
+
+        return read
 
     def add(total, values, tap):
         value, winner = values
         hit = winner.equals(e.constant(winners, tap))
         return e.select(hit, value if total is None else total + value, 0 if total is None else total)
 
-    spread_rows(e, vector, read, add, first, pitch, window, stride, left, row_phase, rows, columns, room, target)
+    spread_rows(e, vector, reader, add, *geometry)
+    none = misfits.get().equals(0)
+    return e.select((~none).first_set() < vector.count, e.integer(0), 1)
 
 
 def _grad_signature(number, winner):
@@ -188,69 +123,75 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     no_numbers_at, winners_at = buffer_places(numbers)
     sums_at = maps_at + together * spread.maps.plane
     common = is_common(w, spread.row_step, sorted_.step)
-    taps, before = w.window_rows * w.window_columns, spread.maps.before
-    tap_sets = new_array((w.out_rows + w.out_columns,), np.int64)
-    row_taps_at, column_taps_at = address_of(tap_sets), address_of(tap_sets) + 8 * w.out_rows
-    if taps < 64:
-        _list_taps(
-            maps, row_taps_at, w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.window_columns, 1
-        )  # fmt: skip
-        _list_taps(
-            maps, column_taps_at, w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left, 1,
-            ((1 << taps) - 1) // ((1 << w.window_columns) - 1),
-        )  # fmt: skip
-    first_row, end_row = _whole_windows(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top)
-    first_column, end_column = _whole_windows(w.out_columns, w.columns, w.window_columns, w.stride_columns, w.left)
-    streaming = images.nbytes >= STREAMED_BYTES and together == 1
-    stage = new_stage(spread, images)
+    before, tap_sets = spread.maps.before, new_array((w.out_rows + w.out_columns,), np.int64)
+    fits = list_fits(maps, address_of(tap_sets), w)
+    no_maps = zeros_line(spread, maps)
+    _, no_maps_at = buffer_places(no_maps)
+    no_maps_at += 8 * before
+    direct = spread.direct and winners.strides[3] == winners.itemsize
+    streaming = is_streamed(images, spread.planes)
+    stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
-    start, end = chunk * units // chunks, (chunk + 1) * units // chunks
-    begin = spread_room(0, start, spread, w)
-    for unit in range(start, end):
-        band = place_spread(unit, spread, maps.shape, w)
-        line = band.maps_line * spread.pitch
-        for p in range(together):
-            clear_around(maps, maps_at + p * spread.maps.plane, spread, band)
-        copy_maps(maps, maps_at + line * item, spread, band, zeros_at)
-        for p in range(together):
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = spread_room(0, begin, spread, w)
+    while begin < end:
+        turn, unit = place_spread_turn(images, stage, streaming, begin, end, spread, w), begin
+        begin += turn.units
+        if direct:
+            band = place_spread(unit, spread, maps.shape, w)
             image, channel = band.image, band.channel
-            if spread.planes.of_batch:
-                image += p
-            else:
-                channel += p
-            copy_beside(
-                maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
-                before, spread.pitch, no_numbers_at,
-            )  # fmt: skip
-            numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
-            plane = image * maps.shape[1] + channel
-            if taps >= 64 or not _all_fit(
-                maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, w.out_columns,
-                taps, row_taps_at, column_taps_at, first_row, end_row, first_column, end_column,
+            if _collect_common(
+                maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
+                maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
+                winners.strides[1], winners.strides[2], fits.row_taps_at, turn.units, 0, w.out_rows, band.step,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
+                turn.room, turn.target,
             ):  # fmt: skip
-                misfit = _first_misfit(
-                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map,
-                    w.rows, w.window_rows, w.stride_rows, w.top,
-                    w.out_columns, w.columns, w.window_columns, sorted_.step, w.left,
+                unit = begin
+        for band_number in range(unit, begin):
+            band = place_spread(band_number, spread, maps.shape, w)
+            line = band.maps_line * spread.pitch
+            for p in range(together):
+                clear_around(maps, maps_at + p * spread.maps.plane, spread, band)
+            copy_maps(maps, maps_at + line * item, spread, band, zeros_at)
+            for p in range(together):
+                image, channel = band.image, band.channel
+                if spread.planes.of_batch:
+                    image += p
+                else:
+                    channel += p
+                copy_beside(
+                    maps, winners, image, channel, band.first_map, band.maps, winners_at + line * winners.itemsize,
+                    before, spread.pitch, no_numbers_at,
+                )  # fmt: skip
+                numbers_at, end_map = winners_at + (line + before) * winners.itemsize, band.first_map + band.maps
+                plane = image * maps.shape[1] + channel
+                misfit = find_misfit(
+                    maps, winners, numbers_at, spread.pitch * winners.itemsize, band.first_map, end_map, sorted_.step,
+                    fits, w,
                 )  # fmt: skip
                 if misfit >= 0 and misfits[chunk] < 0:
                     misfits[chunk] = plane * w.out_rows * w.out_columns + misfit
-            at, place, room = place_rows(images, plane, band, stage, streaming, end, spread, w)
-            if common:
-                _collect_common(
-                    maps, winners, maps_at + p * spread.maps.plane, winners_at,
-                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, sorted_.step, w.left,
-                    band.row_phase, band.rows, w.columns, room, place,
-                )  # fmt: skip
-            else:
-                _collect(
-                    maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
-                    spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
-                    spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
-                )  # fmt: skip
-                store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
-            if streaming:
-                leave_stage(stage, images, begin, at, band.rows * w.columns, unit == end - 1)
+                at, room = place_rows(plane, band, turn, spread, w)
+                place, map_0 = turn.target + at * item, before - (band.step - spread.overhang) * spread.pitch
+                if common:
+                    _collect_common(
+                        maps, winners, maps_at + p * spread.maps.plane + map_0 * item, 0, spread.pitch * item,
+                        winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize,
+                        fits.row_taps_at, 1,
+                        band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
+                        band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                    )  # fmt: skip
+                else:
+                    _collect(
+                        maps, winners, maps_at + p * spread.maps.plane, winners_at, band.steps * spread.pitch,
+                        spread.overhang * spread.pitch + before, spread.pitch, w.window_rows, w.window_columns,
+                        spread.row_step, sorted_.step, sorted_.plane, sorted_.phase, sums_at,
+                    )  # fmt: skip
+                    store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
+        if streaming:
+            leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
+    keep_alive(no_maps)
     keep_alive(stage)
     keep_alive(zeros)
     keep_alive(tap_sets)
@@ -292,9 +233,7 @@ def _choose_winners(winners):
 def max_pool2d_grad(winners, maps, rows, columns, window, stride, padding):
     """Scatter ``maps`` to the pixels that won; see `reference.max_pool2d_grad`.
 
-    Floor: winners and maps read once, images written once. Measured on one thread of a Zen 5 EPYC, which copies
-    large arrays into fresh memory at 22 GB/s and small ones at more, float32: lenet_p22 20 GB/s, cifar_p32 17,
-    vgg_p22 14, p31, cifar_p32_b1024 and alex_p32 10 to 11 (their images are three quarters of all bytes, and fresh).
+    Floor: winners and maps read once, images written once; `docs/cpu.md` has measured multiples of it.
     """
     shape = (winners.shape[0], winners.shape[1], int(rows), int(columns))
     windows = check_pooled(shape, winners.shape, window, stride, padding)

@@ -21,6 +21,15 @@ from pytensor_convnet.kernels.cpu.max_pooling import NUMBERS, Greatest
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
+from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
+from pytensor_convnet.kernels.cpu.strips import (
+    NanWatch,
+    first_greatest,
+    padding_line,
+    place_turn,
+    slide,
+    turn_results,
+)
 
 
 @emitted(arrays=1)
@@ -57,6 +66,25 @@ def _greatest_of_rows(
             store_within(e, target + x * item, x, out_columns, room - done, greatest.best.get())
 
 
+@emitted(arrays=1, returns=True)
+def _greatest_in_strips(e, vector, maxima_at, room, *geometry):
+    """The greatest of every window; returns whether there was a NaN, for which it is none."""
+    nans = NanWatch(e, vector)
+
+    def pooling(strip):
+        def of_taps(taps):
+            nans.look(taps)
+            return [first_greatest(e, taps)]
+
+        def leave(rows, done, y):
+            strip.store(maxima_at, done, room, first_greatest(e, [best for (best,) in rows]))
+
+        return of_taps, leave
+
+    slide(e, vector, pooling, *geometry)
+    return nans.found(e)
+
+
 def _signature(number):
     return types.Array(number, 4, "A", readonly=True), number[:, :, :, ::1], WINDOWS
 
@@ -91,23 +119,38 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
     buffer = new_buffer(together * sorted_.plane + sorted_.phase, images, -np.inf)
     filling_at, cells = buffer_places(buffer)
     best_at = cells + together * sorted_.plane
+    direct, streaming = plan.direct, is_streamed(maxima, plan.planes)
+    padding = padding_line(images, direct, -np.inf)
+    padding_at, _ = buffer_places(padding)
+    stage = new_stage(maxima, turn_results(plan, w), streaming)
     units = plan.planes.groups * plan.bands
-    end = (chunk + 1) * units // chunks
-    for unit in range(chunk * units // chunks, end):
-        band = place_band(unit, plan, images.shape, w)
-        copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
-        for p in range(together):
-            plane_at = cells + p * sorted_.plane
-            _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
-            at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-            at *= w.out_columns
-            room = (band.end_y - band.y) * w.out_columns
-            if together == 1:
-                room = room_after(at, end, plan, w)
-            _greatest_of_rows(
-                images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
-                w.stride_rows, w.top, w.out_columns, room, address_of(maxima) + at * maxima.itemsize,
-            )  # fmt: skip
+    begin, end = chunk * units // chunks, (chunk + 1) * units // chunks
+    start = room_after(0, begin, plan, w)
+    while begin < end:
+        turn, unit = place_turn(images, maxima, stage, streaming, begin, end, plan, w), begin
+        begin += turn.units
+        if direct and not _greatest_in_strips(
+            images, turn.target, turn.room, turn.source, images.strides[1], images.strides[2], turn.units, turn.y,
+            turn.end_y, w.rows, w.columns, w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
+        ):  # fmt: skip
+            unit = begin
+        for number in range(unit, begin):
+            band = place_band(number, plan, images.shape, w)
+            copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, filling_at)
+            for p in range(together):
+                plane_at = cells + p * sorted_.plane
+                _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
+                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
+                at = at * w.out_columns - turn.first
+                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                _greatest_of_rows(
+                    images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
+                    w.stride_rows, w.top, w.out_columns, room, turn.target + at * maxima.itemsize,
+                )  # fmt: skip
+        if streaming:
+            leave_stage(stage, maxima, start, turn.first, turn.results, begin == end)
+    keep_alive(stage)
+    keep_alive(padding)
     keep_alive(taps)
     keep_alive(buffer)
 

@@ -8,13 +8,20 @@ around, and a pass over the band has no edges. Reading, where scattering would w
 
 from typing import NamedTuple
 
-from pytensor_convnet.kernels.cpu.bands import Planes, Sorting, first_plane, group_planes, rows_of_band, sorting
-from pytensor_convnet.kernels.cpu.emission import address_of, emitted
+from pytensor_convnet.kernels.cpu.bands import (
+    Planes,
+    Sorting,
+    cells_of_band,
+    first_plane,
+    group_planes,
+    new_buffer,
+    rows_of_band,
+    sorting,
+)
+from pytensor_convnet.kernels.cpu.common_windows import in_strips
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
-from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
-from pytensor_convnet.kernels.cpu.simd import copy_run, finish_streaming
+from pytensor_convnet.kernels.cpu.stages import place_results
 
 
 class Spread(NamedTuple):
@@ -30,6 +37,8 @@ class Spread(NamedTuple):
     steps: int  # that a band has
     bands: int  # of a plane
     last: int  # step after the last row of the image
+    direct: bool  # maps are read from where they are
+    cells: int  # that a thread takes at once, about
 
 
 class SpreadBand(NamedTuple):
@@ -56,12 +65,16 @@ def plan_spread(maps, windows):
     overhang, before = (w.window_rows - 1) // row_step, (w.window_columns - 1) // step
     pitch = (w.left + w.columns - 1) // step + 1 + before
     first, last = w.top // row_step, (w.top + w.rows - 1) // row_step + 1
-    steps = rows_of_band(last - first, pitch * row_step * step, planes)
+    # Each window is among those of some strip.
+    seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
+    direct = seen and in_strips(maps, w, row_step, step)
+    cells = cells_of_band(direct, maps.shape[0] * maps.shape[1] * w.rows * w.columns * item)
+    steps = rows_of_band(last - first, pitch * row_step * step, planes, cells)
     bands = (last - first + steps - 1) // steps
     sorted_maps = sorting(1, before, pitch, steps + overhang, item)
     return Spread(
         planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
-        row_step, pitch, overhang, first, steps, bands, last,
+        row_step, pitch, overhang, first, steps, bands, last, direct, cells,
     )  # fmt: skip
 
 
@@ -112,75 +125,48 @@ def spread_room(number, unit_after, spread, windows):
     return (group * w.rows + first_row) * w.columns - number
 
 
-# ------------------------------------------------------------------------------------ past the caches
-
-STREAMED_BYTES = 1 << 25
-"""Images of so many bytes are written past the caches, which saves reading what is overwritten."""
+# --------------------------------------------------------------------------------------------- turns
 
 
-@part
-def new_stage(spread, images):
-    """Memory where the rows of a band wait, whole vectors of which then leave past the caches."""
-    rows = spread.steps * spread.row_step if images.nbytes >= STREAMED_BYTES else 0
-    return new_array((rows * images.shape[3] + 5 * VECTOR_BYTES // images.itemsize,), images.dtype)
+class SpreadTurn(NamedTuple):
+    """What a thread does next: one band, or some neighbouring planes of an image that are a band each."""
 
-
-@part
-def _stage_start(stage):
-    return (address_of(stage) + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+    units: int
+    plane: int  # the number of the first
+    first: int  # number of the first pixel
+    pixels: int
+    target: int  # address of the first
+    room: int  # how many pixels from there on may be overwritten
 
 
 @part
-def _stage_place(stage, images, number):
-    """Where on the stage rows wait that begin with a number of ``images``: as far from the start of a vector."""
-    return _stage_start(stage) + (address_of(images) + number * images.itemsize) % VECTOR_BYTES
+def turn_pixels(spread, windows):
+    """Most pixels of a turn."""
+    return max(spread.cells, spread.steps * spread.row_step * windows.columns)
 
 
 @part
-def place_rows(images, plane, band, stage, streaming, unit_after, spread, windows):
-    """For a band's rows of a plane of ``images``: the number of the first pixel, where they go, and how many numbers
-    from there on may be overwritten. With ``streaming`` they go to the stage."""
-    w = windows
-    number = (plane * w.rows + band.first_row) * w.columns
-    place, room = address_of(images) + number * images.itemsize, band.rows * w.columns
-    if streaming:
-        place, room = _stage_place(stage, images, number), room + VECTOR_BYTES
-    elif spread.planes.together == 1:
-        room = spread_room(number, unit_after, spread, w)
-    return number, place, room
-
-
-@emitted(arrays=1)
-def _write_vectors(e, vector, start, end, target):
-    with e.range(0, end - start, VECTOR_BYTES) as offset:
-        e.stream(target + offset, e.load(vector, start + offset))
-
-
-@emitted(arrays=1)
-def _move_vector(e, vector, source, target):
-    e.store(target, e.load(vector, source))
+def place_spread_turn(images, stage, streaming, unit, unit_after, spread, windows):
+    """The `SpreadTurn` that begins with a unit of a chunk of work that ends before another."""
+    w, channels = windows, images.shape[1]
+    band = place_spread(unit, spread, images.shape, w)
+    units, pixels = 1, band.rows * w.columns
+    if spread.planes.together == 1 and spread.bands == 1:
+        units = min(max(1, spread.cells // pixels), unit_after - unit, channels - band.channel)
+    plane = band.image * channels + band.channel
+    first = (plane * w.rows + band.first_row) * w.columns
+    target, room = place_results(images, first, stage, streaming), spread_room(first, unit_after, spread, w)
+    return SpreadTurn(units, plane, first, units * pixels, target, room)
 
 
 @part
-def leave_stage(stage, images, begin, number, count, last):
-    """Write ``count`` numbers that wait on the stage to ``images`` from ``number`` on, in whole vectors.
+def place_rows(plane, band, turn, spread, windows):
+    """How many pixels after the first of a turn a band's rows of a plane begin, and how many may be overwritten."""
+    at = (plane * windows.rows + band.first_row) * windows.columns - turn.first
+    return at, turn.room - at if spread.planes.together == 1 else band.rows * windows.columns
 
-    What fills none waits for the following, at the start of the stage, unless these are the ``last``. All before
-    number ``begin`` are another's.
-    """
-    item, start, first = images.itemsize, _stage_start(stage), address_of(images)
-    held = (first + number * item) % VECTOR_BYTES
-    line, end = number * item - held, held + count * item
-    whole, skipped = end // VECTOR_BYTES * VECTOR_BYTES, 0
-    if whole > 0:
-        if line < begin * item:
-            skipped = VECTOR_BYTES
-            few = (line + skipped) // item - begin
-            copy_run(stage, start + skipped - few * item - address_of(stage), images, begin * item, few, False)
-        _write_vectors(images, start + skipped, start + whole, first + line + skipped)
-        _move_vector(images, start + whole, start)
-    if last:
-        rest = max(line + whole, begin * item)
-        few = (line + end - rest) // item
-        copy_run(stage, start + rest - line - whole - address_of(stage), images, rest, few, False)
-        finish_streaming()
+
+@part
+def zeros_line(spread, maps):
+    """A row of maps that are zero, for maps of up to 8 bytes, and as many numbers as may be read beside it."""
+    return new_buffer(8 * (spread.pitch + spread.maps.before), maps, 0)
