@@ -22,10 +22,10 @@ def awaited(device: torch.device) -> Iterator[None]:
     token = _held.set(held)
     try:
         yield
-        if held:
-            torch.cuda.current_stream(device).wait_stream(_stream(device))
     finally:
         _held.reset(token)
+        if held:  # after an error, too, or else the end of the capture would be another and hide it
+            torch.cuda.current_stream(device).wait_stream(_stream(device))
 
 
 @contextmanager

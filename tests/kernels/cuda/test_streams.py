@@ -1,0 +1,111 @@
+"""What may run beside what follows: on which stream, who waits for whom, whose memory is kept. Streams are fake."""
+
+import gc
+import weakref
+from contextlib import contextmanager
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet.kernels.cuda import streams  # noqa: E402
+from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside  # noqa: E402
+
+DEVICE = torch.device("cpu")
+
+
+class Stream:
+    """A stream that notes for which others it waits."""
+
+    device = DEVICE
+
+    def __init__(self, name, events):
+        self.name, self.events = name, events
+
+    def wait_stream(self, other):
+        self.events.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What happens, in order, while a graph is captured on the stream 'main'."""
+    found = []
+    present = [Stream("main", found)]
+    late = Stream("late", found)
+
+    @contextmanager
+    def on(stream):
+        present.append(stream)
+        yield
+        present.pop()
+
+    monkeypatch.setattr(streams, "_stream", lambda device: late)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: present[-1])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    return found
+
+
+def launch(events, what):
+    events.append(f"{what} on {torch.cuda.current_stream().name}")
+
+
+def test_what_is_allowed_runs_beside_what_follows_and_is_awaited(events):
+    with awaited(DEVICE):
+        with allowed(True), beside(torch.ones(2), None):
+            launch(events, "filters")
+        launch(events, "next")
+    launch(events, "update")
+    assert events == [
+        "late waits for main", "filters on late", "next on main", "main waits for late", "update on main",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lacking", ["awaited", "allowed", "capture"])
+def test_elsewhere_it_is_launched_where_it_stands(events, lacking, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: lacking != "capture")
+
+    def step():
+        with allowed(lacking != "allowed"), beside(torch.ones(2)):
+            launch(events, "filters")
+
+    if lacking == "awaited":
+        step()
+    else:
+        with awaited(DEVICE):
+            step()
+    assert events == ["filters on main"]
+
+
+def test_what_is_launched_within_runs_beside_nothing_else(events):
+    with awaited(DEVICE), allowed(True), beside(torch.ones(2)), beside(torch.ones(2)):
+        launch(events, "filters")
+    assert events == ["late waits for main", "filters on late", "main waits for late"]
+
+
+def test_what_is_read_is_kept_until_it_is_awaited(events):
+    with awaited(DEVICE):
+        read = torch.ones(2)
+        kept = weakref.ref(read)
+        with allowed(True), beside(read):
+            del read
+        gc.collect()
+        assert kept() is not None
+    gc.collect()
+    assert kept() is None
+
+
+def test_after_an_error_it_is_awaited_too(events):
+    def step():
+        with awaited(DEVICE):
+            with allowed(True), beside(torch.ones(2)):
+                launch(events, "filters")
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        step()
+    assert events[-1] == "main waits for late"
+    with allowed(True), beside(torch.ones(2)):
+        launch(events, "another")
+    assert events[-1] == "another on main"
