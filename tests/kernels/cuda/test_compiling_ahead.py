@@ -94,6 +94,17 @@ def test_processes_that_fail_stop_nobody(monkeypatch, target, error):
     assert [asked[2:5] for asked in pool.asked] == ([] if error else [(name, said, target) for name in "abc"])
 
 
+def test_processes_that_do_not_answer_are_asked_once(monkeypatch, target):
+    pool = Pool()
+    pool.submit = lambda *arguments: pool.asked.append(arguments) or Future()
+    monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
+    monkeypatch.setattr(compiling_ahead, "PATIENCE", 0.0)
+    monkeypatch.setattr(compiling_ahead, "_given_up", [])
+    for _ in range(2):
+        compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [])
+    assert len(pool.asked) == 3
+
+
 def test_for_few_methods_no_processes_are_started(monkeypatch):
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pytest.fail("processes"))
     compiling_ahead.compile_ahead(print, task_of(), ["a", "b"], [])

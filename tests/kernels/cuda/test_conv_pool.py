@@ -1,6 +1,7 @@
 """Pooled correlations against the NumPy definitions: every way to compute them, ties, NaN, outputs poisoned."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -303,6 +304,34 @@ def test_gradients_in_every_way(layer, product, method, device):
     ]
     for result, value in zip(results, expected[1 if filters_alone else 0 :], strict=True):
         assert relative_error(result, value) <= MOST_ERROR[product]
+
+
+@pytest.mark.parametrize("way", ["spread", "spread for images"])
+def test_the_filter_gradient_may_run_beside_what_follows(way, device, monkeypatch):
+    launched = []
+
+    @contextmanager
+    def beside(*read):
+        launched.append({tensor.data_ptr() for tensor in read if tensor is not None})
+        yield
+        launched.append("end")
+
+    def noting(what, function):
+        return lambda *given, **named: launched.append(what) or function(*given, **named)
+
+    monkeypatch.setattr(conv_pool_methods, "beside", beside)
+    gradients = {"gather_from": "images", "filter_grad_from": "filters", "pooled_filter_grad": "filters"}
+    for name, what in gradients.items():
+        monkeypatch.setattr(conv_pool_methods, name, noting(what, getattr(conv_pool_methods, name)))
+    task = task_of(LAYERS["side_by_side"], GRADIENTS[2], device=device)
+    images, filters = whole(task.geometry.images), whole(task.geometry.filters, 1)
+    _, winners = defined(task, images, filters, np.zeros(task.geometry.filters[0], "float32"), False)
+    images, maps, filters = put(images, task), put(whole(winners.shape, 2), task), put(filters, task, "bc01")
+    numbers = to_format(torch.from_numpy(winners).to(device), "batch_last")
+    carry_out(task, GRADIENT_WAYS[way], images, filters, numbers, maps)
+    before, read, *after = launched
+    assert (before, after) == ("images", ["filters", "end"])
+    assert read.issuperset(tensor.data_ptr() for tensor in (images, numbers, maps))
 
 
 def test_sums_of_windows_that_share_a_pixel_do_not_overflow_float16(device):

@@ -27,6 +27,9 @@ FEWEST = 3
 Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Shape, strides and dtype."""
 
+_given_up: list[Any] = []
+"""Processes that have done nothing for so long: who waited for them at each task would wait for hours."""
+
 
 def compile_ahead(
     carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: Sequence[torch.Tensor]
@@ -39,13 +42,14 @@ def compile_ahead(
         Of a module, and one that asks its operands for no values.
     """
     pool = _pool() if len(methods) >= FEWEST else None
-    if pool is None:
+    if pool is None or pool in _given_up:
         return
     target, settings = driver.active.get_current_target(), _settings()
     said = [(tuple(operand.shape), operand.stride(), operand.dtype) for operand in operands]
     try:
         jobs = [pool.submit(compile_here, carry_out, task, method, said, target, settings) for method in methods]
-        wait(jobs, PATIENCE)
+        if not wait(jobs, PATIENCE).done:
+            _given_up.append(pool)
     except Exception:  # whatever has become of the processes
         return
 
