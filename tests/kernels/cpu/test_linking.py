@@ -101,3 +101,15 @@ def test_forked_processes_store_different_versions_in_different_files(cache):
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(cache.rglob("*.nbc"))) == 2
+
+
+def test_arithmetic_is_as_written_whoever_calls_first():
+    @part
+    def what_is_left(a, b):
+        return (a + b) - a
+
+    @numba.njit(fastmath=True)
+    def caller(a, b):
+        return what_is_left(a, b)
+
+    assert caller(1e20, 1.0) == 0  # and not 1, as it would be reordered

@@ -57,10 +57,14 @@ def part(function=None, **options):
     Constants of a caller are numbers like others. Numba would compile a version for each, and an exception that
     carries numbers would show those of whichever version was read from disk first: the function that gathers
     them bears the same symbol in all.
+
+    Arithmetic is as it is written, unless ``fastmath`` says otherwise. Numba would take that over from whoever calls a
+    kernel first, as a function of PyTensor that may reorder sums, and keep on disk what came of it.
     """
     if function is None:
         return functools.partial(part, **options)
-    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options = {"error_model": "numpy", "fastmath": False, **wrappers, **options}
     dispatcher = numba.njit(**options)(function)
     version_for = dispatcher.get_call_template
 
