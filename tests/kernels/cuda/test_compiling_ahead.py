@@ -54,6 +54,59 @@ def test_kernels_compiled_without_a_gpu_are_those_that_tensors_ask_for(tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+PAST_32_BITS = """
+import torch
+from triton.backends.compiler import GPUTarget
+
+from pytensor_convnet.kernels.cuda import products
+from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu, compile_here
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolGather, PoolShare, PoolTask, Spread
+from pytensor_convnet.kernels.cuda.conv_pool_methods import carry_out as pooled
+from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask, Joint
+from pytensor_convnet.kernels.cuda.correlation_grads import carry_out as gradients
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
+from pytensor_convnet.kernels.cuda.formats import strides
+from pytensor_convnet.kernels.cuda.gathering import Geometry
+from pytensor_convnet.kernels.cuda.methods import Share
+from pytensor_convnet.kernels.cuda.pool_plans import check_pool
+
+target, meta = GPUTarget("cuda", 90, 32), torch.device("meta")
+geometry = Geometry((2**16, 2, 130, 129), (2, 2, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
+images, filters, maps = geometry.images, geometry.filters, geometry.maps
+
+
+def said(*shapes, dtype=torch.float32):
+    return [(shape, strides(shape, "batch_last" if shape[0] > 2 else "bc01"), dtype) for shape in shapes]
+
+
+for product in ("float16", "bf16x3"):
+    task = GradsTask("correlate2d_grads", geometry, torch.float32, "medium", ("batch_last",) * 3, meta)
+    assert compile_here(gradients, task, Joint(product), said(images, filters, maps), target, {}), product
+windows = check_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), True)
+pool = (geometry, torch.float32, "medium", ("batch_last",) * 3, meta, windows, "relu", torch.uint8)
+given = [*said(images, filters), ((2,), (1,), torch.float32)]
+forward = PoolGather(True, "bf16x3", PoolBlocks(16, 64, 2, (32,), 8, 4, 1, True))
+assert compile_here(pooled, PoolTask("correlate2d_max_pool2d", *pool), forward, given, target, {})
+small = (images[0], 2, windows.out_rows, windows.out_columns)
+given = [*said(images), *said(small, dtype=torch.uint8), *said(small)]
+task = PoolTask("correlate2d_max_pool2d_filter_grad", *pool)
+share = Share(True, "bf16x3", (1, 1), GradBlocks(32, 16, 32, 32, 132, 4, 3))
+for method in (share, PoolShare(True, "bf16x3", PoolGradBlocks(32, 16, 32, 132, 4, 1))):
+    assert compile_here(pooled, task, Spread(None, method), given, target, {}), method
+with _without_gpu(target):  # only one of them past 2**31 elements
+    products.largest_magnitudes(*(torch.empty(size, device="meta") for size in (3, 2**31, 5)))
+"""
+
+
+def test_kernels_for_tensors_past_two_to_the_31_elements_can_be_compiled(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", PAST_32_BITS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_settings_are_those_of_the_process_that_asks_and_then_as_before(monkeypatch):
     monkeypatch.setenv("TRITON_OF_THIS_PROCESS", "1")
     before = dict(os.environ)

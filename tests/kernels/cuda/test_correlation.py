@@ -180,6 +180,8 @@ def test_offsets_of_64_bits_where_tensors_are_that_large(name, device, monkeypat
 def test_tensors_past_two_to_the_31_elements_are_wide():
     assert is_wide(torch.empty((2**16, 2**15, 1, 1), device="meta"))
     assert not is_wide(torch.empty((2**10, 2**15, 1, 1), device="meta"))
+    filled_up = torch.empty((2**13, 2**7, 2**7, 16), device="meta").permute(3, 0, 1, 2)
+    assert is_wide(filled_up[:1])
 
 
 @EVERY_PASS

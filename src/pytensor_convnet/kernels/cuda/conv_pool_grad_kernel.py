@@ -66,6 +66,7 @@ def _add_patch(
     if WIDE:
         patch_row = patch_row.to(tl.int64)
         patch_column = patch_column.to(tl.int64)
+        source_plane_units = source_plane_units.to(tl.int64)
     values, numbers = windows_of(
         winners, maps, filter_place[:, None] * MAP_UNIT + image[None, :], image[None, :], batch,
         filter_exists[:, None], patch_row, patch_column, out_rows, out_columns, map_row_stride * MAP_UNIT,

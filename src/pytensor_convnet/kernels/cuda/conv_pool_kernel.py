@@ -197,6 +197,9 @@ def _correlate_max_pool(
     m = filter_block * FILTERS + tl.arange(0, FILTERS)
     image = batch_block * IMAGES + tl.arange(0, IMAGES)
     batch = batch_units * UNIT
+    if WIDE:
+        source_plane_units = source_plane_units.to(tl.int64)
+        target_row_stride = target_row_stride.to(tl.int64)
     source += group.to(tl.int64) * source_group_stride * UNIT
     filters += group.to(tl.int64) * filter_count * filter_stride + filters_start
     # Columns of the matrix of filters: all filters for each row of a group; lines of zeros up to a power of two.

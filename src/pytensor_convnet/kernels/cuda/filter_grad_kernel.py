@@ -127,6 +127,9 @@ def _add_pixels(
     b = tl.load(place_of_b, mask=map_mask, other=0.0)
     if PRODUCT == "bf16x3":
         if PREPARED:
+            if WIDE:
+                source_plane_units = source_plane_units.to(tl.int64)
+                map_plane_units = map_plane_units.to(tl.int64)
             a_low = tl.load(place_of_a + source_plane_units * 16, mask=mask, other=0.0)
             b_low = tl.load(place_of_b + map_plane_units * 16, mask=map_mask, other=0.0)
         else:

@@ -135,6 +135,8 @@ def _add_rows(
     else:
         w = tl.load(filters + first * column_count)
     if PRODUCT == "bf16x3":
+        if WIDE:
+            source_plane_units = source_plane_units.to(tl.int64)
         low = tl.load(place_of_tile + source_plane_units * 16, mask=mask, other=0.0)
         w_low = tl.load(filters + first * column_count + plane_units * 16)
         if IMAGES_FIRST:
@@ -343,8 +345,9 @@ def unit_of(tensor: torch.Tensor) -> int:
 
 
 def is_wide(*tensors: torch.Tensor) -> bool:
-    """Whether offsets within any of the tensors take 64 bits."""
-    return any(tensor.numel() + tensor.shape[-1] * 1024 >= 2**31 for tensor in tensors)
+    """Whether offsets within any of the tensors take 64 bits, those of a batch that is filled up included."""
+    lasts = (sum((length - 1) * stride for length, stride in zip(x.shape, x.stride())) for x in tensors)
+    return any(last + x.shape[-1] * 1024 >= 2**31 for last, x in zip(lasts, tensors))
 
 
 def gather_correlate(

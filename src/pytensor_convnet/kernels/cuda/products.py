@@ -95,15 +95,15 @@ def _largest_magnitudes(
     program = tl.program_id(0)
     operand = program // PARTIALS
     values = a
-    size = a_size
+    size = a_size.to(tl.int64)  # all of one type, however large each is
     factor = a_factor
     if operand == 1:
         values = b
-        size = b_size
+        size = b_size.to(tl.int64)
         factor = b_factor
     if operand == 2:
         values = c
-        size = c_size
+        size = c_size.to(tl.int64)
         factor = c_factor
     start = (program % PARTIALS).to(tl.int64) * BLOCK
     step = tl.full((), PARTIALS * BLOCK, tl.int64)

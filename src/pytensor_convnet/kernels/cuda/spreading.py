@@ -110,6 +110,7 @@ def _spread(
     if WIDE:
         patch_row = patch_row.to(tl.int64)
         patch_column = patch_column.to(tl.int64)
+        plane_units = plane_units.to(tl.int64)
     plane = channel * out_rows * out_columns * batch
     await_predecessor(DEPENDENT)
     values, numbers = windows_of(
