@@ -17,7 +17,7 @@ from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.bench.cases import CONV  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, conv_pool_methods, memory_format, to_format, tuning  # noqa: E402
-from pytensor_convnet.kernels.cuda.conv_pool_candidates import pool_candidates, row_blocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.conv_pool_candidates import POOL_CANDIDATES, pool_candidates, row_blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
@@ -476,11 +476,10 @@ def test_candidates_are_few_and_end_with_the_pair(case, name, precision):
 
 
 @pytest.mark.parametrize(("case", "dtype"), [("cifar1", torch.float32), ("lenet1", torch.bfloat16)])
-def test_single_pixels_and_whole_columns_are_measured_of_every_product(case, dtype):
+def test_single_pixels_and_whole_columns_are_measured(case, dtype):
     found = pool_candidates(suite_task(case, FORWARD, dtype), tuning.CANDIDATES)[:-1]
-    ways = {(method.product, method.prepared, method.blocks.map_rows) for method in found}
-    products = {way[:2] for way in ways}
-    assert ways == {(*product, rows) for product in products for rows in (1, POOLS[case][0][0])}
+    assert len(found) <= POOL_CANDIDATES
+    assert {method.blocks.map_rows for method in found} == {1, POOLS[case][0][0]}
 
 
 def test_columns_whose_filters_do_not_fit_are_computed_by_single_pixels():
