@@ -69,6 +69,7 @@ def test_memory_freed_before_is_not_lost_sight_of():
 
 def test_ceilings_are_plausible(monkeypatch):
     monkeypatch.setattr(ceilings, "SECONDS", 0)
-    single, double = ceilings.multiply_add_rate("float32"), ceilings.multiply_add_rate("float64")
+    # A machine that does something else meanwhile may be slow, but never faster than it is.
+    single, double = (max(ceilings.multiply_add_rate(dtype) for _ in range(5)) for dtype in ("float32", "float64"))
     assert 1e9 < double < 1.5 * single < 1e14
     assert 1e8 < ceilings.copy_rate(2**22) < 1e13
