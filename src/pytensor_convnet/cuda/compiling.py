@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from pytensor_convnet.cuda.overlapping import let_filters_be_late
+from pytensor_convnet.cuda.overlapping import KERNELS, let_filters_be_late
 from pytensor_convnet.kernels.cuda.streams import awaited
 
 Step = Callable[..., Sequence[torch.Tensor]]
@@ -183,9 +183,7 @@ def make_constants(module: GraphModule) -> None:
 
 def _is_fused(reader: Node) -> bool:
     """Whether what a node reads is computed where it is read."""
-    from pytensor_convnet.lowering.cuda import operators  # noqa: F401  (registers our operator)
-
-    opaque = (torch.ops.pytensor_convnet.kernels.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default,
+    opaque = (KERNELS, torch.ops.aten.mm.default, torch.ops.aten.addmm.default,
               torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)  # fmt: skip
     return reader.op != "output" and reader.target not in opaque
 
