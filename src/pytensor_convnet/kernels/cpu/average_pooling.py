@@ -43,7 +43,7 @@ from pytensor_convnet.kernels.cpu.spreading import (
     zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
-from pytensor_convnet.kernels.cpu.strips import padding_line, place_turn, slide, turn_results
+from pytensor_convnet.kernels.cpu.strips import padding_line, place_turn, place_windows, slide, turn_results
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """The number of each mode: compiled code takes the number, as strings would triple its compilation time."""
@@ -174,9 +174,8 @@ def _average(chunk, chunks, images, maps, heights, widths, windows):
             band = place_band(number, plan, images.shape, w)
             copy_band(images, band.image, band.channel, band.first_row, band.rows, cells, sorted_, together, zeros_at)
             for p in range(together):
-                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-                at = at * w.out_columns - turn.first
-                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                plane = plane_number(band.image, band.channel, p, plan.planes, images.shape)
+                at, room = place_windows(plane, band, turn, plan, w)
                 plane_at, count = cells + p * sorted_.plane, band.rows * plan.pitch
                 _sum_taps(images, plane_at, count, address_of(taps), plan.taps, sums_at)
                 _average_rows(

@@ -38,6 +38,7 @@ from pytensor_convnet.kernels.cpu.strips import (
     NanWatch,
     padding_line,
     place_turn,
+    place_windows,
     slide,
     turn_results,
 )
@@ -230,9 +231,8 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
                 _pool_columns(
                     images, cells + p * sorted_.plane, count, address_of(taps), plan.taps, best_at, winner_at
                 )  # fmt: skip
-                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-                at = at * w.out_columns - turn.first
-                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                plane = plane_number(band.image, band.channel, p, plan.planes, images.shape)
+                at, room = place_windows(plane, band, turn, plan, w)
                 _pool_rows(
                     images, winners, best_at, winner_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows,
                     w.window_rows, w.window_columns, w.stride_rows, w.top, sorted_.step, w.left, w.out_columns, room,

@@ -27,6 +27,7 @@ from pytensor_convnet.kernels.cpu.strips import (
     first_greatest,
     padding_line,
     place_turn,
+    place_windows,
     slide,
     turn_results,
 )
@@ -140,9 +141,8 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
             for p in range(together):
                 plane_at = cells + p * sorted_.plane
                 _greatest_of_columns(images, plane_at, band.rows * plan.pitch, address_of(taps), plan.taps, best_at)
-                at = plane_number(band.image, band.channel, p, plan.planes, images.shape) * w.out_rows + band.y
-                at = at * w.out_columns - turn.first
-                room = turn.room - at if together == 1 else (band.end_y - band.y) * w.out_columns
+                plane = plane_number(band.image, band.channel, p, plan.planes, images.shape)
+                at, room = place_windows(plane, band, turn, plan, w)
                 _greatest_of_rows(
                     images, best_at, sorted_.pitch, band.first_row, band.y, band.end_y, w.rows, w.window_rows,
                     w.stride_rows, w.top, w.out_columns, room, turn.target + at * maxima.itemsize,

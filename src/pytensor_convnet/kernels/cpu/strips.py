@@ -53,6 +53,13 @@ def place_turn(images, maps, stage, streaming, unit, unit_after, plan, windows):
 
 
 @part
+def place_windows(plane, band, turn, plan, windows):
+    """How many results after the first of a turn a band's windows of a plane begin, and how many may be overwritten."""
+    at = (plane * windows.out_rows + band.y) * windows.out_columns - turn.first
+    return at, turn.room - at if plan.planes.together == 1 else (band.end_y - band.y) * windows.out_columns
+
+
+@part
 def padding_line(images, direct, filling):
     """A line of padding as long as a row, if it is needed."""
     return new_buffer(images.shape[3] * images.itemsize if direct else 0, images, filling)
