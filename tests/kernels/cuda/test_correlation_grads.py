@@ -22,6 +22,7 @@ from pytensor_convnet.kernels.cuda import (  # noqa: E402
     to_format,
     tuning,
 )
+from pytensor_convnet.kernels.cuda.candidates import prepared_candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.correlation_grads import (  # noqa: E402
     GradsTask,
     Joint,
@@ -223,6 +224,36 @@ def test_operands_are_searched_and_prepared_once(product, device, monkeypatch):
     assert sorted(searched) == (sorted(map(id, (images, filters, maps))) if product == "float16" else [])
     assert {id(images), id(maps)} == {id_ for id_ in prepared if id_ in (id(images), id(maps), id(filters))}
     assert len(set(prepared)) == len(prepared)
+
+
+@pytest.mark.parametrize("method", [Pair(), Joint("float16"), Joint("bf16x3")], ids=str)
+def test_a_smaller_tensor_is_searched_in_the_place_of_maps(method, device, monkeypatch):
+    searched = []
+
+    def noted(*tensors, **settings):
+        searched.extend(tensors)
+        return largest_magnitudes(*tensors, **settings)
+
+    task = replace(task_of(LAYERS["strides_groups_flip"], "float16", device), factor=3.0)
+    (images, filters, maps), expected = operands(task)
+    smaller = maps.abs().amax().reshape(1, 1, 1, 1) / 2
+    for module in (correlation_grads, methods):
+        monkeypatch.setattr(module, "largest_magnitudes", noted)
+    if method == Pair():
+        monkeypatch.setattr(correlation_grads, "choose", lambda part, _: prepared_candidates(part, "float16", 1)[0])
+    results = carry_out(task, method, images, filters, maps, smaller)
+    assert_close(results, expected, MOST_ERROR["float16"])
+    assert any(tensor is smaller for tensor in searched) == (method != Joint("bf16x3"))
+    if method != Pair():  # of which the gradient of filters searches for itself
+        assert not any(tensor is maps for tensor in searched)
+
+
+def test_the_function_takes_a_tensor_to_search(device):
+    geometry = LAYERS["strides_groups_flip"]
+    given, expected = operands(task_of(geometry, "float32", device))
+    smaller = given[2].abs().amax().reshape(1, 1, 1, 1)
+    results = cuda.correlate2d_grads(*given, *moves_of(geometry), searched=smaller, factor=1.0)
+    assert_close(results, expected, MOST_ERROR["float16"])
 
 
 @pytest.mark.parametrize("method", [Pair(), Joint("float16")], ids=str)

@@ -24,6 +24,7 @@ from pytensor_convnet.kernels.cuda.max_pooling import max_pool2d, max_pool2d_max
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cuda.normalisation import cross_map_norm, cross_map_norm_grad
 from pytensor_convnet.kernels.cuda.pixel_sums import sum_over_pixels
+from pytensor_convnet.kernels.cuda.rectified_pooling import rectified_average_pool2d, rectified_average_pool2d_grad
 
 __all__ = [
     "FORMATS",
@@ -48,6 +49,8 @@ __all__ = [
     "max_pool2d_grad",
     "max_pool2d_maxima",
     "memory_format",
+    "rectified_average_pool2d",
+    "rectified_average_pool2d_grad",
     "sum_over_pixels",
     "to_format",
 ]

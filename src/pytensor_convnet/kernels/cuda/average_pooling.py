@@ -74,15 +74,24 @@ def _share(
         return (high[:, None] * wide[None, :])[:, :, None]
 
 
-@triton.jit(do_not_specialize_on_alignment=LENGTHS)
+@triton.jit
+def bias_of_plane(biases, plane, channels):
+    """The bias of each strip's plane, (strips, 1, 1), where planes are those of channels."""
+    return working(tl.load(biases + plane % channels))[:, None, None]
+
+
+@triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
 def _average_pool(
-    images, maps, strips, strips_each, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
-    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
-    TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, PAIRED: tl.constexpr,
-    MODE: tl.constexpr, VECTOR: tl.constexpr, STRIP: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr,
-    WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
+    images, biases, maps, channels, strips, strips_each, cells, units, rows, columns, out_rows, out_columns,
+    COLUMN_GROUP: tl.constexpr, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
+    STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr,
+    RECTIFIED: tl.constexpr, PAIRED: tl.constexpr, MODE: tl.constexpr, VECTOR: tl.constexpr, STRIP: tl.constexpr,
+    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """For every strip: for each row of the image the sum of each window's taps in it; then those of its rows."""
+    """For every strip: for each row of the image the sum of each window's taps in it; then those of its rows.
+
+    If RECTIFIED, a tap is ``max(pixel + bias, 0)``; what lies outside the image is so far below that it stays 0.
+    """
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
     await_predecessor(DEPENDENT)
@@ -90,6 +99,8 @@ def _average_pool(
     first_row = y * STRIDE_ROWS - TOP
     line = (plane * rows + first_row) * columns * units
     first = first_pixels(images, line, cell, units, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR)
+    if RECTIFIED:
+        bias = bias_of_plane(biases, plane, channels)
     sums = no_tensors()
     for i in tl.static_range((STRIP - 1) * STRIDE_ROWS + WINDOW_ROWS):
         row = first_row + i
@@ -97,9 +108,14 @@ def _average_pool(
         at = first + i * columns * units * VECTOR
         total = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), images.dtype.element_ty))
         for j in tl.static_range(WINDOW_COLUMNS):
-            total += load_tap(
-                at, row_inside, cell, cells, columns, units, 0, j, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR
+            tap = load_tap(
+                at, row_inside, cell, cells, columns, units, -float("inf") if RECTIFIED else 0, j, STRIDE_COLUMNS, LEFT,
+                PAIRED, VECTOR,
             )  # fmt: skip
+            if RECTIFIED:
+                tap += bias
+                tap = tl.where(tap < 0, 0, tap)  # NaN stays NaN
+            total += tap
         sums = sums + (total,)
     maps += vectors_at((plane * out_rows + y) * out_columns * units, cell, VECTOR)
     for k in tl.static_range(STRIP):
@@ -155,27 +171,23 @@ def _with_share(
     return sums
 
 
-@triton.jit(do_not_specialize_on_alignment=LENGTHS)
-def _average_pool_grad(
-    maps, images, strips, strips_each, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
+@triton.jit
+def patch_sums(
+    maps, plane, patch_row, strip_inside, cell, cells, units, rows, columns, out_rows, out_columns,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, MODE: tl.constexpr,
-    PATCH_ROWS: tl.constexpr, PATCH_COLUMNS: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr,
-    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
+    PATCH_ROWS: tl.constexpr, PATCH_COLUMNS: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """For every patch, for each window that touches it: add the window's value, shared, to the pixels of both."""
-    columns *= COLUMN_GROUP
-    strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
-    await_predecessor(DEPENDENT)
-    plane, patch_row = strip // strips_each, strip % strips_each
+    """Of each pixel of patches, the sum of what windows that hold it give it: tensors (strips, cells, VECTOR)."""
     patch_column, unit = cell // units, cell % units
     sums = no_tensors()
     for _ in tl.static_range(PATCH_ROWS * PATCH_COLUMNS):
-        sums = sums + (working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), maps.dtype.element_ty)),)
+        zeros = tl.zeros((plane.shape[0], cell.shape[0], VECTOR), maps.dtype.element_ty)
+        sums = sums + (working(zeros),)
     first_y, first_x = patch_row * (PATCH_ROWS // STRIDE_ROWS), patch_column * (PATCH_COLUMNS // STRIDE_COLUMNS)
     maps += vectors_at((plane * out_rows + first_y) * out_columns * units, first_x * units + unit, VECTOR)
     for k in tl.static_range(-((WINDOW_ROWS - 1 - TOP) // STRIDE_ROWS), (PATCH_ROWS - 1 + TOP) // STRIDE_ROWS + 1):
-        y_inside = (strip < strips) & (first_y + k >= 0) & (first_y + k < out_rows)
+        y_inside = strip_inside & (first_y + k >= 0) & (first_y + k < out_rows)
         for m in tl.static_range(
             -((WINDOW_COLUMNS - 1 - LEFT) // STRIDE_COLUMNS), (PATCH_COLUMNS - 1 + LEFT) // STRIDE_COLUMNS + 1
         ):
@@ -192,6 +204,26 @@ def _average_pool_grad(
                         sums, value, r * PATCH_COLUMNS + q, r + TOP - k * STRIDE_ROWS, q + LEFT - m * STRIDE_COLUMNS,
                         WINDOW_ROWS, WINDOW_COLUMNS,
                     )  # fmt: skip
+    return sums
+
+
+@triton.jit(do_not_specialize_on_alignment=LENGTHS)
+def _average_pool_grad(
+    maps, images, strips, strips_each, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
+    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr, MODE: tl.constexpr,
+    PATCH_ROWS: tl.constexpr, PATCH_COLUMNS: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr,
+    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """For every patch, for each window that touches it: add the window's value, shared, to the pixels of both."""
+    columns *= COLUMN_GROUP
+    strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
+    await_predecessor(DEPENDENT)
+    plane, patch_row = strip // strips_each, strip % strips_each
+    sums = patch_sums(
+        maps, plane, patch_row, strip < strips, cell, cells, units, rows, columns, out_rows, out_columns, WINDOW_ROWS,
+        WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, BELOW, BESIDE, MODE, PATCH_ROWS, PATCH_COLUMNS, VECTOR,
+    )  # fmt: skip
     store_patch(
         sums, images, plane, strip < strips, patch_row, cell, cells, units, rows, columns, PATCH_ROWS,
         PATCH_COLUMNS, PAIRED, VECTOR,
@@ -265,7 +297,7 @@ def average_pool2d(
     """
     format = check_operand(FLOATS, memory_format, images=images)
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
-    _check_mode(mode)
+    check_mode(mode)
     maps = empty((*images.shape[:2], windows.out_rows, windows.out_columns), format, images.dtype, images.device)
     launch(to_format(images, format), maps, windows, format, mode)
     return maps
@@ -286,18 +318,20 @@ def average_pool2d_grad(
     format = check_operand(FLOATS, memory_format, maps=maps)
     shape = (*maps.shape[:2], rows, columns)
     windows = check_pooled(shape, maps.shape, window, stride, padding)
-    _check_mode(mode)
+    check_mode(mode)
     images = empty(shape, format, maps.dtype, maps.device)
     launch_grad(to_format(maps, format), images, windows, format, mode)
     return images
 
 
-def _check_mode(mode: str) -> None:
+def check_mode(mode: str) -> None:
+    """Raise ValueError unless it is a mode of averaging."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
 
 
-def _constants(windows: Windows, mode: str, vector: int, *tensors: torch.Tensor) -> dict[str, Any]:
+def constants_of(windows: Windows, mode: str, vector: int, *tensors: torch.Tensor) -> dict[str, Any]:
+    """What the kernels know when they are compiled, but for their tiles."""
     (_, below), (_, beside) = windows.padding
     return dict(
         **windows.constants(), BELOW=below, BESIDE=beside, MODE=MODES[mode], VECTOR=vector, WIDE=is_wide(*tensors),
@@ -305,15 +339,17 @@ def _constants(windows: Windows, mode: str, vector: int, *tensors: torch.Tensor)
     )  # fmt: skip
 
 
-def launch(images, maps, windows: Windows, format: str, mode: str, tile: Tile | None = None) -> None:
-    """Run the kernel on tensors of one format."""
+def launch(
+    images, maps, windows: Windows, format: str, mode: str, tile: Tile | None = None, biases: torch.Tensor | None = None
+) -> None:
+    """Run the kernel on tensors of one format; with ``biases``, windows must be written out and planes of channels."""
     if not maps.numel():
         return
     planes = Planes.of(images.shape, format)
     vector = planes.vector(images.element_size())
     units = planes.inner // vector
     cells = windows.out_columns * units
-    constants = _constants(windows, mode, vector, images, maps)
+    constants = constants_of(windows, mode, vector, images, maps)
     if not is_written_out(windows):
         strips = planes.number * windows.out_rows
         tile = tile_for(strips, cells, 1, vector)
@@ -325,8 +361,8 @@ def launch(images, maps, windows: Windows, format: str, mode: str, tile: Tile | 
     strips_each = -(-windows.out_rows // tile.rows)
     strips = planes.number * strips_each
     _average_pool[grid(tile, strips, cells)](
-        images, maps, strips, strips_each, cells, units, *windows.lengths(), **constants, **tile.constants(),
-        PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,
+        images, biases, maps, images.shape[1], strips, strips_each, cells, units, *windows.lengths(), **constants,
+        **tile.constants(), RECTIFIED=biases is not None, PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,
     )  # fmt: skip
 
 
@@ -339,7 +375,7 @@ def launch_grad(
     planes = Planes.of(images.shape, format)
     vector = planes.vector(images.element_size())
     units = planes.inner // vector
-    constants = _constants(windows, mode, vector, images, maps)
+    constants = constants_of(windows, mode, vector, images, maps)
     patch = patch or patch_for(planes, windows, vector)
     if patch is None:
         strips, cells = planes.number * windows.rows, windows.columns * units

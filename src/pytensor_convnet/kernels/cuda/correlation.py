@@ -12,7 +12,7 @@ from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.formats import to_format
 from pytensor_convnet.kernels.cuda.gathering import Geometry
-from pytensor_convnet.kernels.cuda.methods import Task, carry_out
+from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
 from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
 
@@ -93,13 +93,14 @@ def correlate2d_filter_grad(
 def correlate2d_grads(
     images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor, stride: Pair, padding: Padding, dilation: Pair,
     groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
-    filters_late: bool = False,
+    filters_late: bool = False, searched: torch.Tensor | None = None, factor: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients of `correlate2d`, of images and of filters, given ``maps``, that of its output.
 
     Where that is faster, which is measured, both read maps that are prepared once. Parameters and errors as for
     `correlate2d`; the gradient of images is in their format, unless another is asked for. With ``filters_late`` that of
-    filters may run beside what follows; see `streams.awaited`.
+    filters may run beside what follows; see `streams.awaited`. Where a smaller tensor ``searched`` is known of which no
+    element of the maps is larger than ``factor`` times the largest, that is searched in their place, if any is.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
@@ -108,8 +109,10 @@ def correlate2d_grads(
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     precision = precision if images.dtype == torch.float32 else "medium"
-    task = GradsTask("correlate2d_grads", geometry, images.dtype, precision, formats, images.device)
-    operands = images, filters, maps
+    bounded = searched is not None and images.dtype == searched.dtype == torch.float32
+    factor = factor if bounded else 0.0
+    task = GradsTask("correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor)
+    operands = (images, filters, maps, dense(searched)) if bounded else (images, filters, maps)
     method = choose(task, operands)
     with allowed(filters_late):
         return correlation_grads.carry_out(task, method, *operands)

@@ -13,8 +13,17 @@ from pytensor_convnet.kernels.cuda.candidates import prepared_candidates, produc
 from pytensor_convnet.kernels.cuda.copying import preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
-from pytensor_convnet.kernels.cuda.methods import Gather, Pair, Share, Task, dense, filter_grad_from, gather_from
-from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+from pytensor_convnet.kernels.cuda.methods import (
+    Gather,
+    Pair,
+    Share,
+    Task,
+    dense,
+    filter_grad_from,
+    gather,
+    gather_from,
+)
+from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.streams import beside
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
@@ -27,7 +36,15 @@ PREPARED_CANDIDATES = 5
 
 @dataclass(frozen=True)
 class GradsTask(Task):
-    """Both gradients, 'correlate2d_grads'; the formats are those of images, maps and the gradient of images."""
+    """Both gradients, 'correlate2d_grads'; the formats are those of images, maps and the gradient of images.
+
+    Attributes
+    ----------
+    factor : float
+        Of the `Bound` that the maps have, of which the tensor is the last operand; 0 where none is known.
+    """
+
+    factor: float = 0.0
 
     @property
     def parts(self) -> tuple[Task, Task]:
@@ -54,32 +71,46 @@ class Joint:
 
 
 def carry_out(
-    task: GradsTask, method: Pair | Joint, images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    task: GradsTask, method: Pair | Joint, images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor,
+    *searched: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute the gradients of images and of filters by a method."""
     if task.device.type == "cuda" and task.device.index not in (None, torch.cuda.current_device()):
         with torch.cuda.device(task.device):  # Triton launches on the current one
-            return carry_out(task, method, images, filters, maps)
+            return carry_out(task, method, images, filters, maps, *searched)
+    bound = Bound(searched[0], task.factor) if searched else None
     if isinstance(method, Joint):
-        return _joint(task, method.product, images, filters, maps)
+        return _joint(task, method.product, images, filters, maps, bound)
     input_task, filter_task = task.parts
     input_method, filter_method = choose(input_task, (filters, maps)), choose(filter_task, (images, maps))
-    of_images = methods.carry_out(input_task, input_method, filters, maps)
+    if isinstance(input_method, Gather):
+        of_images = gather(input_task, input_method, filters, maps, bound)
+    else:
+        of_images = methods.carry_out(input_task, input_method, filters, maps)
     with beside(images, maps):
         of_filters = methods.carry_out(filter_task, filter_method, images, maps)
     return of_images, of_filters
 
 
-def _joint(task: GradsTask, product: str, images, filters, maps) -> tuple[torch.Tensor, torch.Tensor]:
+def _joint(
+    task: GradsTask, product: str, images, filters, maps, bound: Bound | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     input_task, filter_task = task.parts
-    gather = _prepared_choice(input_task, product, (filters, maps))
+    input_method = _prepared_choice(input_task, product, (filters, maps))
     share = _prepared_choice(filter_task, product, (images, maps))
-    magnitudes = largest_magnitudes(images, maps, dense(filters)) if product == "float16" else None
-    of_maps_and_filters, of_images_and_maps = (None, None) if magnitudes is None else (magnitudes[1:], magnitudes[:2])
+    scaled = product == "float16"
+    of_maps_and_filters = of_images_and_maps = None
+    if scaled and bound is not None:
+        of_maps_and_filters = largest_magnitudes(bound.tensor, dense(filters), factors=(bound.factor, 1.0))
+    elif scaled:
+        magnitudes = largest_magnitudes(images, maps, dense(filters))
+        of_maps_and_filters, of_images_and_maps = magnitudes[1:], magnitudes[:2]
     map_planes, copy = preparation(maps, product)
-    of_images = gather_from(input_task, gather, filters, map_planes, of_maps_and_filters, copy)
-    with beside(images, map_planes, magnitudes):
-        image_planes = prepare(images, product, None if magnitudes is None else magnitudes[0])
+    of_images = gather_from(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)
+    with beside(images, map_planes, of_images_and_maps, None if bound is None else bound.tensor):
+        if scaled and bound is not None:  # images are read here alone
+            of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=(1.0, bound.factor))
+        image_planes = prepare(images, product, None if of_images_and_maps is None else of_images_and_maps[0])
         of_filters = filter_grad_from(filter_task, share, image_planes, map_planes, of_images_and_maps)
     return of_images, of_filters
 

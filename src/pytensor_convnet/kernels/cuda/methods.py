@@ -12,7 +12,7 @@ from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
 from pytensor_convnet.kernels.cuda.packing import pack
-from pytensor_convnet.kernels.cuda.products import largest_magnitudes
+from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,17 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
 
 def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor:
     filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
-    magnitudes = largest_magnitudes(source, dense(filters)) if method.product == "float16" else None
+    return gather(task, method, filters, source)
+
+
+def gather(
+    task: Task, method: Gather, filters: torch.Tensor, source: torch.Tensor, bound: Bound | None = None
+) -> torch.Tensor:
+    """Forward pass or input gradient from a source, of whose magnitudes a bound may be known."""
+    magnitudes = None
+    if method.product == "float16":
+        searched, factor = bound or (source, 1.0)
+        magnitudes = largest_magnitudes(searched, dense(filters), factors=(factor, 1.0))
     planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
     return gather_from(task, method, filters, planes, magnitudes, copy)
 

@@ -47,10 +47,22 @@ def _sum_parts(
 @triton.jit(do_not_specialize=["parts"])
 def _add_parts(partial, sums, parts, PARTS: tl.constexpr, DEPENDENT: tl.constexpr):
     channel = tl.program_id(0)
-    part = tl.arange(0, PARTS)
+    partial += channel.to(tl.int64) * parts
     await_predecessor(DEPENDENT)
-    total = tl.sum(tl.load(partial + channel * parts + part, mask=part < parts, other=0.0), axis=0)
-    tl.store(sums + channel, total)
+    total = tl.zeros((PARTS,), partial.dtype.element_ty)
+    for start in range(0, parts, PARTS):
+        part = start + tl.arange(0, PARTS)
+        total += tl.load(partial + part, mask=part < parts, other=0.0)
+    tl.store(sums + channel, tl.sum(total, axis=0))
+
+
+def add_parts(partial: torch.Tensor) -> torch.Tensor:
+    """The sum of each row of a contiguous matrix."""
+    channels, parts = partial.shape
+    sums = torch.empty(channels, dtype=partial.dtype, device=partial.device)
+    block = min(BLOCK, triton.next_power_of_2(parts))
+    _add_parts[(channels,)](partial, sums, parts, block, num_warps=4, **launch_options(partial.device))
+    return sums
 
 
 @on_its_device
@@ -85,10 +97,9 @@ def sum_over_pixels(maps: torch.Tensor, winners: torch.Tensor | None = None) -> 
             signed = winners.to(torch.int8) if winners.dtype == torch.uint8 else winners
             maps = maps.where(signed != NO_TAP.value, 0)
         return maps.sum((0, 2, 3), dtype=torch.float64 if maps.dtype == torch.float64 else torch.float32)
-    sums = torch.empty(channels, dtype=torch.float32, device=maps.device)
     parts = min(triton.cdiv(length, BLOCK), triton.cdiv(PROGRAMS, channels))
-    partial = torch.empty(channels * parts, dtype=torch.float32, device=maps.device)
-    options = {"num_warps": 4, **launch_options(maps.device)}
-    _sum_parts[(channels * parts,)](maps, winners, partial, length, parts, winners is not None, BLOCK, **options)
-    _add_parts[(channels,)](partial, sums, parts, triton.next_power_of_2(parts), **options)
-    return sums
+    partial = torch.empty((channels, parts), dtype=torch.float32, device=maps.device)
+    _sum_parts[(channels * parts,)](
+        maps, winners, partial, length, parts, winners is not None, BLOCK, num_warps=4, **launch_options(maps.device)
+    )
+    return add_parts(partial)

@@ -15,6 +15,8 @@ operand finds its largest finite magnitude, and a power of two brings that to ju
 what is lost below is less than 2**-39 of the largest. Infinities and NaN stay what they are.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -114,6 +116,13 @@ def _largest_magnitudes(
         largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
         start += step
     tl.store(partials + program, tl.max(largest, axis=0) * factor)
+
+
+class Bound(NamedTuple):
+    """No element of a tensor is larger than ``factor`` times the largest of another one, which is smaller to search."""
+
+    tensor: torch.Tensor
+    factor: float
 
 
 def largest_magnitudes(*tensors: torch.Tensor, factors: tuple[float, ...] = (1.0, 1.0, 1.0)) -> torch.Tensor:

@@ -10,7 +10,7 @@ Several calls at once run side by side, each on a stream of its own: at small ba
 import json
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -80,6 +80,7 @@ def _joined(calls: Sequence[KernelCall]) -> list[tuple[KernelCall, tuple[int, ..
     """The calls to be made, each with the places of those whose first results it gives.
 
     The two gradients of a correlation, pooled or not, are one call, as they share what they read. Such calls are first.
+    Maps may have a ``_bound``, a tensor and a factor, as `correlate2d_grads` takes them.
     """
     joined: list[tuple[KernelCall, tuple[int, ...]]] = []
     alone = dict(enumerate(calls))
@@ -105,7 +106,14 @@ def _both_gradients(one: KernelCall, other: KernelCall) -> KernelCall | None:
     if not fit or any(a is not b for a, b in zip(maps, same)) or one.arguments[2:] != other.arguments[2:]:
         return None
     results = [*one.results, *other.results]
-    return KernelCall(f"{name}_grads", [images, filters, *maps], one.arguments[2:], results, one.keywords)
+    both = KernelCall(f"{name}_grads", [images, filters, *maps], one.arguments[2:], results, one.keywords)
+    bound = getattr(maps[0], "_bound", None) if name == "correlate2d" else None
+    if bound is None:
+        return both
+    tensor, factor = bound
+    return replace(
+        both, tensors=[*both.tensors, tensor], named=["searched"], keywords={**both.keywords, "factor": factor}
+    )
 
 
 @custom_op("pytensor_convnet::kernels", mutates_args=())
