@@ -1,4 +1,4 @@
-"""Gradients of filters that only updates read may be late. (They run beside others on GPUs alone.)"""
+"""Gradients of parameters that only updates read may be late. (They run beside others on GPUs alone.)"""
 
 import json
 
@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from pytensor_convnet.cuda import overlapping  # noqa: E402
 from pytensor_convnet.cuda.compiling import without_updates  # noqa: E402
-from pytensor_convnet.cuda.overlapping import KERNELS, let_filters_be_late  # noqa: E402
+from pytensor_convnet.cuda.overlapping import KERNELS, let_gradients_be_late  # noqa: E402
 from pytensor_convnet.lowering.cuda.operators import KernelCall, call, kernels  # noqa: E402
 
 IMAGES, FILTERS = (17, 2, 4, 4), (2, 2, 1, 1)
@@ -53,10 +53,29 @@ def last(images, filters):
     return [of_images]
 
 
+def in_bfloat16(images, filters):
+    of_images, of_filters = gradients((images + 1).bfloat16(), filters.bfloat16())
+    filters.copy_(filters - of_filters.float())
+    return a_last_call(of_images)
+
+
+def dense(inputs, weights):
+    outputs = (inputs + 1) @ weights
+    weights.copy_(weights - (inputs + 1).t() @ outputs)
+    return [outputs.sum()]
+
+
+def dense_read_by_another(inputs, weights):
+    outputs = (inputs + 1) @ weights
+    gradient = (inputs + 1).t() @ outputs
+    weights.copy_(weights - gradient)
+    return [outputs.sum(), gradient.sum()]
+
+
 def divided(step, *tensors):
     graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*(tensor.clone() for tensor in tensors))
     compute, update, count = without_updates(graph)
-    held = let_filters_be_late(compute, count)
+    held = let_gradients_be_late(compute, count)
     calls = [call for node in compute.graph.find_nodes(op="call_function", target=KERNELS)
              for call in json.loads(node.args[1])]  # fmt: skip
     return compute, update, count, held, [call[4].get("filters_late", False) for call in calls]
@@ -74,6 +93,7 @@ def operands():
         (returned, [False, False]),
         (read_by_another, [False, False]),
         (last, [False]),
+        (in_bfloat16, [True, False]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -82,10 +102,24 @@ def test_gradients_of_filters_are_late_where_only_updates_read_them(interpreter,
     assert found == late
 
 
-def test_the_step_stays_what_it_is(interpreter):
-    whole, parts = operands(), operands()
-    compute, update, count, held, _ = divided(layer, *whole)
-    expected = layer(*whole)
+def matrices():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in ((5, 4), (4, 3))]
+
+
+@pytest.mark.parametrize(("step", "late"), [(dense, 1), (dense_read_by_another, 0)])
+def test_products_of_matrices_are_late_where_only_updates_read_them(interpreter, step, late):
+    compute, _, _, held, _ = divided(step, *matrices())
+    names = [json.loads(node.args[1])[0][0] for node in compute.graph.find_nodes(op="call_function", target=KERNELS)]
+    assert names == ["late_product"] * late
+    assert held == 2 * late
+
+
+@pytest.mark.parametrize(("step", "given"), [(layer, operands), (dense, matrices)])
+def test_the_step_stays_what_it_is(interpreter, step, given):
+    whole, parts = given(), given()
+    compute, update, count, held, _ = divided(step, *whole)
+    expected = step(*whole)
     results = compute(*parts)
     update(*parts, *results[count : len(results) - held])
     for got, want in zip([*results[:count], *parts], [*expected, *whole], strict=True):

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from pytensor_convnet.cuda.overlapping import KERNELS, let_filters_be_late
+from pytensor_convnet.cuda.overlapping import KERNELS, let_gradients_be_late
 from pytensor_convnet.kernels.cuda.streams import awaited
 
 Step = Callable[..., Sequence[torch.Tensor]]
@@ -46,7 +46,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
             if parts is None:
                 return inductor_compile(graph, examples)
             compute, update, count = parts
-            held = let_filters_be_late(compute, count)
+            held = let_gradients_be_late(compute, count)
             with fake:
                 between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
             computed = inductor_compile(compute, examples)
@@ -221,7 +221,8 @@ def _is_view(target: Any) -> bool:
 
 
 def _is_elementwise(target: Any) -> bool:
-    return torch.Tag.pointwise in getattr(target, "tags", ())
+    casts = torch.ops.aten._to_copy.default
+    return target is casts or torch.Tag.pointwise in getattr(target, "tags", ())
 
 
 def _like(node: Node) -> torch.Tensor:

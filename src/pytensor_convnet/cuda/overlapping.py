@@ -1,15 +1,19 @@
-"""Gradients of filters that only updates read, computed beside what the step goes on with.
+"""Gradients of parameters that only updates read, computed beside what the step goes on with.
 
-Where both gradients of a correlation are one call, it is told that the one of the filters may be late; the step waits
-for it before parameters are updated. What the call reads must not be overwritten meanwhile: for torch's compiler it is
-a result of the step, which it neither frees nor uses again.
+Where both gradients of a correlation are one call, it is told that the one of the filters may be late; a product of
+matrices, the gradient of a dense layer's weights, becomes such a call. The step waits for them before parameters are
+updated. What they read must not be overwritten meanwhile: for torch's compiler it is a result of the step, which it
+neither frees nor uses again.
 """
 
 import json
+import operator
+from collections.abc import Sequence
 
+import torch
 from torch.fx import GraphModule, Node
 
-from pytensor_convnet.lowering.cuda.operators import kernels
+from pytensor_convnet.lowering.cuda.operators import KernelCall, kernels
 
 GRADIENTS = ("correlate2d_grads", "correlate2d_max_pool2d_grads")
 """Functions of our operator that give the gradients of images and of filters."""
@@ -21,8 +25,8 @@ MOST_HELD = 32 << 20
 """Bytes that a call may read for this: kernels of larger maps fill a GPU alone, and memory is held."""
 
 
-def let_filters_be_late(module: GraphModule, count: int) -> int:
-    """Tell calls that give both gradients of a correlation that the second may be late, where only updates read it.
+def let_gradients_be_late(module: GraphModule, count: int) -> int:
+    """Let gradients be late that only updates read: of the filters of a correlation, and products of matrices.
 
     Parameters
     ----------
@@ -35,8 +39,13 @@ def let_filters_be_late(module: GraphModule, count: int) -> int:
         How many results were added, at the end, to be held until all is computed.
     """
     output = module.graph.output_node()
-    [results] = output.args
     held: dict[Node, None] = {}
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default):
+        [results] = output.args
+        if set(node.users) == {output} and node not in results[:count] and _bytes(node.args) <= MOST_HELD:
+            held.update(dict.fromkeys(x for x in node.args if x.op == "call_function"))
+            _call_late_product(module, node)
+    [results] = output.args
     for node in module.graph.find_nodes(op="call_function", target=KERNELS)[:-1]:  # nothing follows the last one
         tensors, said = node.args
         read_early = {part.args[1] for part in node.users if set(part.users) - {output} or part in results[:count]}
@@ -53,6 +62,18 @@ def let_filters_be_late(module: GraphModule, count: int) -> int:
     return len(held)
 
 
-def _bytes(nodes: list[Node]) -> int:
+def _call_late_product(module: GraphModule, product: Node) -> None:
+    """Compute a product of two matrices by `kernels.cuda.late_product`."""
+    value = product.meta["val"]
+    call = KernelCall("late_product", list(product.args), (), [(tuple(value.shape), value.dtype, "")])
+    with module.graph.inserting_before(product):
+        results = module.graph.call_function(KERNELS, (call.tensors, json.dumps([call.said()])))
+        late = module.graph.call_function(operator.getitem, (results, 0))
+    results.meta, late.meta = {"val": [value]}, dict(product.meta)
+    product.replace_all_uses_with(late)
+    module.graph.erase_node(product)
+
+
+def _bytes(nodes: Sequence[Node]) -> int:
     values = [node.meta["val"] for node in nodes]
     return sum(value.numel() * value.element_size() for value in values)

@@ -25,6 +25,7 @@ from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_gather, ma
 from pytensor_convnet.kernels.cuda.normalisation import cross_map_norm, cross_map_norm_grad
 from pytensor_convnet.kernels.cuda.pixel_sums import sum_over_pixels
 from pytensor_convnet.kernels.cuda.rectified_pooling import rectified_average_pool2d, rectified_average_pool2d_grad
+from pytensor_convnet.kernels.cuda.streams import late_product
 
 __all__ = [
     "FORMATS",
@@ -44,6 +45,7 @@ __all__ = [
     "cross_map_norm",
     "cross_map_norm_grad",
     "empty",
+    "late_product",
     "max_pool2d",
     "max_pool2d_gather",
     "max_pool2d_grad",

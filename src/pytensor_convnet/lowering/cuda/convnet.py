@@ -242,6 +242,33 @@ def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[...
     return run
 
 
+def _gpu_rectified_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(images: Any, biases: Any, *numbers: Any) -> Any:
+        images, biases = formatted(target.tensor(images)), target.tensor(biases).contiguous()
+        [shape] = _shapes(op, [images, biases], numbers)
+        format = format_of(shape[0])
+        arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
+        return _kernel("rectified_average_pool2d", [images, biases], arguments, [(shape, images.dtype, format)])
+
+    return run
+
+
+def _gpu_rectified_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    def run(images: Any, biases: Any, maps: Any, *numbers: Any) -> Any:
+        images, biases = formatted(target.tensor(images)), target.tensor(biases).contiguous()
+        maps = formatted(target.tensor(maps), images.dtype)
+        format, windows = format_of(images.shape[0]), _windows(numbers)
+        summed = torch.float64 if images.dtype == torch.float64 else torch.float32
+        results = [(images.shape, images.dtype, format), (biases.shape, summed, "")]
+        tensors = [images, biases, maps]
+        gradient, sums = _kernel("rectified_average_pool2d_grad", tensors, (*windows, op.mode, format), results)
+        (rows, columns), (row_step, column_step), _ = windows
+        gradient._bound = maps, float(-(-rows // row_step) * -(-columns // column_step))  # so many windows hold a pixel
+        return gradient, sums.to(torch_dtype(node.outputs[1]))
+
+    return run
+
+
 def _gpu_draw_winners(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     dtype = torch_dtype(node.outputs[0])
 
