@@ -36,6 +36,8 @@ from pytensor_convnet.ops import (
     MaxPool2dGather,
     MaxPool2dGrad,
     MaxPool2dMaxima,
+    RectifiedAveragePool2d,
+    RectifiedAveragePool2dGrad,
 )
 from pytensor_convnet.ops.base import ConvnetOp, evaluate
 
@@ -242,6 +244,28 @@ def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[...
     return run
 
 
+def _gpu_rectified_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    average = _gpu_average_pool(AveragePool2d(*op._props()), node, target)
+
+    def run(images: Any, biases: Any, *numbers: Any) -> Any:
+        biased = target.tensor(images) + target.tensor(biases)[:, None, None]
+        return average(biased.clamp_min(0), *numbers)
+
+    return run
+
+
+def _gpu_rectified_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
+    spread = _gpu_average_pool_grad(AveragePool2dGrad(*op._props()), node, target)
+
+    def run(images: Any, biases: Any, maps: Any, *numbers: Any) -> Any:
+        biased = target.tensor(images) + target.tensor(biases)[:, None, None]
+        found = spread(maps, *biased.shape[2:], *numbers)
+        images_grad = torch.where(biased >= 0, found if isinstance(found, torch.Tensor) else found[0], 0)
+        return [images_grad, images_grad.sum((0, 2, 3))]
+
+    return run
+
+
 def _gpu_draw_winners(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     dtype = torch_dtype(node.outputs[0])
 
@@ -258,6 +282,8 @@ _lower_ours(MaxPool2dGrad, _gpu_max_pool_grad)
 _lower_ours(MaxPool2dGather, _gpu_max_pool_gather)
 _lower_ours(AveragePool2d, _gpu_average_pool)
 _lower_ours(AveragePool2dGrad, _gpu_average_pool_grad)
+_lower_ours(RectifiedAveragePool2d, _gpu_rectified_average_pool)
+_lower_ours(RectifiedAveragePool2dGrad, _gpu_rectified_average_pool_grad)
 _lower_ours(DrawWinners2d, _gpu_draw_winners)
 
 
