@@ -287,6 +287,23 @@ def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     return images
 
 
+def rectified_average_pool2d(images, biases, window, stride, padding, ignore_border, mode):
+    """`average_pool2d` of images to which the bias of their channel was added, and which then were rectified."""
+    rectified = np.maximum(images + biases[:, None, None].astype(images.dtype), 0)
+    return average_pool2d(rectified, window, stride, padding, ignore_border, mode)
+
+
+def rectified_average_pool2d_grad(images, biases, maps, window, stride, padding, mode):
+    """The gradients of `rectified_average_pool2d` for images and biases, given ``maps``, that of the pooled maps.
+
+    They pass where the biased image is not negative; NaN lets none pass.
+    """
+    shown = images + biases[:, None, None].astype(images.dtype) >= 0
+    spread = average_pool2d_grad(maps, images.shape[2], images.shape[3], window, stride, padding, mode)
+    images_grad = np.where(shown, spread, 0).astype(images.dtype)
+    return images_grad, images_grad.sum(axis=(0, 2, 3), dtype=np.float64).astype(images.dtype)
+
+
 # -------------------------------------------------------------------------------------- normalisation
 
 

@@ -40,6 +40,9 @@ NETWORKS = {
     "overlapping": lambda x, w: max_pool_2d(conv2d(x, w), (3, 3), st=(2, 2), ignore_border=False),
     "averaged": lambda x, w: pool_2d(conv2d(x, w), (3, 2), stride=(2, 2), pad=(1, 0), mode="average_exc_pad",
                                      ignore_border=True),
+    "rectified and averaged": lambda x, w: pool_2d(pt.maximum(conv2d(x, w) + w[:, 0, 0, 0][:, None, None], 0), (3, 3),
+                                                   stride=(2, 2), pad=(1, 1), mode="average_inc_pad",
+                                                   ignore_border=True),
     "summed": lambda x, w: pool_2d(conv2d(x, w), (2, 2), ignore_border=True, mode="sum"),
 }  # fmt: skip
 
@@ -53,7 +56,7 @@ def test_networks_and_their_gradients(mode, name, batch):
     assert_same(mode, [x, w], with_gradients(NETWORKS[name](x, w), x, w), images, filters)
 
 
-@pytest.mark.parametrize("name", ["convolution", "strided", "overlapping", "averaged"])
+@pytest.mark.parametrize("name", ["convolution", "strided", "overlapping", "averaged", "rectified and averaged"])
 def test_networks_by_tritons_kernels(interpreter, mode, name):
     x, w = pt.ftensor4("x"), pt.ftensor4("w")
     images = RNG.normal(size=(17, 2, 6, 7)).astype("float32")

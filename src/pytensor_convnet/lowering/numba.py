@@ -34,6 +34,8 @@ from pytensor_convnet.ops import (
     MaxPool2dGather,
     MaxPool2dGrad,
     MaxPool2dMaxima,
+    RectifiedAveragePool2d,
+    RectifiedAveragePool2dGrad,
 )
 from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
@@ -233,6 +235,28 @@ def _average_pool2d_grad(op, node, kernel):
         return kernel(maps, rows.item(), columns.item(), window, stride, padding, mode)
 
     return average_pool2d_grad
+
+
+@_register(RectifiedAveragePool2d, "rectified_average_pool2d")
+def _rectified_average_pool2d(op, node, kernel):
+    ignore_border, mode = np.bool_(op.ignore_border), _mode_number(op)
+
+    @numba_njit
+    def rectified_average_pool2d(images, biases, window, stride, padding):
+        return kernel(images, biases, window, stride, padding, ignore_border, mode)
+
+    return rectified_average_pool2d
+
+
+@_register(RectifiedAveragePool2dGrad, "rectified_average_pool2d_grad")
+def _rectified_average_pool2d_grad(op, node, kernel):
+    mode = _mode_number(op)
+
+    @numba_njit
+    def rectified_average_pool2d_grad(images, biases, maps, window, stride, padding):
+        return kernel(images, biases, maps, window, stride, padding, mode)
+
+    return rectified_average_pool2d_grad
 
 
 @_register(CrossMapSum, "cross_map_sum")

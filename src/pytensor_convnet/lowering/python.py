@@ -29,6 +29,8 @@ from pytensor_convnet.ops import (
     MaxPool2dGather,
     MaxPool2dGrad,
     MaxPool2dMaxima,
+    RectifiedAveragePool2d,
+    RectifiedAveragePool2dGrad,
 )
 from pytensor_convnet.ops.base import evaluate
 from pytensor_convnet.ops.conv_pool import NO_TAP
@@ -159,6 +161,18 @@ def _average_pool2d_grad(op, node, maps, rows, columns, *windows):
     return [
         _kernels().average_pool2d_grad(maps, int(rows), int(columns), *_windows(*windows), _kernels().MODES[op.mode])
     ]
+
+
+@evaluate.register(RectifiedAveragePool2d)
+def _rectified_average_pool2d(op, node, images, biases, *windows):
+    arguments = *_windows(*windows), op.ignore_border, _kernels().MODES[op.mode]
+    return [_kernels().rectified_average_pool2d(images, biases, *arguments)]
+
+
+@evaluate.register(RectifiedAveragePool2dGrad)
+def _rectified_average_pool2d_grad(op, node, images, biases, maps, *windows):
+    arguments = *_windows(*windows), _kernels().MODES[op.mode]
+    return _kernels().rectified_average_pool2d_grad(images, biases, maps, *arguments)
 
 
 @evaluate.register(CrossMapSum)

@@ -22,6 +22,7 @@ from pytensor_convnet.ops.pooling import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.rectified_pooling import RectifiedAveragePool2d, RectifiedAveragePool2dGrad
 from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
 
 __all__ = [
@@ -46,4 +47,6 @@ __all__ = [
     "MaxPool2dGather",
     "MaxPool2dGrad",
     "MaxPool2dMaxima",
+    "RectifiedAveragePool2d",
+    "RectifiedAveragePool2dGrad",
 ]

@@ -240,7 +240,7 @@ class AveragePool(ConvnetOp):
 
     __props__ = ("mode", "ignore_border")
     tensor_count = 1
-    batched_input = 0
+    batched_input: int | None = 0
 
     def __init__(self, mode: str = "average_inc_pad", ignore_border: bool = True):
         if mode not in AVERAGE_MODES:

@@ -12,9 +12,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
-from pytensor.scalar.basic import EQ, GE, NEQ, Add, Cast, Maximum, Mul, Tanh
+from pytensor.scalar.basic import NEQ, Mul, Tanh
 from pytensor.tensor.basic import get_underlying_scalar_constant_value
-from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Sum
 from pytensor.tensor.shape import Reshape
 
@@ -32,6 +32,7 @@ from pytensor_convnet.ops import (
 from pytensor_convnet.ops.base import FLOATS
 from pytensor_convnet.ops.conv_pool import NO_TAP, CorrelateMaxPool2dGrad
 from pytensor_convnet.rewriting.databases import register_fusing, replacements
+from pytensor_convnet.rewriting.elementwise import biases_of, is_elementwise, is_sign, is_zero, rectifies, uncast
 from pytensor_convnet.rewriting.max_pool_grads import scatter_of
 
 
@@ -91,12 +92,12 @@ def fuse_bias_and_activation(fgraph, node):
         if fused is None or len(fgraph.clients[maxima]) > 1 or len(node.outputs) > 1:
             continue
         others = [x for x in node.inputs if x is not maxima]
-        activation, added = _activation_of(node, maxima, others), _biases_of(node, others)
+        activation, added = _activation_of(node, maxima, others), biases_of(node, maxima)
         if fused.op.activation != "identity" or activation is added is None:
             continue
         images, filters, biases, *windows = fused.inputs
         if added is not None:
-            biases = added if _is_zero(biases) else biases + added
+            biases = added if is_zero(biases) else biases + added
         op = CorrelateMaxPool2d(fused.op.correlation, fused.op.pooling, activation or "identity")
         new = op.make_node(images, filters, biases, *windows).outputs
         copy_stack_trace(node.outputs, new)
@@ -120,7 +121,7 @@ def fuse_rectifier_by_muting_winners(fgraph, node):
     fused = _fused(maxima)
     winners = fused.outputs[1]
     signs = [client for client, _ in fgraph.clients[maxima] if client is not node]
-    if fused.op.activation != "identity" or not all(_is_sign(sign, maxima, node.outputs[0]) for sign in signs):
+    if fused.op.activation != "identity" or not all(is_sign(sign, maxima, node.outputs[0]) for sign in signs):
         return None
     if winners.type.dtype == "uint8" and prod(fused.inputs[3].data) > 255:  # each byte numbers a tap
         return None
@@ -151,9 +152,9 @@ def fuse_rectifier_by_muting_winners(fgraph, node):
 def fuse_bias_grad_and_muted_winners(fgraph, node):
     """``((winners != no tap) * maps).sum(axis=(0, 2, 3))`` -> ``CorrelateMaxPool2dBiasGrad(winners, maps)``."""
     product = node.inputs[0].owner
-    if node.op.axis != (0, 2, 3) or product is None or not _is_elementwise(product, Mul):
+    if node.op.axis != (0, 2, 3) or product is None or not is_elementwise(product, Mul):
         return None
-    found = {x: winners for x in product.inputs if (winners := _muting_winners_of(_uncast(x))) is not None}
+    found = {x: winners for x in product.inputs if (winners := _muting_winners_of(uncast(x))) is not None}
     if not found:
         return None
     shown, winners = next(iter(found.items()))
@@ -169,7 +170,7 @@ def fuse_bias_grad_and_muted_winners(fgraph, node):
 def _muting_winners_of(shown: Variable) -> Variable | None:
     """The winners that ``shown`` compares with `NO_TAP`, those of a muting step."""
     node = shown.owner
-    if node is None or not _is_elementwise(node, NEQ):
+    if node is None or not is_elementwise(node, NEQ):
         return None
     winners, other = node.inputs
     step = winners.owner
@@ -181,31 +182,15 @@ def _muting_winners_of(shown: Variable) -> Variable | None:
     return winners if not isinstance(value, Variable) and value == no_tap else None
 
 
-def _is_elementwise(node, scalar_op: type) -> bool:
-    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, scalar_op)
-
-
-def _is_sign(node, maxima: Variable, rectified: Variable) -> bool:
-    """Whether a node tells where maxima are not negative: by ``maxima >= 0``, or as what a rectifier leaves alone."""
-    if _is_elementwise(node, EQ):
-        return set(node.inputs) == {maxima, rectified}
-    return _is_elementwise(node, GE) and node.inputs[0] is maxima and _is_zero(node.inputs[1])
-
-
 def _without(scatter, winners: Variable, factors: list[Variable]) -> list[Variable] | None:
     """What else the maps that a gradient scatters are a product of; ``None`` if not of one of these factors."""
     if not isinstance(scatter.op, CorrelateMaxPool2dGrad) or scatter.inputs[1] is not winners:
         return None
     maps = scatter.inputs[2]
-    if maps.owner is None or not _is_elementwise(maps.owner, Mul):
+    if maps.owner is None or not is_elementwise(maps.owner, Mul):
         return None
-    rest = [x for x in maps.owner.inputs if _uncast(x) not in factors]
+    rest = [x for x in maps.owner.inputs if uncast(x) not in factors]
     return rest if 0 < len(rest) < len(maps.owner.inputs) else None
-
-
-def _uncast(x: Variable) -> Variable:
-    """What is cast to ``x``, or ``x``."""
-    return x.owner.inputs[0] if x.owner is not None and _is_elementwise(x.owner, Cast) else x
 
 
 def _fused(x: Variable):
@@ -214,30 +199,12 @@ def _fused(x: Variable):
     return node if node is not None and isinstance(node.op, CorrelateMaxPool2d) and x is node.outputs[0] else None
 
 
-def _is_zero(x: Variable) -> bool:
-    value = get_underlying_scalar_constant_value(x, raise_not_constant=False)
-    return not isinstance(value, Variable) and bool(value == 0)
-
-
 def _activation_of(node, maxima: Variable, others: list[Variable]) -> str | None:
     """The activation that an elementwise node applies to maxima, as our kernels know it."""
     function = node.op.scalar_op
     if isinstance(function, Tanh) and not others and maxima.type.dtype == "float32":
         return "tanh"
-    if isinstance(function, Maximum) and len(others) == 1 and _is_zero(others[0]):
-        return "relu"
-    return None
-
-
-def _biases_of(node, others: list[Variable]) -> Variable | None:
-    """The vector that an elementwise node adds to maxima, a number to those of each filter."""
-    if not isinstance(node.op.scalar_op, Add) or len(others) != 1:
-        return None
-    shift = others[0].owner
-    if shift is None or not isinstance(shift.op, DimShuffle) or shift.op.new_order != ("x", 0, "x", "x"):
-        return None
-    (vector,) = shift.inputs
-    return vector if vector.type.dtype == node.outputs[0].type.dtype else None
+    return "relu" if rectifies(node, maxima) else None
 
 
 @register_fusing("numba", "cuda")

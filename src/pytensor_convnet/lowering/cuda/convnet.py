@@ -36,6 +36,8 @@ from pytensor_convnet.ops import (
     MaxPool2dGather,
     MaxPool2dGrad,
     MaxPool2dMaxima,
+    RectifiedAveragePool2d,
+    RectifiedAveragePool2dGrad,
 )
 from pytensor_convnet.ops.base import ConvnetOp, evaluate
 
@@ -285,6 +287,8 @@ _lower_ours(MaxPool2dGrad, _gpu_max_pool_grad)
 _lower_ours(MaxPool2dGather, _gpu_max_pool_gather)
 _lower_ours(AveragePool2d, _gpu_average_pool)
 _lower_ours(AveragePool2dGrad, _gpu_average_pool_grad)
+_lower_ours(RectifiedAveragePool2d, _gpu_rectified_average_pool)
+_lower_ours(RectifiedAveragePool2dGrad, _gpu_rectified_average_pool_grad)
 _lower_ours(DrawWinners2d, _gpu_draw_winners)
 
 
