@@ -39,12 +39,16 @@ class _Turn:
         What these hold.
     results : sequence of tensor
         Where it leaves results.
+    written_at, computed_at : torch.cuda.Event or None
+        When its numbers are written, and when it has run.
     """
 
     replay: Callable[[], Any]
     numbers: list[torch.Tensor | None]
     written: list[Any]
     results: Sequence[torch.Tensor]
+    written_at: Any = None
+    computed_at: Any = None
 
 
 class Capture:
@@ -108,7 +112,8 @@ class Capture:
                 read = [*inputs, *(feeds[place] for place in same)]
                 replay, results, pool = _captured(step, read, [*scratch, *read[len(inputs) :]], device, pool)
                 written = [*arguments.values(), *host.feeds]
-                self._turns.append(_Turn(replay, numbers_of(inputs, feeds), written, results))
+                events = (torch.cuda.Event(), torch.cuda.Event()) if device.type == "cuda" else ()
+                self._turns.append(_Turn(replay, numbers_of(inputs, feeds), written, results, *events))
         self._beside = None
         if device.type == "cuda":
             self._beside = torch.cuda.Stream(device)
@@ -143,21 +148,29 @@ class Capture:
         """
         turn = self._turns[0]
         self._turns.reverse()
-        if self._beside is None:
+        beside = self._beside
+        if beside is None:
             self._write(turn, numbers)
             return self._copies(turn.replay()), None
         present = torch.cuda.current_stream(self._device)
         if any(isinstance(value, torch.Tensor) for value in numbers):
-            self._beside.wait_stream(present)  # which computes them
-        with torch.cuda.stream(self._beside):  # after the copies of what this graph left the last time
-            self._write(turn, numbers)
-        present.wait_stream(self._beside)
-        turn.replay()
-        self._beside.wait_stream(present)
-        with torch.cuda.stream(self._beside):
+            beside.wait_stream(present)  # which computes them
+        # Streams are set by hand, since context managers cost as much as a kernel.
+        torch.cuda.set_stream(beside)
+        try:
+            self._write(turn, numbers)  # after the copies of what this graph left the last time
+            turn.written_at.record(beside)
+            present.wait_event(turn.written_at)
+            torch.cuda.set_stream(present)
+            turn.replay()
+            turn.computed_at.record(present)
+            beside.wait_event(turn.computed_at)
+            torch.cuda.set_stream(beside)
             outputs = self._copies(turn.results)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(beside)
+        finally:
+            torch.cuda.set_stream(present)
         return outputs, copied
 
     @staticmethod
