@@ -78,12 +78,12 @@ def divided(step, *tensors):
     held = let_gradients_be_late(compute, count)
     calls = [call for node in compute.graph.find_nodes(op="call_function", target=KERNELS)
              for call in json.loads(node.args[1])]  # fmt: skip
-    return compute, update, count, held, [call[4].get("filters_late", False) for call in calls]
+    return compute, update, count, held, [call[4].get("late", False) for call in calls]
 
 
-def operands():
+def operands(device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator) for shape in (IMAGES, FILTERS)]
+    return [torch.randn(shape, generator=generator).to(device) for shape in (IMAGES, FILTERS)]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_gradients_of_filters_are_late_where_only_updates_read_them(interpreter,
     assert found == late
 
 
-def matrices():
+def matrices(device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator) for shape in ((5, 4), (4, 3))]
+    return [torch.randn(shape, generator=generator).to(device) for shape in ((5, 4), (4, 3))]
 
 
 @pytest.mark.parametrize(("step", "late"), [(dense, 1), (dense_read_by_another, 0)])
@@ -116,8 +116,8 @@ def test_products_of_matrices_are_late_where_only_updates_read_them(interpreter,
 
 
 @pytest.mark.parametrize(("step", "given"), [(layer, operands), (dense, matrices)])
-def test_the_step_stays_what_it_is(interpreter, step, given):
-    whole, parts = given(), given()
+def test_the_step_stays_what_it_is(interpreter, device, step, given):
+    whole, parts = given(device), given(device)
     compute, update, count, held, _ = divided(step, *whole)
     expected = step(*whole)
     results = compute(*parts)

@@ -4,8 +4,8 @@ The steps are: torch's tracer runs the program once on fake tensors, torch's com
 our kernels and cuBLAS's, and the result is captured in one CUDA graph, which reads its inputs, and writes the new
 values of shared variables, where they lie. Where the compiler fails, the program is captured as it is.
 
-It is captured twice, and launches take turns: while one graph runs, a stream beside copies the results of the other
-and writes its numbers. Between two graphs the device does nothing else then.
+It is captured twice, and launches take turns: while one graph runs, streams beside copy the results of the other and
+write its numbers. Between two graphs the device does nothing else then.
 
 Nothing of this changes a shared variable: the runs before the capture compute on copies. Nor do other processes notice.
 """
@@ -35,20 +35,21 @@ class _Turn:
         Launches it; without a GPU, runs the program and returns results.
     numbers : list of tensor or None
         Its own tensors of the arguments of no axes and of feeds; None for what is written elsewhere already.
-    written : list
+    holds : list
         What these hold.
     results : sequence of tensor
         Where it leaves results.
-    written_at, computed_at : torch.cuda.Event or None
-        When its numbers are written, and when it has run.
+    written, computed, copied : torch.cuda.Event or None
+        When its numbers are written, when it has run, and when its results are copied.
     """
 
     replay: Callable[[], Any]
     numbers: list[torch.Tensor | None]
-    written: list[Any]
+    holds: list[Any]
     results: Sequence[torch.Tensor]
-    written_at: Any = None
-    computed_at: Any = None
+    written: Any = None
+    computed: Any = None
+    copied: Any = None
 
 
 class Capture:
@@ -105,19 +106,19 @@ class Capture:
             if compile and device.type == "cuda":
                 step = self._compiled(step, [*scratch, *(feeds[place] for place in same)])
             pool = None
-            for turn in range(2 if device.type == "cuda" else 1):
-                if turn:
+            for again in range(2 if device.type == "cuda" else 1):
+                if again:
                     inputs = [tensor.clone() if place in arguments else tensor for place, tensor in enumerate(inputs)]
                     feeds = [tensor.clone() for tensor in feeds]
                 read = [*inputs, *(feeds[place] for place in same)]
                 replay, results, pool = _captured(step, read, [*scratch, *read[len(inputs) :]], device, pool)
-                written = [*arguments.values(), *host.feeds]
-                events = (torch.cuda.Event(), torch.cuda.Event()) if device.type == "cuda" else ()
-                self._turns.append(_Turn(replay, numbers_of(inputs, feeds), written, results, *events))
-        self._beside = None
+                holds = [*arguments.values(), *host.feeds]
+                self._turns.append(_Turn(replay, numbers_of(inputs, feeds), holds, results))
         if device.type == "cuda":
-            self._beside = torch.cuda.Stream(device)
-            self._beside.wait_stream(torch.cuda.current_stream(device))
+            self._writing, self._copying = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            for turn in self._turns:
+                turn.written, turn.computed, turn.copied = (torch.cuda.Event() for _ in range(3))
+                turn.copied.record()  # numbers have their first values then
         # What the graphs read has to outlive them: constants of the compiled step, and what was uploaded for it.
         self._read = step, list(program.target.uploaded.values())
 
@@ -148,30 +149,29 @@ class Capture:
         """
         turn = self._turns[0]
         self._turns.reverse()
-        beside = self._beside
-        if beside is None:
+        if self._device.type != "cuda":
             self._write(turn, numbers)
             return self._copies(turn.replay()), None
         present = torch.cuda.current_stream(self._device)
         if any(isinstance(value, torch.Tensor) for value in numbers):
-            beside.wait_stream(present)  # which computes them
-        # Streams are set by hand, since context managers cost as much as a kernel.
-        torch.cuda.set_stream(beside)
-        try:
-            self._write(turn, numbers)  # after the copies of what this graph left the last time
-            turn.written_at.record(beside)
-            present.wait_event(turn.written_at)
+            self._writing.wait_stream(present)  # which computes them
+        try:  # streams are set by hand, since context managers cost as much as a kernel
+            torch.cuda.set_stream(self._writing)
+            self._writing.wait_event(turn.copied)
+            self._write(turn, numbers)
+            turn.written.record(self._writing)
             torch.cuda.set_stream(present)
+            present.wait_event(turn.written)
             turn.replay()
-            turn.computed_at.record(present)
-            beside.wait_event(turn.computed_at)
-            torch.cuda.set_stream(beside)
+            turn.computed.record(present)
+            torch.cuda.set_stream(self._copying)
+            self._copying.wait_event(turn.computed)
             outputs = self._copies(turn.results)
-            copied = torch.cuda.Event()
-            copied.record(beside)
+            turn.copied = torch.cuda.Event()  # another one, since the one before is known to who reads results
+            turn.copied.record(self._copying)
         finally:
             torch.cuda.set_stream(present)
-        return outputs, copied
+        return outputs, turn.copied
 
     @staticmethod
     def _write(turn: _Turn, numbers: Sequence[Any]) -> None:
@@ -180,10 +180,10 @@ class Capture:
                 continue
             if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
                 tensor.copy_(value)
-                turn.written[place] = None
-            elif value != turn.written[place] or (value == 0 and isinstance(value, float)):  # which may be -0.0
+                turn.holds[place] = None
+            elif value != turn.holds[place] or (value == 0 and isinstance(value, float)):  # which may be -0.0
                 tensor.fill_(value)
-                turn.written[place] = value
+                turn.holds[place] = value
 
     def _copies(self, results: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         outputs: list[torch.Tensor | None] = [None] * self._count

@@ -1,6 +1,6 @@
 """Gradients of parameters that only updates read, computed beside what the step goes on with.
 
-Where both gradients of a correlation are one call, it is told that the one of the filters may be late; a product of
+Where the gradients for images and for parameters are one call, it is told that the latter may be late; a product of
 matrices, the gradient of a dense layer's weights, becomes such a call. The step waits for them before parameters are
 updated. What they read must not be overwritten meanwhile: for torch's compiler it is a result of the step, which it
 neither frees nor uses again.
@@ -15,8 +15,9 @@ from torch.fx import GraphModule, Node
 
 from pytensor_convnet.lowering.cuda.operators import KernelCall, kernels
 
-GRADIENTS = ("correlate2d_grads", "correlate2d_max_pool2d_grads")
-"""Functions of our operator that give the gradients of images and of filters."""
+GRADIENTS = {"correlate2d_grads": True, "correlate2d_max_pool2d_grads": True, "rectified_average_pool2d_grad": False}
+"""Functions of our operator that give the gradients of images and of parameters, which may be late, and whether it is
+their own operands that are read late then."""
 
 KERNELS = kernels._opoverload
 """Our operator, as graphs name it."""
@@ -26,7 +27,7 @@ MOST_HELD = 32 << 20
 
 
 def let_gradients_be_late(module: GraphModule, count: int) -> int:
-    """Let gradients be late that only updates read: of the filters of a correlation, and products of matrices.
+    """Let gradients be late that only updates read: those of parameters beside one of images, and products.
 
     Parameters
     ----------
@@ -52,9 +53,10 @@ def let_gradients_be_late(module: GraphModule, count: int) -> int:
         calls, first, place = json.loads(said), 0, 0
         for name, given, _, _, keywords, described in calls:
             read = tensors[first : first + given]
-            if name in GRADIENTS and place + 1 not in read_early and _bytes(read) <= MOST_HELD:
-                keywords["filters_late"] = True
-                held.update(dict.fromkeys(x for x in read if x.op == "call_function"))
+            late = read if GRADIENTS.get(name) else ()
+            if name in GRADIENTS and place + 1 not in read_early and _bytes(late) <= MOST_HELD:
+                keywords["late"] = True
+                held.update(dict.fromkeys(x for x in late if x.op == "call_function"))
             first, place = first + given, place + len(described)
         node.args = (tensors, json.dumps(calls))
     output.args = ([*results, *held],)

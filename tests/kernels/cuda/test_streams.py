@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import streams  # noqa: E402
-from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside  # noqa: E402
+from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside, late_product  # noqa: E402
 
 DEVICE = torch.device("cpu")
 
@@ -109,3 +109,44 @@ def test_after_an_error_it_is_awaited_too(events):
     with allowed(True), beside(torch.ones(2)):
         launch(events, "another")
     assert events[-1] == "another on main"
+
+
+@pytest.fixture
+def products(events, monkeypatch):
+    """Products of matrices are noted as well."""
+    product = torch.mm
+
+    def noted(*operands, **settings):
+        launch(events, "product")
+        return product(*operands, **settings)
+
+    monkeypatch.setattr(torch, "mm", noted)
+
+
+@pytest.mark.usefixtures("products")
+def test_a_late_product_is_launched_with_the_next_that_is_beside(events):
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+    with awaited(DEVICE):
+        product = late_product(a, b)
+        launch(events, "next")
+        with allowed(True), beside(a):
+            launch(events, "filters")
+    assert events == [
+        "next on main", "late waits for main", "filters on late", "product on late", "main waits for late",
+    ]  # fmt: skip
+    assert product.tolist() == [[3.0] * 4] * 2
+
+
+@pytest.mark.usefixtures("products")
+def test_a_late_product_is_launched_at_the_end_where_nothing_is_beside(events):
+    with awaited(DEVICE):
+        product = late_product(torch.ones(2, 3), torch.ones(3, 1))
+        launch(events, "next")
+    assert events == ["next on main", "product on main"]
+    assert product.tolist() == [[3.0]] * 2
+
+
+def test_a_late_product_is_the_product_where_nothing_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with awaited(DEVICE):
+        assert late_product(torch.ones(2, 3), torch.ones(3, 1)).tolist() == [[3.0]] * 2

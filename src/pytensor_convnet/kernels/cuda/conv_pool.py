@@ -137,12 +137,12 @@ def correlate2d_max_pool2d_grads(
     images: torch.Tensor, filters: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, map_rows: int,
     map_columns: int, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool, window: Any,
     pool_stride: Any, pool_padding: Any, *, precision: str = "medium", memory_format: str | None = None,
-    filters_late: bool = False,
+    late: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients, of images and of filters: pooled gradients are spread over maps once for the two.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`. With ``filters_late`` that of filters may run
-    beside what follows; see `streams.awaited`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`. With ``late`` that of filters may run beside
+    what follows; see `streams.awaited`.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     moves = stride, padding, dilation, groups, flip
@@ -152,7 +152,7 @@ def correlate2d_max_pool2d_grads(
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     operands = images, filters, winners, maps
-    with allowed(filters_late):
+    with allowed(late):
         of_images, of_filters = _gradients("grads", geometry, operands, precision, formats, memory_format, windows)
     return of_images, of_filters
 

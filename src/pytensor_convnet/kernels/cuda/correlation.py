@@ -93,12 +93,12 @@ def correlate2d_filter_grad(
 def correlate2d_grads(
     images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor, stride: Pair, padding: Padding, dilation: Pair,
     groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
-    filters_late: bool = False, searched: torch.Tensor | None = None, factor: float = 0.0,
+    late: bool = False, searched: torch.Tensor | None = None, factor: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients of `correlate2d`, of images and of filters, given ``maps``, that of its output.
 
     Where that is faster, which is measured, both read maps that are prepared once. Parameters and errors as for
-    `correlate2d`; the gradient of images is in their format, unless another is asked for. With ``filters_late`` that of
+    `correlate2d`; the gradient of images is in their format, unless another is asked for. With ``late`` that of
     filters may run beside what follows; see `streams.awaited`. Where a smaller tensor ``searched`` is known of which no
     element of the maps is larger than ``factor`` times the largest, that is searched in their place, if any is.
     """
@@ -114,7 +114,7 @@ def correlate2d_grads(
     task = GradsTask("correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor)
     operands = (images, filters, maps, dense(searched)) if bounded else (images, filters, maps)
     method = choose(task, operands)
-    with allowed(filters_late):
+    with allowed(late):
         return correlation_grads.carry_out(task, method, *operands)
 
 

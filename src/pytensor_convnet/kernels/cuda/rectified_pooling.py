@@ -42,6 +42,7 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     vectors_at,
     working,
 )
+from pytensor_convnet.kernels.cuda.streams import allowed, beside
 
 
 @triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
@@ -134,8 +135,12 @@ def rectified_average_pool2d_grad(
     padding: Any,
     mode: str,
     memory_format: str | None = None,
+    *,
+    late: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of `rectified_average_pool2d` for its images and biases, given ``maps``, that of its output.
+
+    With ``late`` that of biases may run beside what follows; see `streams.awaited`.
 
     Floor: images and maps read once, the gradient of images written once.
 
@@ -162,7 +167,9 @@ def rectified_average_pool2d_grad(
         sums = sum_over_pixels(gradient)
     else:
         gradient = empty(images.shape, by_planes, images.dtype, images.device)
-        sums = _launch_grad(images, biases, maps, gradient, windows, planes, patch, mode)
+        partial = _launch_grad(images, biases, maps, gradient, windows, planes, patch, mode)
+        with allowed(late), beside(partial):
+            sums = add_parts(partial[0]) if len(partial) == 1 else partial.sum((0, 2))
     return change_format(gradient, format), sums
 
 
@@ -186,7 +193,7 @@ def _check_biases(biases: torch.Tensor, images: torch.Tensor) -> None:
 def _launch_grad(
     images, biases, maps, gradient, windows: Windows, planes: Planes, patch: Patch, mode: str
 ) -> torch.Tensor:
-    """Run the kernel on tensors of one format, and give the sums of channels."""
+    """Run the kernel on tensors of one format, and give parts of sums, (planes of a channel, channels, parts)."""
     vector = planes.vector(images.element_size())
     strips, cells = patch.counts(planes, windows, vector)
     tile = tile_for(strips, cells, patch.rows, vector)
@@ -199,4 +206,4 @@ def _launch_grad(
         planes.inner // vector, *windows.lengths(), **constants_of(windows, mode, vector, images, maps),
         **tile.constants(), PATCH_ROWS=patch.rows, PATCH_COLUMNS=patch.columns,
     )  # fmt: skip
-    return add_parts(partial[0]) if len(partial) == 1 else partial.sum((0, 2))
+    return partial

@@ -7,24 +7,42 @@ gradient of images. The small kernels between two layers leave multiprocessors i
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 
-_held: ContextVar[list[torch.Tensor] | None] = ContextVar("held", default=None)
+
+@dataclass
+class _Late:
+    """What is late within `awaited`: what it reads, and products (two factors, result) that are still to be launched."""
+
+    held: list[torch.Tensor] = field(default_factory=list)
+    products: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
+
+    def launch_products(self) -> list[torch.Tensor]:
+        """Launch them on the present stream, and give all these tensors."""
+        launched, self.products = self.products, []
+        for a, b, product in launched:
+            torch.mm(a, b, out=product)
+        return [tensor for tensors in launched for tensor in tensors]
+
+
+_late: ContextVar[_Late | None] = ContextVar("late", default=None)
 _allowed = ContextVar("allowed", default=False)
 
 
 @contextmanager
 def awaited(device: torch.device) -> Iterator[None]:
     """Let what is `allowed` within run beside what follows; at the end the present stream waits for it."""
-    held: list[torch.Tensor] = []
-    token = _held.set(held)
+    late = _Late()
+    token = _late.set(late)
     try:
         yield
+        late.launch_products()
     finally:
-        _held.reset(token)
-        if held:  # after an error, too, or else the end of the capture would be another and hide it
+        _late.reset(token)
+        if late.held:  # after an error, too, or else the end of the capture would be another and hide it
             torch.cuda.current_stream(device).wait_stream(_stream(device))
 
 
@@ -50,25 +68,33 @@ def beside(*read: torch.Tensor | None) -> Iterator[None]:
     read : tensor or None
         What is read within: memory that is not given to others before that has ended.
     """
-    held, tensors = _held.get(), [tensor for tensor in read if tensor is not None]
-    if held is None or not _allowed.get() or not torch.cuda.is_current_stream_capturing():
+    late, tensors = _late.get(), [tensor for tensor in read if tensor is not None]
+    if late is None or not _allowed.get() or not torch.cuda.is_current_stream_capturing():
         yield
         return
-    held.extend(tensors)
+    late.held.extend(tensors)
     stream = _stream(tensors[0].device)
     stream.wait_stream(torch.cuda.current_stream(stream.device))
     token = _allowed.set(False)
     try:
         with torch.cuda.stream(stream):
             yield
+            late.held.extend(late.launch_products())
     finally:
         _allowed.reset(token)
 
 
 def late_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The product of two matrices, by torch, beside what follows; who calls reads it after the end of `awaited`."""
-    with allowed(True), beside(a, b):
+    """The product of two matrices, by torch, beside what follows; who calls reads it after the end of `awaited`.
+
+    It is launched with the next that is `beside`: a branch of a few small kernels is one that CUDA may not run beside.
+    """
+    late = _late.get()
+    if late is None or not torch.cuda.is_current_stream_capturing():
         return a @ b
+    product = a.new_empty((a.shape[0], b.shape[1]))
+    late.products.append((a, b, product))
+    return product
 
 
 @cache
