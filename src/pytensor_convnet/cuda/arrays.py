@@ -72,26 +72,21 @@ class DeviceArray(NDArrayOperatorsMixin):
         Not written to afterwards.
     computed : torch.cuda.Event, optional
         When the device has computed it; None where it has.
+
+    Attributes
+    ----------
+    tensor : torch.Tensor
+        The values on the device, for code that goes on there.
     """
 
     def __init__(self, tensor: Any, computed: Any = None) -> None:
-        self._tensor = tensor
+        self.tensor = tensor
         self._computed = computed
         self._host: np.ndarray | None = None
 
-    @property
-    def tensor(self) -> Any:
-        """The values on the device, for work on the present stream, which is made to wait for them."""
-        if self._computed is not None:
-            import torch
-
-            torch.cuda.current_stream(self._tensor.device).wait_event(self._computed)
-            self._tensor.record_stream(torch.cuda.current_stream(self._tensor.device))
-        return self._tensor
-
     def _array(self) -> np.ndarray:
         if self._host is None:
-            self._host = to_host(self._tensor, self._computed)
+            self._host = to_host(self.tensor, self._computed)
         return self._host
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -110,19 +105,19 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._tensor.shape)
+        return tuple(self.tensor.shape)
 
     @property
     def ndim(self) -> int:
-        return self._tensor.ndim
+        return self.tensor.ndim
 
     @property
     def size(self) -> int:
-        return self._tensor.numel()
+        return self.tensor.numel()
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(str(self._tensor.dtype).removeprefix("torch."))
+        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
 
     def __float__(self) -> float:
         return float(self._array())
@@ -155,7 +150,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         return format(self._array().item() if self.ndim == 0 and specification else self._array(), specification)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or name == "tensor":
             raise AttributeError(name)
         return getattr(self._array(), name)
 

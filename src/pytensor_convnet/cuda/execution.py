@@ -93,7 +93,7 @@ class Execution:
             known = self._known.get(host.key)
             if known is not None:
                 on_host = self._on_host(integers)
-                return self._as_returned(*self._launch(known, {}, numbers, host), on_host)
+                return self._as_returned(self._launch(known, {}, numbers, host), on_host)
         tensors = self._tensors()
         self._shapes_now = shapes = self._shapes(tensors)
         host = self.program.host(integers, shapes)
@@ -105,15 +105,15 @@ class Execution:
             capture = self._captured(key, tensors, host, self.program.host.values(integers, shapes))
         if capture is None:
             known_values = self.program.host.values(integers, shapes)
-            return self._as_returned(*self._step_by_step(key, tensors, host, known_values), on_host)
+            return self._as_returned(self._step_by_step(key, tensors, host, known_values), on_host)
         self.captures.move_to_end(key)
-        outputs, computed = self._launch(capture, tensors, numbers, host)
+        outputs = self._launch(capture, tensors, numbers, host)
         if self._last_change != last_change():
             self._known.clear()
             self._last_change = last_change()
         # Until something changes, the same is launched for the same key without looking at all variables again.
         self._known[host.key] = capture
-        return self._as_returned(outputs, computed, on_host)
+        return self._as_returned(outputs, on_host)
 
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The values of all inputs on the device, by place."""
@@ -176,18 +176,19 @@ class Execution:
 
     def _launch(
         self, capture: Capture, tensors: dict[int, torch.Tensor], numbers: tuple[Any, ...], host: HostNumbers
-    ) -> tuple[list[Any], Any]:
+    ) -> list[Any]:
         for place, held in zip(self.program.on_device, capture.inputs):
             if place in self._arrays:
                 held.copy_(tensors[place], non_blocking=True)
         for resident in self._updated.values():
             if resident.host_current:
                 resident.written_on_device()
-        return capture.launch((*numbers, *host.feeds))
+        capture.launch((*numbers, *host.feeds))
+        return capture.results()
 
     def _step_by_step(
         self, key: Any, tensors: dict[int, torch.Tensor], host: HostNumbers, known: dict[Variable, Any]
-    ) -> tuple[list[Any], None]:
+    ) -> list[Any]:
         program = self.program
         if len(program.target.uploaded) > MOST_UPLOADED:
             program.target.uploaded.clear()
@@ -201,7 +202,7 @@ class Execution:
             torch.cuda.synchronize(self.device)  # what failed shows before anything is written
         if self._write(tensors, outputs):
             self._remember(key)
-        return outputs, None
+        return outputs
 
     def _write(self, tensors: dict[int, torch.Tensor], outputs: list[Any]) -> bool:
         """New values into shared variables: into the tensors that they have, where they fit.
@@ -231,9 +232,15 @@ class Execution:
         known = program.host.values(integers, self._shapes_now)
         return {place: np.array(value_of(graph.outputs[place], known)) for place in program.host_outputs}
 
-    def _as_returned(self, outputs: list[Any], computed: Any, values: dict[int, np.ndarray]) -> list[Any]:
+    def _as_returned(self, outputs: list[Any], values: dict[int, np.ndarray]) -> list[Any]:
         """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
         program = self.program
+        computed = None
+        if self.device.type == "cuda" and any(
+            outputs[place] is not None and place not in program.updates for place in range(len(outputs))
+        ):
+            computed = torch.cuda.Event()
+            computed.record()
         returned: list[Any] = []
         for place, tensor in enumerate(outputs):
             if place in values:

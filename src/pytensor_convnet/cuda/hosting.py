@@ -353,11 +353,13 @@ class _Computed:
 
     def __init__(self, node: Apply) -> None:
         self.node = node
-        self.seen: bytes | None = None
+        self.of_integers = all(map(is_host_integer, node.inputs))
+        self.seen: Any = None
         self.result: Any = None
 
     def __call__(self, *operands: Any) -> Any:
-        seen = pickle.dumps(operands)  # which tells -0.0 from 0
+        # Bytes tell -0.0 from 0, and arrays from each other; integers are sooner compared as they are.
+        seen = operands if self.of_integers else pickle.dumps(operands)
         if seen != self.seen:
             values = {x: np.asarray(value, x.type.dtype) for x, value in zip(self.node.inputs, operands)}
             evaluate(self.node, values)

@@ -15,7 +15,7 @@ import torch
 
 @dataclass
 class _Late:
-    """What is late within `awaited`: what it reads, and products (two factors, result) that are still to be launched."""
+    """What is late within `awaited`: what it reads, and products (two factors, result) still to be launched."""
 
     held: list[torch.Tensor] = field(default_factory=list)
     products: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
