@@ -65,6 +65,13 @@ def dense(inputs, weights):
     return [outputs.sum()]
 
 
+def dense_in_parts(inputs, weights):
+    outputs = (inputs + 1) @ weights
+    left, right = (inputs + 1).t().reshape(4, 2, 3).transpose(0, 1), outputs.reshape(2, 3, 3)
+    weights.copy_(weights - torch.bmm(left, right).sum(dim=0, dtype=torch.float32))
+    return [outputs.sum()]
+
+
 def dense_read_by_another(inputs, weights):
     outputs = (inputs + 1) @ weights
     gradient = (inputs + 1).t() @ outputs
@@ -104,10 +111,10 @@ def test_gradients_of_filters_are_late_where_only_updates_read_them(interpreter,
 
 def matrices(device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator).to(device) for shape in ((5, 4), (4, 3))]
+    return [torch.randn(shape, generator=generator).to(device) for shape in ((6, 4), (4, 3))]
 
 
-@pytest.mark.parametrize(("step", "late"), [(dense, 1), (dense_read_by_another, 0)])
+@pytest.mark.parametrize(("step", "late"), [(dense, 1), (dense_in_parts, 1), (dense_read_by_another, 0)])
 def test_products_of_matrices_are_late_where_only_updates_read_them(interpreter, step, late):
     compute, _, _, held, _ = divided(step, *matrices())
     names = [json.loads(node.args[1])[0][0] for node in compute.graph.find_nodes(op="call_function", target=KERNELS)]
@@ -115,7 +122,7 @@ def test_products_of_matrices_are_late_where_only_updates_read_them(interpreter,
     assert held == 2 * late
 
 
-@pytest.mark.parametrize(("step", "given"), [(layer, operands), (dense, matrices)])
+@pytest.mark.parametrize(("step", "given"), [(layer, operands), (dense, matrices), (dense_in_parts, matrices)])
 def test_the_step_stays_what_it_is(interpreter, device, step, given):
     whole, parts = given(device), given(device)
     compute, update, count, held, _ = divided(step, *whole)

@@ -17,6 +17,7 @@ from pytensor.graph.basic import Variable
 
 from pytensor_convnet.cuda.compiling import Step, compile_step
 from pytensor_convnet.cuda.hosting import HostNumbers
+from pytensor_convnet.cuda.numbers import Numbers
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.kernels.collectives import rehearsal
 
@@ -59,29 +60,33 @@ class Capture:
         self.feeds = [self.feeds[place] for place in same]
         # Each is written once, wherever it is read.
         own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, self.feeds))]
-        self._numbers = [*(inputs[place] for place in arguments), *own]
-        self._written = [*arguments.values(), *host.feeds]
+        numbers = [*(inputs[place] for place in arguments), *own]
+        starts = range(len(numbers) - len(host.windows), len(numbers))
+        self._numbers = Numbers(numbers, [*arguments.values(), *host.feeds], starts)
         self._returned = [
             place for place in range(len(program.fgraph.outputs))
             if place not in program.updates and place not in program.host_outputs
         ]  # fmt: skip
         self._count = len(program.fgraph.outputs)
         step = as_step(program, host, known, self._returned)
+        increments = self._numbers.increments
+        step = _growing(step, [len(inputs) + place - len(arguments) for place in increments])
+        read = [*self.feeds, *increments.values()]
         with exact_or_not(program.target.precision):
             scratch = [tensor.clone() for tensor in inputs]
             self.compiled = False
             if compile and device.type == "cuda":
-                step = self._compiled(step, scratch)
-            self._launch, results = _captured(step, inputs, self.feeds, scratch, device)
+                step = self._compiled(step, [*scratch, *read])
+            self._launch, results = _captured(step, [*inputs, *read], [*scratch, *read], device)
         # What the graph reads has to outlive it: constants of the compiled step, and what was uploaded for it.
         self._read = step, list(program.target.uploaded.values())
         self._results = results
 
     def _compiled(self, step: Step, scratch: list[torch.Tensor]) -> Step:
         try:
-            compiled = compile_step(step, [*scratch, *self.feeds])
+            compiled = compile_step(step, scratch)
             with rehearsal():
-                compiled(*scratch, *self.feeds)
+                compiled(*scratch)
         except Exception as error:  # whatever a compiler may raise; the program runs without it
             warnings.warn(
                 f"torch's compiler failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); the function "
@@ -93,17 +98,10 @@ class Capture:
         return compiled
 
     def launch(self, numbers: Sequence[Any]) -> None:
-        """Run the function once, with these arguments of no axes and feeds; only those that changed are written."""
-        for place, (tensor, value) in enumerate(zip(self._numbers, numbers, strict=True)):
-            if tensor is None:
-                continue
-            if isinstance(value, torch.Tensor):  # maybe not computed yet: to compare it would be to wait
-                tensor.copy_(value)
-                self._written[place] = None
-            elif value != self._written[place] or (value == 0 and isinstance(value, float)):  # which may be -0.0
-                tensor.fill_(value)
-                self._written[place] = value
+        """Run the function once, with these arguments of no axes and feeds."""
+        self._numbers.write(numbers)
         results = self._launch()
+        self._numbers.launched()
         if results is not None:
             self._results = results
 
@@ -127,7 +125,7 @@ def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], ret
             (inputs[place_of[place]], outputs[output]) for output, place in program.updates.items() if place in place_of
         ]
         # A new value that is an old one, maybe of another variable, is copied before anything is written.
-        held = {tensor.untyped_storage()._cdata for tensor in inputs}
+        held = {tensor.untyped_storage()._cdata for tensor in tensors}
         fresh = [(to, new.clone() if new.untyped_storage()._cdata in held else new) for to, new in written]
         results = [
             outputs[place].clone() if outputs[place].untyped_storage()._cdata in held else outputs[place]
@@ -140,22 +138,35 @@ def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], ret
     return step
 
 
+def _growing(step: Step, places: list[int]) -> Step:
+    """A step that, when it ends, adds its last arguments to those at these places, one each."""
+
+    def growing(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        count = len(tensors) - len(places)
+        results = step(*tensors[:count])
+        for place, increment in zip(places, tensors[count:]):
+            tensors[place].copy_(tensors[place] + increment)
+        return results
+
+    return growing
+
+
 def _captured(
-    step: Step, inputs: list[torch.Tensor], feeds: list[torch.Tensor], scratch: list[torch.Tensor], device: torch.device
+    step: Step, tensors: list[torch.Tensor], scratch: list[torch.Tensor], device: torch.device
 ) -> tuple[Callable[[], Any], Sequence[torch.Tensor]]:
     """What runs the step, and the tensors that its results are in."""
     if device.type != "cuda":
-        return lambda: step(*inputs, *feeds), ()
+        return lambda: step(*tensors), ()
     with torch.cuda.device(device), torch.no_grad():
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), rehearsal():
             for _ in range(2):
-                step(*scratch, *feeds)
+                step(*scratch)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            results = step(*inputs, *feeds)
+            results = step(*tensors)
     return graph.replay, results
 
 

@@ -41,11 +41,13 @@ def let_gradients_be_late(module: GraphModule, count: int) -> int:
     """
     output = module.graph.output_node()
     held: dict[Node, None] = {}
-    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default):
-        [results] = output.args
-        if set(node.users) == {output} and node not in results[:count] and _bytes(node.args) <= MOST_HELD:
-            held.update(dict.fromkeys(x for x in node.args if x.op == "call_function"))
-            _call_late_product(module, node)
+    [results] = output.args
+    early = set(results[:count])
+    for node in [node for node in results[count:] if set(node.users) == {output} and node not in early]:
+        factors = _factors(node)
+        if factors and _bytes(factors) <= MOST_HELD:
+            held.update(dict.fromkeys(x for x in factors if x.op == "call_function"))
+            _call_late_product(module, node, factors)
     [results] = output.args
     for node in module.graph.find_nodes(op="call_function", target=KERNELS)[:-1]:  # nothing follows the last one
         tensors, said = node.args
@@ -64,16 +66,28 @@ def let_gradients_be_late(module: GraphModule, count: int) -> int:
     return len(held)
 
 
-def _call_late_product(module: GraphModule, product: Node) -> None:
-    """Compute a product of two matrices by `kernels.cuda.late_product`."""
+def _factors(node: Node) -> tuple[Node, ...]:
+    """Two matrices that a node is the product of, or parts of two whose products it sums; nothing if it is none."""
+    if node.target is torch.ops.aten.mm.default:
+        return node.args
+    if node.target is torch.ops.aten.sum.dim_IntList and node.args[1:2] == ([0],):
+        parts = node.args[0]
+        if parts.target is torch.ops.aten.bmm.default and set(parts.users) == {node}:
+            return parts.args
+    return ()
+
+
+def _call_late_product(module: GraphModule, product: Node, factors: Sequence[Node]) -> None:
+    """Compute a product by `kernels.cuda.late_product`."""
     value = product.meta["val"]
-    call = KernelCall("late_product", list(product.args), (), [(tuple(value.shape), value.dtype, "")])
+    call = KernelCall("late_product", list(factors), (str(value.dtype),), [(tuple(value.shape), value.dtype, "")])
     with module.graph.inserting_before(product):
         results = module.graph.call_function(KERNELS, (call.tensors, json.dumps([call.said()])))
         late = module.graph.call_function(operator.getitem, (results, 0))
     results.meta, late.meta = {"val": [value]}, dict(product.meta)
     product.replace_all_uses_with(late)
     module.graph.erase_node(product)
+    module.graph.eliminate_dead_code()
 
 
 def _bytes(nodes: Sequence[Node]) -> int:

@@ -127,7 +127,7 @@ def products(events, monkeypatch):
 def test_a_late_product_is_launched_with_the_next_that_is_beside(events):
     a, b = torch.ones(2, 3), torch.ones(3, 4)
     with awaited(DEVICE):
-        product = late_product(a, b)
+        product = late_product(a, b, a.dtype)
         launch(events, "next")
         with allowed(True), beside(a):
             launch(events, "filters")
@@ -140,7 +140,7 @@ def test_a_late_product_is_launched_with_the_next_that_is_beside(events):
 @pytest.mark.usefixtures("products")
 def test_a_late_product_is_launched_at_the_end_where_nothing_is_beside(events):
     with awaited(DEVICE):
-        product = late_product(torch.ones(2, 3), torch.ones(3, 1))
+        product = late_product(torch.ones(2, 3), torch.ones(3, 1), torch.float32)
         launch(events, "next")
     assert events == ["next on main", "product on main"]
     assert product.tolist() == [[3.0]] * 2
@@ -149,4 +149,11 @@ def test_a_late_product_is_launched_at_the_end_where_nothing_is_beside(events):
 def test_a_late_product_is_the_product_where_nothing_is_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     with awaited(DEVICE):
-        assert late_product(torch.ones(2, 3), torch.ones(3, 1)).tolist() == [[3.0]] * 2
+        assert late_product(torch.ones(2, 3), torch.ones(3, 1), torch.float32).tolist() == [[3.0]] * 2
+
+
+def test_products_of_parts_are_summed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    a, b = torch.ones(4, 2, 3, dtype=torch.bfloat16), torch.ones(4, 3, 1, dtype=torch.bfloat16)
+    product = late_product(a, b, torch.float32)
+    assert (product.dtype, product.tolist()) == (torch.float32, [[12.0]] * 2)

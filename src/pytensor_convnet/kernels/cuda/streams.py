@@ -24,7 +24,7 @@ class _Late:
         """Launch them on the present stream, and give all these tensors."""
         launched, self.products = self.products, []
         for a, b, product in launched:
-            torch.mm(a, b, out=product)
+            _multiply(a, b, product)
         return [tensor for tensors in launched for tensor in tensors]
 
 
@@ -84,17 +84,26 @@ def beside(*read: torch.Tensor | None) -> Iterator[None]:
         _allowed.reset(token)
 
 
-def late_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def late_product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The product of two matrices, by torch, beside what follows; who calls reads it after the end of `awaited`.
 
-    It is launched with the next that is `beside`: a branch of a few small kernels is one that CUDA may not run beside.
+    Factors of three axes are parts, whose products are summed. The product is launched with the next that is `beside`:
+    a branch of a few small kernels is one that CUDA may not run beside others.
     """
+    product = torch.empty((a.shape[-2], b.shape[-1]), dtype=dtype, device=a.device)
     late = _late.get()
     if late is None or not torch.cuda.is_current_stream_capturing():
-        return a @ b
-    product = a.new_empty((a.shape[0], b.shape[1]))
-    late.products.append((a, b, product))
+        _multiply(a, b, product)
+    else:
+        late.products.append((a, b, product))
     return product
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor, product: torch.Tensor) -> None:
+    if a.ndim == 2:
+        torch.mm(a, b, out=product)
+    else:
+        torch.sum(torch.bmm(a, b), 0, dtype=product.dtype, out=product)
 
 
 @cache
