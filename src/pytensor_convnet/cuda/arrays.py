@@ -84,6 +84,10 @@ class DeviceArray(NDArrayOperatorsMixin):
         self._computed = computed
         self._host: np.ndarray | None = None
 
+    def move(self, tensor: Any, computed: Any) -> None:
+        """Take a copy of the values instead: where they were, others are to be written."""
+        self.tensor, self._computed = tensor, computed
+
     def _array(self) -> np.ndarray:
         if self._host is None:
             self._host = to_host(self.tensor, self._computed)

@@ -19,7 +19,9 @@ from pytensor_convnet.cuda.compiling import Step, compile_step
 from pytensor_convnet.cuda.hosting import HostNumbers
 from pytensor_convnet.cuda.numbers import Numbers
 from pytensor_convnet.cuda.program import Program
+from pytensor_convnet.cuda.rings import Ring, write_slot
 from pytensor_convnet.kernels.collectives import rehearsal
+from pytensor_convnet.lowering.cuda.base import torch_dtype
 
 
 class Capture:
@@ -55,29 +57,34 @@ class Capture:
     ) -> None:
         self.inputs = inputs
         device = program.target.device
-        self.feeds = program.feed_tensors(host)
+        feeds = program.feed_tensors(host)
         same = program.same_feeds([tuple(tensor.shape) for tensor in inputs])
-        self.feeds = [self.feeds[place] for place in same]
         # Each is written once, wherever it is read.
-        own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, self.feeds))]
-        numbers = [*(inputs[place] for place in arguments), *own]
-        starts = range(len(numbers) - len(host.windows), len(numbers))
-        self._numbers = Numbers(numbers, [*arguments.values(), *host.feeds], starts)
+        own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, feeds))]
+        self._launches, launch = 0, torch.zeros((), dtype=torch.int64, device=device)
+        numbers = [*(inputs[place] for place in arguments), *own, launch]
+        growing = range(len(numbers) - 1 - len(host.windows), len(numbers))
+        self._numbers = Numbers(numbers, [*arguments.values(), *host.feeds, 0], growing)
+        outputs = program.fgraph.outputs
         self._returned = [
-            place for place in range(len(program.fgraph.outputs))
-            if place not in program.updates and place not in program.host_outputs
-        ]  # fmt: skip
-        self._count = len(program.fgraph.outputs)
-        step = as_step(program, host, known, self._returned)
-        increments = self._numbers.increments
-        step = _growing(step, [len(inputs) + place - len(arguments) for place in increments])
-        read = [*self.feeds, *increments.values()]
+            place for place in range(len(outputs)) if place not in program.updates and place not in program.host_outputs
+        ]
+        self.rings = {
+            place: Ring(torch_dtype(outputs[place]), device)
+            for place in self._returned if getattr(outputs[place].type, "ndim", None) == 0
+        }  # fmt: skip
+        self._count = len(outputs)
+        read = [*inputs, *(feeds[place] for place in same)]
+        rings, increments = [ring.values for ring in self.rings.values()], self._numbers.increments
+        places = [len(inputs) + place - len(arguments) for place in increments]
+        step = with_rings_and_growth(as_step(program, host, known, self._returned), len(read), len(rings), places)
+        state = [launch, *rings, *increments.values()]
         with exact_or_not(program.target.precision):
-            scratch = [tensor.clone() for tensor in inputs]
+            scratch = [*(tensor.clone() for tensor in inputs), *read[len(inputs) :], *state]
             self.compiled = False
             if compile and device.type == "cuda":
-                step = self._compiled(step, [*scratch, *read])
-            self._launch, results = _captured(step, [*inputs, *read], [*scratch, *read], device)
+                step = self._compiled(step, scratch)
+            self._launch, results = _captured(step, [*read, *state], scratch, device)
         # What the graph reads has to outlive it: constants of the compiled step, and what was uploaded for it.
         self._read = step, list(program.target.uploaded.values())
         self._results = results
@@ -99,18 +106,29 @@ class Capture:
 
     def launch(self, numbers: Sequence[Any]) -> None:
         """Run the function once, with these arguments of no axes and feeds."""
-        self._numbers.write(numbers)
+        for ring in self.rings.values():
+            ring.make_room(self._launches)
+        self._numbers.write([*numbers, self._launches])
         results = self._launch()
         self._numbers.launched()
+        self._launches += 1
         if results is not None:
             self._results = results
 
     def results(self) -> list[torch.Tensor | None]:
-        """Copies of the outputs of the last launch, which the next one does not touch."""
+        """The outputs of the last launch, which the next one does not touch: slots of rings, and copies."""
         outputs: list[torch.Tensor | None] = [None] * self._count
-        for place, tensor in zip(self._returned, self._results):
+        for place, ring in self.rings.items():
+            outputs[place] = ring.value(self._launches - 1)
+        others = [place for place in self._returned if place not in self.rings]
+        for place, tensor in zip(others, self._results):
             outputs[place] = tensor.clone()
         return outputs
+
+    def lend(self, arrays: Sequence[Any]) -> None:
+        """Say by which arrays the outputs of the last launch were returned."""
+        for place, ring in self.rings.items():
+            ring.lend(self._launches - 1, arrays[place])
 
 
 def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], returned: list[int]) -> Step:
@@ -138,17 +156,39 @@ def as_step(program: Program, host: HostNumbers, known: dict[Variable, Any], ret
     return step
 
 
-def _growing(step: Step, places: list[int]) -> Step:
-    """A step that, when it ends, adds its last arguments to those at these places, one each."""
+def with_rings_and_growth(step: Step, count: int, rings: int, growing: list[int]) -> Step:
+    """A step that leaves results of no axes in rings, and adds to its numbers what they go up by, when it ends.
 
-    def growing(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        count = len(tensors) - len(places)
+    Parameters
+    ----------
+    step : callable
+        Of ``count`` tensors.
+    rings : int
+        How many of its results have no axes.
+    growing : list of int
+        Which of its arguments grow: places of numbers, and ``count``, the number of the launch.
+
+    Returns
+    -------
+    callable
+        Of the step's tensors, the number of the launch, the values of the rings, and an increment for each that grows.
+        Returns the other results.
+    """
+
+    def whole(*tensors: torch.Tensor) -> list[torch.Tensor]:
         results = step(*tensors[:count])
-        for place, increment in zip(places, tensors[count:]):
+        values = iter(tensors[count + 1 : count + 1 + rings])
+        others = []
+        for result in results:
+            if result.ndim:
+                others.append(result)
+            else:
+                write_slot(next(values), tensors[count], result)
+        for place, increment in zip(growing, tensors[count + 1 + rings :], strict=True):
             tensors[place].copy_(tensors[place] + increment)
-        return results
+        return others
 
-    return growing
+    return whole
 
 
 def _captured(

@@ -93,7 +93,7 @@ class Execution:
             known = self._known.get(host.key)
             if known is not None:
                 on_host = self._on_host(integers)
-                return self._as_returned(self._launch(known, {}, numbers, host), on_host)
+                return self._as_returned(self._launch(known, {}, numbers, host), on_host, known)
         tensors = self._tensors()
         self._shapes_now = shapes = self._shapes(tensors)
         host = self.program.host(integers, shapes)
@@ -113,7 +113,7 @@ class Execution:
             self._last_change = last_change()
         # Until something changes, the same is launched for the same key without looking at all variables again.
         self._known[host.key] = capture
-        return self._as_returned(outputs, on_host)
+        return self._as_returned(outputs, on_host, capture)
 
     def _tensors(self) -> dict[int, torch.Tensor]:
         """The values of all inputs on the device, by place."""
@@ -232,7 +232,9 @@ class Execution:
         known = program.host.values(integers, self._shapes_now)
         return {place: np.array(value_of(graph.outputs[place], known)) for place in program.host_outputs}
 
-    def _as_returned(self, outputs: list[Any], values: dict[int, np.ndarray]) -> list[Any]:
+    def _as_returned(
+        self, outputs: list[Any], values: dict[int, np.ndarray], capture: Capture | None = None
+    ) -> list[Any]:
         """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
         program = self.program
         computed = None
@@ -249,6 +251,8 @@ class Execution:
                 returned.append(None)
             else:
                 returned.append(DeviceArray(tensor, computed))
+        if capture is not None:
+            capture.lend(returned)
         for output, place in self._host_updates.items():
             cell = self.cells[place]
             cell[0] = values[output]
