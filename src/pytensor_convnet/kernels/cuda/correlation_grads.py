@@ -105,12 +105,13 @@ def _joint(
     elif scaled:
         magnitudes = largest_magnitudes(images, maps, dense(filters))
         of_maps_and_filters, of_images_and_maps = magnitudes[1:], magnitudes[:2]
-    map_planes, copy = preparation(maps, product)
-    of_images = gather_from(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)
-    with beside(images, map_planes, of_images_and_maps, None if bound is None else bound.tensor):
-        if scaled and bound is not None:  # images are read here alone
+    with beside(images, of_images_and_maps, None if bound is None else bound.tensor):  # which need not wait for maps
+        if scaled and bound is not None:
             of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=(1.0, bound.factor))
         image_planes = prepare(images, product, None if of_images_and_maps is None else of_images_and_maps[0])
+    map_planes, copy = preparation(maps, product)
+    of_images = gather_from(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)
+    with beside(map_planes):
         of_filters = filter_grad_from(filter_task, share, image_planes, map_planes, of_images_and_maps)
     return of_images, of_filters
 
