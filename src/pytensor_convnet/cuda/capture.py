@@ -172,14 +172,10 @@ def with_rings_and_growth(step: Step, count: int, rings: int, growing: list[int]
     -------
     callable
         Of the step's tensors, the number of the launch, the values of the rings, and an increment for each that grows.
-        Returns the other results, and what those that grow will be: being results they are computed before anything
-        is written, so that all that is written can be so by one kernel.
+        Returns the other results.
     """
 
     def whole(*tensors: torch.Tensor) -> list[torch.Tensor]:
-        increments = tensors[count + 1 + rings :]
-        grown = [tensors[place] + increment for place, increment in zip(growing, increments, strict=True)]
-        launch = grown[growing.index(count)]
         results = step(*tensors[:count])
         values = iter(tensors[count + 1 : count + 1 + rings])
         others = []
@@ -187,10 +183,10 @@ def with_rings_and_growth(step: Step, count: int, rings: int, growing: list[int]
             if result.ndim:
                 others.append(result)
             else:
-                write_slot(next(values), launch - increments[growing.index(count)], result)
-        for place, number in zip(growing, grown):
-            tensors[place].copy_(number)
-        return [*others, *grown]
+                write_slot(next(values), tensors[count], result)
+        for place, increment in zip(growing, tensors[count + 1 + rings :], strict=True):
+            tensors[place].copy_(tensors[place] + increment)
+        return others
 
     return whole
 

@@ -50,8 +50,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
             with fake:
                 between = [_like(node) for node in update.graph.find_nodes(op="placeholder")[len(tensors) :]]
             computed = inductor_compile(compute, examples)
-            with _kernels_of_any_number():
-                updated = inductor_compile(update, [*examples, *between])
+            updated = inductor_compile(update, [*examples, *between])
 
     def both(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         with awaited(tensors[0].device):
@@ -60,23 +59,6 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         return results[:count]
 
     return both
-
-
-@contextmanager
-def _kernels_of_any_number() -> Iterator[None]:
-    """Let kernels that need nothing of each other become one, however many: torch's compiler takes eight at a time."""
-    from torch._inductor import scheduler
-
-    kind: Any = getattr(scheduler, "ForeachKernelSchedulerNode", None)
-    before = getattr(kind, "group_algorithm_for_combo_kernels", None)
-    if before is None or not hasattr(scheduler.Scheduler, "_topological_sort_nodes"):
-        yield
-        return
-    kind.set_group_algorithm_for_combo_kernels(lambda scheduled: list(scheduled._topological_sort_nodes()))
-    try:
-        yield
-    finally:
-        kind.set_group_algorithm_for_combo_kernels(before)
 
 
 @contextmanager
