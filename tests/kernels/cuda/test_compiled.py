@@ -115,6 +115,13 @@ def average_pool(pool: str, dtype: str, format: str) -> None:
         cuda.average_pool2d_grad(maps, *images.shape[2:], *windows, mode)
 
 
+def rectified_average_pool(pool: str, dtype: str, format: str) -> None:
+    images, windows = empty((32, 8, 20, 21), DTYPES[dtype], format), windows_of(*POOLS[pool])
+    biases = torch.empty(8, device=META)
+    maps = cuda.rectified_average_pool2d(images, biases, *windows, True, "average_exc_pad")
+    cuda.rectified_average_pool2d_grad(images, biases, maps, *windows, "average_exc_pad")
+
+
 def normalisation(dtype: str, format: str) -> None:
     images = empty((32, 24, 6, 7), DTYPES[dtype], format)
     for blocked in (False, True):
@@ -164,7 +171,7 @@ def test_convolutions(layer, name, precision, compiled):
 
 @pytest.mark.parametrize(("dtype", "format"), PLACED)
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("kind", [max_pool, average_pool])
+@pytest.mark.parametrize("kind", [max_pool, average_pool, rectified_average_pool])
 def test_pools(kind, pool, dtype, format, compiled):
     found = compiled(kind, pool, dtype, format)
     assert not found, found
