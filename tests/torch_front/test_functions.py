@@ -153,11 +153,28 @@ def layer(x, w, b):
     return avg_pool2d(conv_max_pool2d(x, w, b, padding=1, pool_size=2, activation="tanh"), 2).square()
 
 
+def two_operators(x, w, b):
+    return max_pool2d(conv2d(x, w, b, padding=1), 2).square()
+
+
 @needs_triton
-def test_under_torch_compile(device, kernels):
+@pytest.mark.parametrize("function", [layer, two_operators])
+def test_under_torch_compile(device, kernels, function):
     backend = "inductor" if device == "cuda" else "aot_eager"  # inductor wants a C++ compiler on a CPU
     tensors = random(2, 3, 8, 8, device=device), random(4, 3, 3, 3, device=device), random(4, device=device)
-    agree(torch.compile(layer, backend=backend, fullgraph=True), layer, tensors)
+    agree(torch.compile(function, backend=backend, fullgraph=True), function, tensors)
+
+
+@needs_triton
+@pytest.mark.parametrize(("asked", "called"), [("xw", "grads"), ("x", "input_grad"), ("w", "filter_grad")])
+def test_both_gradients_of_a_convolution_are_one_call(device, kernels, asked, called):
+    tensors = {"x": random(2, 3, 8, 8, device=device), "w": random(4, 3, 3, 3, device=device)}
+    asked = [tensors[name].requires_grad_() for name in asked]
+    maps = conv2d(tensors["x"], tensors["w"])
+    with torch.profiler.profile() as profile:
+        torch.autograd.grad(maps.sum(), asked)
+    ours = [event.name for event in profile.events() if event.name.startswith("pytensor_convnet::")]
+    assert ours == [f"pytensor_convnet::correlate2d_{called}"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
@@ -172,13 +189,15 @@ def test_under_autocast():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
-def test_in_a_cuda_graph():
+@pytest.mark.parametrize("function", [layer, two_operators])
+def test_in_a_cuda_graph(function):
     x, w, b = random(8, 3, 8, 8, device="cuda"), random(4, 3, 3, 3, device="cuda"), random(4, device="cuda")
+    x.requires_grad_()
     w.requires_grad_()
 
     def step():
-        result = layer(x, w, b)
-        return result, torch.autograd.grad(result.sum(), w)[0]
+        result = function(x, w, b)
+        return result, *torch.autograd.grad(result.sum(), (x, w))
 
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -187,7 +206,8 @@ def test_in_a_cuda_graph():
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = step()
-    x.copy_(random(8, 3, 8, 9, device="cuda")[..., :8])
+    with torch.no_grad():
+        x.copy_(random(8, 3, 8, 9, device="cuda")[..., :8])
     graph.replay()
     for one, other in zip(captured, step(), strict=True):
         torch.testing.assert_close(one, other)

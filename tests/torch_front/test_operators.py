@@ -39,6 +39,7 @@ def arguments(name, device, format):
             "correlate2d": (images, filters, *MOVES),
             "correlate2d_input_grad": (filters, maps, 7, 6, format, *MOVES),
             "correlate2d_filter_grad": (images, maps, 3, 2, *MOVES),
+            "correlate2d_grads": (images, filters, maps, *MOVES),
         }[name]
     maps = random(2, 4, 4, 3, device=device, format=format)
     _, winners = OPERATORS.max_pool2d(images, *WINDOWS, False)
@@ -53,7 +54,7 @@ def arguments(name, device, format):
 
 NAMES = [
     "max_pool2d", "max_pool2d_grad", "max_pool2d_gather", "average_pool2d", "average_pool2d_grad",
-    "correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad",
+    "correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad", "correlate2d_grads",
     "correlate2d_max_pool2d", "correlate2d_max_pool2d_input_grad", "correlate2d_max_pool2d_filter_grad",
     "correlate2d_max_pool2d_grads",
 ]  # fmt: skip
@@ -86,25 +87,43 @@ def test_derivatives_of_pools(device, name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "correlate" in name and "pool" not in name])
 def test_derivatives_of_correlations(device, name):
-    """Each operator is linear in either operand, so torch's derivatives in float64 are what ours must be."""
-    first, second, *rest = arguments(name, device, "bc01")
+    """Each result is linear in each operand, so torch's derivatives in float64 are what ours must be."""
+    given = arguments(name, device, "bc01")
+    count = 3 if name == "correlate2d_grads" else 2
+    tensors, rest = given[:count], given[count:]
 
-    def derivatives(one, other, function):
-        one, other = one.detach().requires_grad_(), other.detach().requires_grad_()
-        result = function(one, other)
-        outer = torch.linspace(-1, 1, result.numel(), dtype=result.dtype, device=device).reshape(result.shape)
-        grads = torch.autograd.grad(result, (one, other), outer, create_graph=True)
-        return [*grads, *torch.autograd.grad(sum((grad**2).sum() for grad in grads), (one, other))]
+    def derivatives(function, tensors, learning):
+        tensors = [tensor.detach().requires_grad_(i in learning) for i, tensor in enumerate(tensors)]
+        chosen, results = [tensors[i] for i in learning], function(*tensors)
+        results = [result for result in results if result.requires_grad] if count == 3 else [results]
+        outer = [
+            torch.linspace(-1, 1, result.numel(), dtype=result.dtype, device=device).reshape(result.shape)
+            for result in results
+        ]
+        grads = torch.autograd.grad(results, chosen, outer, create_graph=True)
+        if len(chosen) == 1:  # they do not depend on it
+            return grads
+        return [*grads, *torch.autograd.grad(sum((grad**2).sum() for grad in grads), chosen)]
 
-    def definition(one, other):
-        return correlations_of_torch(name, one, other)
+    def ours(*tensors):
+        return getattr(OPERATORS, name)(*tensors, *rest)
 
-    actual = derivatives(first, second, lambda one, other: getattr(OPERATORS, name)(one, other, *rest))
-    for ours, theirs in zip(actual, derivatives(first.double(), second.double(), definition), strict=True):
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    def theirs(*tensors):
+        return correlations_of_torch(name, *tensors)
+
+    doubles = [tensor.double() for tensor in tensors]
+    for learning in (*([i] for i in range(count)), range(count)):
+        expected = derivatives(theirs, doubles, learning)
+        for one, other in zip(derivatives(ours, tensors, learning), expected, strict=True):
+            assert (one - other).norm() <= 1e-5 * other.norm()
 
 
-def correlations_of_torch(name, one, other):
+def correlations_of_torch(name, one, other, maps=None):
+    if name == "correlate2d_grads":
+        return (
+            correlations_of_torch("correlate2d_input_grad", other, maps),
+            correlations_of_torch("correlate2d_filter_grad", one, maps),
+        )
     stride, (top, bottom, left, right), dilation, groups, _ = MOVES
 
     def forward(images, filters):

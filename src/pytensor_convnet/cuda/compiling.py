@@ -4,12 +4,9 @@ The second part updates shared variables. For the compiler an update can be comp
 each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
 """
 
-import functools
-import hashlib
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pytensor_convnet.cuda.overlapping import KERNELS, let_gradients_be_late
 from pytensor_convnet.kernels.cuda.streams import awaited
+from pytensor_convnet.kernels.sources import digest_of
 
 Step = Callable[..., Sequence[torch.Tensor]]
 """From inputs and feeds to the outputs that are returned; new values are written into inputs."""
@@ -76,16 +74,12 @@ def _cacheable() -> Iterator[FakeTensorMode]:
         yield fake
 
 
-@functools.cache
 def _operators_digest() -> str:
     """A digest of the sources that say what our operators give."""
     from pytensor_convnet.kernels.cuda import formats
     from pytensor_convnet.lowering.cuda import collectives, operators
 
-    digest = hashlib.sha256()
-    for module in (collectives, formats, operators):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
+    return digest_of(*(str(module.__file__) for module in (collectives, formats, operators)))
 
 
 def _without_long_keys(module: GraphModule) -> AbstractContextManager[Any]:

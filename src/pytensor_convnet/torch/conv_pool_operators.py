@@ -137,22 +137,30 @@ def _backward(ctx: Any, maps: Tensor, _: None) -> Any:
     images, filters, maxima, winners = ctx.saved_tensors
     slope = SLOPES[ctx.activation](maxima)
     maps = maps if slope is None else maps * slope
-    wants_images, wants_filters, wants_biases, *_ = ctx.needs_input_grad
-    of_images = of_filters = None
-    rest = *ctx.lengths, *ctx.settings
+    *wants, wants_biases = ctx.needs_input_grad[:3]
+    grads = _gradients(images, filters, winners, maps, (*ctx.lengths, *ctx.settings), wants)
+    return *grads, maps.sum((0, 2, 3)) if wants_biases else None, *[None] * 10
+
+
+def _gradients(images: Tensor, filters: Tensor, winners: Tensor, maps: Tensor, rest: Any, wants: Any) -> Any:
+    """Those of images and of filters, as far as they are wanted."""
+    wants_images, wants_filters = wants
     if wants_images and wants_filters:
-        of_images, of_filters = correlate2d_max_pool2d_grads(images, filters, winners, maps, *rest)
-    elif wants_images:
-        of_images = _input_grad(images, filters, winners, maps, rest)
-    elif wants_filters:
-        of_filters = correlate2d_max_pool2d_filter_grad(images, winners, maps, *filters.shape[2:], *rest)
-    return of_images, of_filters, maps.sum((0, 2, 3)) if wants_biases else None, *[None] * 10
+        return correlate2d_max_pool2d_grads(images, filters, winners, maps, *rest)
+    return (
+        _input_grad(images, filters, winners, maps, rest) if wants_images else None,
+        _filter_grad(images, filters, winners, maps, rest) if wants_filters else None,
+    )
 
 
 def _input_grad(images: Tensor, filters: Tensor, winners: Tensor, maps: Tensor, rest: Any) -> Tensor:
     """The gradient of images, in their format."""
     lengths = images.shape[2:]
     return correlate2d_max_pool2d_input_grad(filters, winners, maps, *lengths, format_of(images), *rest)
+
+
+def _filter_grad(images: Tensor, filters: Tensor, winners: Tensor, maps: Tensor, rest: Any) -> Tensor:
+    return correlate2d_max_pool2d_filter_grad(images, winners, maps, *filters.shape[2:], *rest)
 
 
 def _picked(images: Tensor, filters: Tensor, winners: Tensor, rest: Any) -> Tensor:
@@ -169,11 +177,8 @@ def _keep_input_grad(ctx: Any, inputs: Any, output: Any) -> None:
 def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
     filters, winners, maps = ctx.saved_tensors
     wants_filters, _, wants_maps, *_ = ctx.needs_input_grad
-    of_filters = of_maps = None
-    if wants_filters:
-        of_filters = correlate2d_max_pool2d_filter_grad(images, winners, maps, *filters.shape[2:], *ctx.rest)
-    if wants_maps:
-        of_maps = _picked(images, filters, winners, ctx.rest)
+    of_filters = _filter_grad(images, filters, winners, maps, ctx.rest) if wants_filters else None
+    of_maps = _picked(images, filters, winners, ctx.rest) if wants_maps else None
     return of_filters, None, of_maps, *[None] * 13
 
 
@@ -197,12 +202,9 @@ def _keep_grads(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _grads_backward(ctx: Any, grad_images: Tensor, grad_filters: Tensor) -> Any:
     images, filters, winners, maps = ctx.saved_tensors
-    wants_images, wants_filters, _, wants_maps, *_ = ctx.needs_input_grad
-    of_images = of_filters = of_maps = None
-    if wants_images:
-        of_images = _input_grad(images, grad_filters, winners, maps, ctx.rest)
-    if wants_filters:
-        of_filters = correlate2d_max_pool2d_filter_grad(grad_images, winners, maps, *filters.shape[2:], *ctx.rest)
+    *wants, _, wants_maps = ctx.needs_input_grad[:4]
+    of_images, of_filters = _gradients(grad_images, grad_filters, winners, maps, ctx.rest, wants)
+    of_maps = None
     if wants_maps:
         of_maps = _picked(grad_images, filters, winners, ctx.rest) + _picked(images, grad_filters, winners, ctx.rest)
     return of_images, of_filters, None, of_maps, *[None] * 10

@@ -1,7 +1,7 @@
 """Convolution as operators of torch: what they compute, what their results look like, and their gradients.
 
-They are ``torch.ops.pytensor_convnet.correlate2d`` and so on; each is linear in two operands, and the derivative for
-either is one of the others. A padding is (top, bottom, left, right). Maps are in the physical format of the images,
+They are ``torch.ops.pytensor_convnet.correlate2d`` and so on; each result is linear in two operands, and the derivative
+for either is one of the others. A padding is (top, bottom, left, right). Maps are in the physical format of the images,
 batch-last where they have none; the gradient of images is in the format asked for, theirs, since a gradient that comes
 from a sum has none; the gradient of filters is contiguous.
 """
@@ -70,6 +70,18 @@ def correlate2d_filter_grad(
     return correlation.correlate2d_filter_grad(images, maps, rows, columns, *moves, precision=precision)
 
 
+@custom_op("pytensor_convnet::correlate2d_grads", mutates_args=())
+def correlate2d_grads(
+    images: Tensor, filters: Tensor, maps: Tensor, stride: list[int], padding: list[int], dilation: list[int],
+    groups: int, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Both gradients, which read maps that are prepared once."""
+    moves = moves_of(stride, padding, dilation, groups)
+    return correlation.correlate2d_grads(
+        images, filters, maps, *moves, precision=precision, memory_format=format_of(images)
+    )
+
+
 # ------------------------------------------------------------------------ what results look like
 
 
@@ -90,6 +102,12 @@ def _(images, maps, rows, columns, stride, padding, dilation, groups, precision)
     return torch.empty(shape, dtype=images.dtype, device=images.device)
 
 
+@correlate2d_grads.register_fake
+def _(images, filters, maps, stride, padding, dilation, groups, precision):
+    of_filters = torch.empty(filters.shape, dtype=images.dtype, device=images.device)
+    return empty(images.shape, format_of(images), images.dtype, images.device), of_filters
+
+
 # -------------------------------------------------------------------------------------- gradients
 
 
@@ -103,14 +121,20 @@ def _grad_of(images: Tensor, filters: Tensor, maps: Tensor, settings: Any) -> Te
     return correlate2d_input_grad(filters, maps, *images.shape[2:], format_of(images), *settings)
 
 
+def _gradients(images: Tensor, filters: Tensor, maps: Tensor, settings: Any, wants: Any) -> Any:
+    """Those of images and of filters, as far as they are wanted."""
+    wants_images, wants_filters = wants
+    if wants_images and wants_filters:
+        return correlate2d_grads(images, filters, maps, *settings)
+    return (
+        _grad_of(images, filters, maps, settings) if wants_images else None,
+        correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings) if wants_filters else None,
+    )
+
+
 def _correlate_backward(ctx: Any, maps: Tensor) -> Any:
     images, filters = ctx.saved_tensors
-    wants_images, wants_filters, *_ = ctx.needs_input_grad
-    return (
-        _grad_of(images, filters, maps, ctx.settings) if wants_images else None,
-        correlate2d_filter_grad(images, maps, *filters.shape[2:], *ctx.settings) if wants_filters else None,
-        *[None] * 5,
-    )
+    return *_gradients(images, filters, maps, ctx.settings, ctx.needs_input_grad[:2]), *[None] * 5
 
 
 def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
@@ -135,6 +159,22 @@ def _filter_grad_backward(ctx: Any, filters: Tensor) -> Any:
     )
 
 
+def _keep_grads(ctx: Any, inputs: Any, output: Any) -> None:
+    images, filters, maps, *ctx.settings = inputs
+    ctx.save_for_backward(images, filters, maps)
+
+
+def _grads_backward(ctx: Any, grad_images: Tensor, grad_filters: Tensor) -> Any:
+    images, filters, maps = ctx.saved_tensors
+    *wants, wants_maps = ctx.needs_input_grad[:3]
+    of_images, of_filters = _gradients(grad_images, grad_filters, maps, ctx.settings, wants)
+    of_maps = None
+    if wants_maps:
+        of_maps = correlate2d(grad_images, filters, *ctx.settings) + correlate2d(images, grad_filters, *ctx.settings)
+    return of_images, of_filters, of_maps, *[None] * 5
+
+
 correlate2d.register_autograd(_correlate_backward, setup_context=_keep)
 correlate2d_input_grad.register_autograd(_input_grad_backward, setup_context=_keep)
 correlate2d_filter_grad.register_autograd(_filter_grad_backward, setup_context=_keep)
+correlate2d_grads.register_autograd(_grads_backward, setup_context=_keep_grads)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pytensor_convnet import reference
 from pytensor_convnet.geometry import ShapeError, pool_length
 from pytensor_convnet.kernels.cpu.activations import ACTIVATIONS
-from pytensor_convnet.kernels.cpu.conv_pool import (
-    correlate2d_max_pool2d,
+from pytensor_convnet.kernels.cpu.conv_pool import correlate2d_max_pool2d
+from pytensor_convnet.kernels.cpu.conv_pool_grad import (
     correlate2d_max_pool2d_filter_grad,
     correlate2d_max_pool2d_input_grad,
 )

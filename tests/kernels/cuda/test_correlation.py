@@ -13,7 +13,7 @@ from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, is_wide  # noqa: E402
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
@@ -175,13 +175,6 @@ def test_offsets_of_64_bits_where_tensors_are_that_large(name, device, monkeypat
     case = operands(GEOMETRIES["strides_groups_flip"], name, torch.bfloat16, device)
     result = getattr(cuda, name)(*case.tensors, *case.shapes)
     assert relative_error(result, case.expected) <= MOST_ERROR["native"]
-
-
-def test_tensors_past_two_to_the_31_elements_are_wide():
-    assert is_wide(torch.empty((2**16, 2**15, 1, 1), device="meta"))
-    assert not is_wide(torch.empty((2**10, 2**15, 1, 1), device="meta"))
-    filled_up = torch.empty((2**13, 2**7, 2**7, 16), device="meta").permute(3, 0, 1, 2)
-    assert is_wide(filled_up[:1])
 
 
 @EVERY_PASS

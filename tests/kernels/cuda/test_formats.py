@@ -7,6 +7,7 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import FORMATS, empty, memory_format, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import is_wide  # noqa: E402
 
 SHAPES = [(5, 3, 4, 7), (1, 3, 4, 7), (5, 1, 4, 7), (5, 3, 1, 1), (0, 3, 4, 7), (70, 66, 2, 3)]
 EVERY_FORMAT = pytest.mark.parametrize("format", FORMATS)
@@ -73,3 +74,10 @@ def test_a_prepared_source_is_split_and_its_batch_filled_up_with_zeros(shape, fo
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="must be one of bc01, channels_last, batch_last, got 'nchw'"):
         empty((1, 2, 3, 4), "nchw", torch.float32, "cpu")
+
+
+def test_tensors_past_two_to_the_31_elements_are_wide():
+    assert is_wide(torch.empty((2**16, 2**15, 1, 1), device="meta"))
+    assert not is_wide(torch.empty((2**10, 2**15, 1, 1), device="meta"))
+    filled_up = torch.empty((2**13, 2**7, 2**7, 16), device="meta").permute(3, 0, 1, 2)
+    assert is_wide(filled_up[:1])

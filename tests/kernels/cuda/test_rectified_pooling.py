@@ -104,6 +104,16 @@ def test_other_floats(device, dtype):
     )
 
 
+@pytest.mark.parametrize("windows", [OVERLAPPING, ((17, 17), (5, 5), ((8, 8), (8, 8)))])
+def test_narrow_floats_beside_float32_biases(device, windows):
+    images, biases = tensor(random(16, 3, 8, 8), "batch_last", device).bfloat16(), random(3)
+    averages = rectified_average_pool2d(images, torch.tensor(biases, device=device), *windows, True, "average_inc_pad")
+    assert averages.dtype == torch.bfloat16
+    expected = expected_average(images.double().cpu().numpy(), biases, windows, True, "average_inc_pad")
+    tolerance = TOLERANCE[torch.bfloat16]
+    np.testing.assert_allclose(averages.double().cpu().numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
 def test_many_parts_of_a_channel_are_all_summed(device):
     """More programs share a channel than one program adds at a time."""
     images, biases = random(64, 1, 130, 66), random(1)

@@ -1,41 +1,27 @@
 """Correlation, max pooling, biases and activation in one pass: the maps at full resolution never reach memory.
 
-Forwards, a band of rows of maps is computed as in `correlation`, pooled where it lies, one image a lane, and only
-maxima, biased and activated, and winners are written. Backwards, sums run over winners (`winner_filter_grad`,
-`winner_input_grad`); where nearly all pixels win, over all of them, and rows of the maps' gradient are made from the
-pooled gradient and the winners when they are packed (`lane_pooling`).
-
-All but sums over winners needs whole images in lanes. A batch that does not fill them is cut into tiles, whose windows
-would hang over their edges: there, and for wide winners, the maps are written after all.
+A band of rows of maps is computed as in `correlation`, pooled where it lies, one image a lane, and only maxima, biased
+and activated, and winners are written. That needs whole images in lanes: a batch that does not fill them is cut into
+tiles, whose windows would hang over their edges. There, and for wide winners, the maps are written after all. The
+gradients are in `conv_pool_grad`.
 """
 
 import numpy as np
 from numba import types
 
-from pytensor_convnet.geometry import WINNERS as WINNERS_PROBLEM
-from pytensor_convnet.geometry import ShapeError, correlation_length
+from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.activations import activate_run, check_activation
-from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation, check_maps
+from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation
 from pytensor_convnet.kernels.cpu.column_reads import READS
-from pytensor_convnet.kernels.cpu.correlation import (
-    ROW_PLAN,
-    correlate2d,
-    correlate2d_input_grad,
-    correlate_band,
-    input_grad,
-    input_grad_signature,
-    plan_rows,
-)
+from pytensor_convnet.kernels.cpu.correlation import ROW_PLAN, correlate2d, correlate_band, plan_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
-from pytensor_convnet.kernels.cpu.filter_grad import correlate2d_filter_grad, filter_grad, pass_signature
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, leaf_part, part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import narrow_run, no_winners, pool_lanes, write_winners
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
-from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import MOST_OUTPUTS
 from pytensor_convnet.kernels.cpu.packing import (
@@ -53,17 +39,8 @@ from pytensor_convnet.kernels.cpu.packing import (
     vectors,
 )
 from pytensor_convnet.kernels.cpu.planning import plan_pass
-from pytensor_convnet.kernels.cpu.pool_checks import (
-    POOL_NUMBERS,
-    WINDOWS,
-    check_pool_numbers,
-    check_pooled_numbers,
-    pool_numbers,
-)
+from pytensor_convnet.kernels.cpu.pool_checks import POOL_NUMBERS, WINDOWS, check_pool_numbers, pool_numbers
 from pytensor_convnet.kernels.cpu.simd import copy_run, turn_lanes
-from pytensor_convnet.kernels.cpu.winner_filter_grad import filter_grad_of_winners
-from pytensor_convnet.kernels.cpu.winner_input_grad import input_grad_of_winners
-from pytensor_convnet.kernels.cpu.winner_planning import filter_grad_pays, input_grad_pays
 
 FLOATS_AND_WINNERS = tuple((*number, winner) for number in FLOATS for winner in (types.uint8, types.int64))
 
@@ -250,19 +227,19 @@ def _forward(images, filters, maxima, winners, biases, activation, windows, stri
 
 
 @plain_part
-def _as_bytes(winners):
+def as_bytes(winners):
     """``winners`` if they are bytes, else none."""
     if winners.itemsize == 1:
         return winners
     return no_winners()
 
 
-_SHAPE = types.UniTuple(types.intp, 4)
+SHAPE = types.UniTuple(types.intp, 4)
 
 
-@detached(lambda: types.boolean(_SHAPE, _SHAPE, types.intp, WINDOWS), NO_ARRAYS)
+@detached(lambda: types.boolean(SHAPE, SHAPE, types.intp, WINDOWS), NO_ARRAYS)
 @plain_part
-def _shapes_fuse(images, filters, item_bytes, windows):
+def shapes_fuse(images, filters, item_bytes, windows):
     """Whether images and filters of such shapes are fused, pixel by pixel: whole images fill lanes, and what they need
     is small."""
     rows_of_inputs = images[1] * images[3] * filters[2]
@@ -273,7 +250,7 @@ def _shapes_fuse(images, filters, item_bytes, windows):
 
 
 @leaf_part
-def _has_byte_winners(winners, windows):
+def has_byte_winners(winners, windows):
     """Whether there are windows, and the winner of each is a byte."""
     few = windows.window_rows * windows.window_columns <= 256 and windows.out_rows * windows.out_columns > 0
     return winners.itemsize == 1 and few
@@ -282,17 +259,18 @@ def _has_byte_winners(winners, windows):
 # ------------------------------------------------------------------- where the maps are written after all
 
 
-def _arrays(number, *dtypes):
+def arrays_of(number, *dtypes):
+    """Types of arrays of four axes that are only read, in any layout."""
     return tuple(types.Array(dtype, 4, "A", readonly=True) for dtype in (number, *dtypes))
 
 
 def _maps_signature(number, winner):
-    outputs = number[:, :, :, ::1], winner[:, :, :, ::1]
-    return *_arrays(number, number), *outputs, number[::1], types.intp, WINDOWS, types.boolean, *SLIDING, types.boolean
+    given, outputs = arrays_of(number, number), (number[:, :, :, ::1], winner[:, :, :, ::1])
+    return *given, *outputs, number[::1], types.intp, WINDOWS, types.boolean, *SLIDING, types.boolean
 
 
 @leaf_part
-def _parts_of(windows):
+def parts_of(windows):
     """Window, stride and padding."""
     w = windows
     padding = ((w.top, w.bottom), (w.left, w.right))
@@ -306,7 +284,7 @@ def _forward_with_maps(
     stride, padding, dilation, groups, flip,
 ):  # fmt: skip
     maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
-    window, pool_stride, pool_padding = _parts_of(windows)
+    window, pool_stride, pool_padding = parts_of(windows)
     values, numbers = max_pool2d(maps, winners.dtype, window, pool_stride, pool_padding, ignore_border)
     maxima[:] = values
     winners[:] = numbers
@@ -317,77 +295,13 @@ def _forward_with_maps(
             activate_run(maxima, place, plane, address_of(biases) + f * item, activation)
 
 
-def _gradient_signature(number, winner):
-    return *_arrays(number, winner, number), types.Array(number, 4, "C"), WINDOWS, *SLIDING, types.boolean
-
-
-@detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
-@part
-def _filter_grad_with_maps(
-    images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
-):  # fmt: skip
-    maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *_parts_of(windows))
-    rows, columns = gradient.shape[2:]
-    gradient[:] = correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
-
-
-@detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
-@part
-def _input_grad_with_maps(
-    filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
-):  # fmt: skip
-    maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *_parts_of(windows))
-    rows, columns = images.shape[2:]
-    images[:] = correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
-
-
-# --------------------------------------------------------------------------- where the sums run over all pixels
-
-# Compiled when they are first called: most gradients are sums over winners.
-
-
-@detached(pass_signature, lazily=True)
-@part
-def _filter_grad_of_pixels(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
-    filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups)
-
-
-@detached(input_grad_signature, lazily=True)
-@part
-def _input_grad_of_pixels(winners, windows, misfits, maps, filters, images, stride, padding, dilation):
-    input_grad(winners, windows, misfits, maps, filters, images, stride, padding, dilation)
-
-
 # --------------------------------------------------------------------------------------------- the kernels
-
-
-@detached(lambda: (_SHAPE, _SHAPE, _SHAPE, _SHAPE, WINDOWS, *SLIDING), NO_ARRAYS)
-@plain_part
-def _check_gradient(images, filters, winners, maps_grad, windows, stride, padding, dilation, groups):
-    """Raise unless a gradient of such shapes can come from pooling this correlation's maps."""
-    maps = (winners[0], winners[1], windows.rows, windows.columns)
-    if winners != maps_grad:
-        raise ShapeError(
-            WINNERS_PROBLEM,
-            winners[0], winners[1], winners[2], winners[3], maps_grad[0], maps_grad[1], maps_grad[2], maps_grad[3],
-        )  # fmt: skip
-    check_maps(images, filters, maps, stride, padding, dilation, groups)
-
-
-@plain_part
-def _follow_each_other(array):
-    """Whether an array's numbers lie in memory in order, without gaps."""
-    step, adjacent = array.itemsize, True
-    for axis in range(3, -1, -1):
-        adjacent &= array.strides[axis] == step
-        step *= array.shape[axis]
-    return adjacent
 
 
 def _max_pool2d_signature(number, winner):
     outputs = types.Tuple((number[:, :, :, ::1], winner[:, :, :, ::1]))
     pooling = POOL_NUMBERS, types.boolean, number[::1], types.intp
-    return outputs(*_arrays(number, number), winner[::1], *SLIDING, types.boolean, *pooling)
+    return outputs(*arrays_of(number, number), winner[::1], *SLIDING, types.boolean, *pooling)
 
 
 @detached(_max_pool2d_signature, FLOATS_AND_WINNERS)
@@ -406,11 +320,11 @@ def _correlate2d_max_pool2d(
         raise ValueError("biases must hold a number for each filter")
     maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
     winners = new_array(maxima.shape, no_winners.dtype)
-    if _has_byte_winners(winners, windows) and _shapes_fuse(images.shape, filters.shape, images.itemsize, windows):
+    if has_byte_winners(winners, windows) and shapes_fuse(images.shape, filters.shape, images.itemsize, windows):
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
-        _forward(images, grouped, maxima, _as_bytes(winners), biases, activation, windows, stride, padding, dilation)
+        _forward(images, grouped, maxima, as_bytes(winners), biases, activation, windows, stride, padding, dilation)
     else:
         if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
             raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
@@ -440,95 +354,4 @@ def correlate2d_max_pool2d(
         any_layout(images), any_layout(filters), new_array((0,), winners_dtype),
         stride, padding, dilation, groups, bool(flip),
         pool_numbers(window, pool_stride, pool_padding), bool(ignore_border), shifts, activation,
-    )  # fmt: skip
-
-
-def _pooled_gradient_signature(number, winner):
-    lengths = (types.intp,) * 4
-    gradient = number[:, :, :, ::1]
-    return gradient(*_arrays(number, winner, number), *lengths, *SLIDING, types.boolean, POOL_NUMBERS)
-
-
-@detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@plain_part
-def _filter_grad(
-    images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
-):  # fmt: skip
-    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
-    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
-    shape = (winners.shape[1], images.shape[1] // max(groups, 1), rows, columns)
-    _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
-    gradient, misfits = new_array(shape, images.dtype), integers(1)
-    gradient[:] = 0
-    misfits[0] = 1
-    step = -1 if flip else 1
-    view = gradient[:, :, ::step, ::step]
-    slides, item, few = (stride, padding, dilation, groups), images.itemsize, _has_byte_winners(winners, windows)
-    if together and few and filter_grad_pays(images.shape, shape, windows, *slides, item):
-        misfits[0] = filter_grad_of_winners(images, any_layout(_as_bytes(winners)), maps_grad, view, windows, *slides)
-    elif together and few and _shapes_fuse(images.shape, shape, item, windows):
-        _filter_grad_of_pixels(any_layout(_as_bytes(winners)), windows, misfits, images, maps_grad, view, *slides)
-    if misfits[0] > 0:
-        # Where a winner does not fit, this says which.
-        _filter_grad_with_maps(
-            images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
-        )  # fmt: skip
-    return gradient
-
-
-@plain_kernel
-def correlate2d_max_pool2d_filter_grad(
-    images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
-    window, pool_stride, pool_padding,
-):  # fmt: skip
-    """The gradient of `correlate2d_max_pool2d` with respect to filters of ``rows`` by ``columns``.
-
-    ``maps_grad`` is the gradient of the maxima; the maps that were pooled have ``map_rows`` by ``map_columns``.
-    """
-    return _filter_grad(
-        any_layout(images), any_layout(winners), any_layout(maps_grad), rows, columns, map_rows, map_columns,
-        stride, padding, dilation, groups, bool(flip), pool_numbers(window, pool_stride, pool_padding),
-    )  # fmt: skip
-
-
-@detached(_pooled_gradient_signature, FLOATS_AND_WINNERS)
-@plain_part
-def _input_grad(
-    filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
-):  # fmt: skip
-    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
-    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
-    shape = (winners.shape[0], filters.shape[1] * groups, rows, columns)
-    _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
-    images, misfits = new_array(shape, maps_grad.dtype), integers(1)
-    misfits[0] = 1
-    slides, item, few = (stride, padding, dilation), maps_grad.itemsize, _has_byte_winners(winners, windows)
-    grouped = split_groups(filters, max(groups, 1))
-    if flip:
-        grouped = grouped[:, :, :, ::-1, ::-1]
-    if images.size == 0:
-        misfits[0] = 0
-    elif together and few and input_grad_pays(shape, filters.shape, windows, *slides, groups, item):
-        misfits[0] = input_grad_of_winners(grouped, any_layout(_as_bytes(winners)), maps_grad, images, windows, *slides)
-    elif together and few and _shapes_fuse(shape, filters.shape, item, windows):
-        _input_grad_of_pixels(any_layout(_as_bytes(winners)), windows, misfits, maps_grad, grouped, images, *slides)
-    if misfits[0] > 0:
-        # Where a winner does not fit, this says which.
-        _input_grad_with_maps(
-            filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
-        )  # fmt: skip
-    return images
-
-
-@plain_kernel
-def correlate2d_max_pool2d_input_grad(
-    filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip,
-    window, pool_stride, pool_padding,
-):  # fmt: skip
-    """The gradient of `correlate2d_max_pool2d` with respect to images of ``rows`` by ``columns``."""
-    return _input_grad(
-        any_layout(filters), any_layout(winners), any_layout(maps_grad), rows, columns, map_rows, map_columns,
-        stride, padding, dilation, groups, bool(flip), pool_numbers(window, pool_stride, pool_padding),
     )  # fmt: skip

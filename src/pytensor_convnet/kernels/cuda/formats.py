@@ -74,6 +74,12 @@ def fits(tensor: torch.Tensor, format: str) -> bool:
     return all(length <= 1 or have == want for length, have, want in zip(tensor.shape, tensor.stride(), steps))
 
 
+def is_wide(*tensors: torch.Tensor) -> bool:
+    """Whether offsets take 64 bits: within any of the tensors, or as far beyond as a tile or a filled-up batch goes."""
+    lasts = (sum((length - 1) * stride for length, stride in zip(x.shape, x.stride())) for x in tensors)
+    return any(last + max(2**24, x.shape[-1] * 1024) >= 2**31 for last, x in zip(lasts, tensors))
+
+
 def to_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
     """``tensor`` itself, or a view of its memory, where it is in ``format`` already, else a copy that is."""
     steps = strides(tensor.shape, format)

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.formats import is_wide as is_wide
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of
@@ -342,12 +343,6 @@ def unit_of(tensor: torch.Tensor) -> int:
         return 1
     unit = gcd(UNIT, tensor.shape[0], *tensor.stride()[1:])
     return unit if unit >= 4 else 1
-
-
-def is_wide(*tensors: torch.Tensor) -> bool:
-    """Whether offsets within any of the tensors take 64 bits, those of a batch that is filled up included."""
-    lasts = (sum((length - 1) * stride for length, stride in zip(x.shape, x.stride())) for x in tensors)
-    return any(last + x.shape[-1] * 1024 >= 2**31 for last, x in zip(lasts, tensors))
 
 
 def gather_correlate(

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import empty, to_format
+from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
@@ -28,7 +28,6 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     check_operand,
     check_pooled,
     grid,
-    is_wide,
     on_its_device,
     patch_for,
     tile_for,

@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.geometry import as_count, format_shape
-from pytensor_convnet.kernels.cuda.formats import empty, strides, to_format
-from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, is_wide, on_its_device
+from pytensor_convnet.kernels.cuda.formats import empty, is_wide, strides, to_format
+from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, on_its_device
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors, working
 
 NUMBERS = 512

@@ -24,6 +24,7 @@ import torch
 from pytensor_convnet import geometry
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, raise_problem
+from pytensor_convnet.kernels.cuda.formats import is_wide as is_wide
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -33,7 +34,6 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 VECTOR_BYTES = 16
-LARGEST_INT32 = 2**31 - 1
 STRIP_ROWS = 4
 """So many rows of windows that overlap are computed together, or of pixels that share windows; twice as many where
 windows move by one row and a thread holds single numbers, which leaves it registers."""
@@ -247,11 +247,6 @@ def is_written_out(windows: Windows) -> bool:
 def grid(tile: Tile, strips: int, cells: int) -> tuple[int]:
     """How many programs cover all strips and cells."""
     return (-(-strips // tile.strips) * -(-cells // tile.cells),)
-
-
-def is_wide(*tensors: torch.Tensor) -> bool:
-    """Whether offsets need 64 bits: a tile may reach one beyond the last element, never a whole tile in 32 bits."""
-    return max(tensor.numel() for tensor in tensors) > LARGEST_INT32 - 2**24
 
 
 def power_of_two(number: int) -> int:

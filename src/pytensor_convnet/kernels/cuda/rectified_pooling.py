@@ -117,7 +117,8 @@ def rectified_average_pool2d(
     _check_biases(biases, images)
     if not is_written_out(windows):
         rectified = (images + biases[:, None, None]).clamp(min=0)
-        return average_pooling.average_pool2d(rectified, window, stride, padding, ignore_border, mode, format)
+        maps = average_pooling.average_pool2d(rectified, window, stride, padding, ignore_border, mode, format)
+        return maps.to(images.dtype)  # biases may be wider
     by_planes = _with_planes_of_channels(format)
     shape = (*images.shape[:2], windows.out_rows, windows.out_columns)
     maps = empty(shape, by_planes, images.dtype, images.device)

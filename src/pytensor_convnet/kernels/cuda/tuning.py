@@ -37,6 +37,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
 from pytensor_convnet.kernels.cuda.streams import awaited
+from pytensor_convnet.kernels.sources import digest_of
 
 CANDIDATES = 16
 """How many of our own methods are measured."""
@@ -57,6 +58,9 @@ GRAPH_SECONDS, MOST_CALLS = 2e-4, 10
 """Then a graph holds so many calls that its own launch, some microseconds, does not count."""
 
 MANY_CHANNELS = 64
+
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.py")))
+"""Of the kernels that choices are among."""
 
 
 @dataclass(frozen=True)
@@ -240,22 +244,13 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(caches) / "pytensor-convnet" / "tuning"
 
 
-@functools.cache
-def _kernels_digest() -> str:
-    """A digest of the sources of the kernels."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def _key(task: Task) -> str:
     facts = {
         "gpu": torch.cuda.get_device_name(task.device),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "cudnn": torch.backends.cudnn.version(),
-        "kernels": _kernels_digest(),
+        "kernels": digest_of(*SOURCES),
         "deterministic": is_deterministic(),
         "task": dataclasses.asdict(task) | {"device": task.device.type},
     }
