@@ -11,7 +11,7 @@ from pytensor_convnet.cuda_convnet import CrossMapNorm, FilterActs, StochasticMa
 from pytensor_convnet.learning import Learner
 from pytensor_convnet.minibatches import SharedImages
 from pytensor_convnet.models import CudaConvnet, Lenet
-from pytensor_convnet.ops import CorrelateMaxPool2d
+from pytensor_convnet.ops import CorrelateMaxPool2d, RectifiedAveragePool2d, RectifiedAveragePool2dGrad
 
 RNG = np.random.default_rng(0)
 
@@ -79,6 +79,14 @@ def test_correlation_and_pooling_in_one_step(request, device, kernels, activatio
     # A tanh near 1 makes errors of its argument, 2e-5, large ones of its slope.
     tolerance = 5e-4 if activation is pt.tanh else 1e-4
     assert_same(mode, [x, w, b], outputs, images, filters, biases, tolerance=tolerance)
+
+
+def test_bias_rectifier_and_average_pool_are_one_step(device):
+    x, b = pt.ftensor4("x"), pt.fvector("b")
+    maps = pool_2d(pt.maximum(pt.exp(x) + b[:, None, None], 0), 3, True, 2, 1, mode="average_inc_pad")
+    function = pytensor.function([x, b], with_gradients(maps, x, b), mode=cuda_mode("high", device, compile=False))
+    ops = [type(node.op) for node in function.maker.fgraph.apply_nodes]
+    assert [ops.count(op) for op in (RectifiedAveragePool2d, RectifiedAveragePool2dGrad)] == [1, 1]
 
 
 def test_float64_by_torchs_own_operations(interpreter, mode):
