@@ -17,7 +17,7 @@ from pytensor_convnet.kernels.cpu import (
     max_pool2d_grad,
     max_pool2d_maxima,
 )
-from pytensor_convnet.kernels.cpu.average_pooling import _average, _average_grad
+from pytensor_convnet.kernels.cpu.average_pooling import average_windows, spread_averages
 from pytensor_convnet.kernels.cpu.jit import any_layout
 from pytensor_convnet.kernels.cpu.max_pooling import _pool_floats
 from pytensor_convnet.kernels.cpu.max_pooling_grad import _spread_floats
@@ -157,9 +157,9 @@ def fill_outputs(
     windows = check_pool(images.shape, window, stride, padding, False)
     _pool_floats(1, any_layout(images), maxima, winners, windows)
     _maxima_of_floats(1, any_layout(images), alone, windows)
-    _average(1, any_layout(images), averages, heights, widths, windows)
+    average_windows(1, any_layout(images), averages, heights, widths, windows)
     _spread_floats(1, any_layout(maps), any_layout(winners), grads, np.full(1, -1), windows)
-    _average_grad(1, any_layout(maps), spread, heights, widths, windows)
+    spread_averages(1, any_layout(maps), spread, heights, widths, windows)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch_last"])
@@ -195,6 +195,9 @@ for columns in (1, 5, 15, 16, 17, 24, 32, 33):
             averages = cpu.average_pool2d(images, *arguments, False, 2)
             grads = cpu.max_pool2d_grad(winners, maxima, 3, columns, *arguments)
             spread = cpu.average_pool2d_grad(maxima, 3, columns, *arguments, 2)
+            biases = np.zeros(18, "f4")
+            rectified = cpu.rectified_average_pool2d(images, biases, *arguments, False, 2)
+            muted, _ = cpu.rectified_average_pool2d_grad(images, biases, maxima, *arguments, 2)
             for at_end in (False, True):
                 x, g = guarded(images, at_end, axes), guarded(maxima, at_end, axes)
                 w = guarded(winners, at_end)
@@ -204,6 +207,8 @@ for columns in (1, 5, 15, 16, 17, 24, 32, 33):
                     (cpu.average_pool2d(x, *arguments, False, 2), averages),
                     (cpu.max_pool2d_grad(w, g, 3, columns, *arguments), grads),
                     (cpu.average_pool2d_grad(g, 3, columns, *arguments, 2), spread),
+                    (cpu.rectified_average_pool2d(x, biases, *arguments, False, 2), rectified),
+                    (cpu.rectified_average_pool2d_grad(x, biases, g, *arguments, 2)[0], muted),
                 ]:
                     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 """

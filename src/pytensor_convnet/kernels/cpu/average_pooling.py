@@ -71,7 +71,7 @@ def _extents(count, length, window, stride, before, after, mode, like):
 
 
 @part
-def _divisors(windows, mode, like):
+def divisors(windows, mode, like):
     """Two vectors; the divisor of window ``(y, x)`` is ``heights[y] * widths[x]``."""
     w = windows
     heights = _extents(w.out_rows, w.rows, w.window_rows, w.stride_rows, w.top, w.bottom, mode, like)
@@ -144,7 +144,7 @@ def _signature(number):
 
 @chunked(_signature)
 @part
-def _average(chunk, chunks, images, maps, heights, widths, windows):
+def average_windows(chunk, chunks, images, maps, heights, widths, windows):
     """For each plane, or group of planes, for each band: copy it, sum along rows, sum the rows and divide."""
     w = windows
     plan = plan_bands(images, w)
@@ -200,9 +200,9 @@ def average_pool2d(images, window, stride, padding, ignore_border, mode):
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     maps = new_array((images.shape[0], images.shape[1], windows.out_rows, windows.out_columns), images.dtype)
     if maps.size:
-        heights, widths = _divisors(windows, mode, maps)
+        heights, widths = divisors(windows, mode, maps)
         threads = useful_threads(maps.size * windows.window_rows * windows.window_columns)
-        _average(threads, any_layout(images), maps, heights, widths, windows)
+        average_windows(threads, any_layout(images), maps, heights, widths, windows)
     return maps
 
 
@@ -259,7 +259,7 @@ def _taps_of_phase(phase, window, step):
 
 @chunked(_signature)
 @part
-def _average_grad(chunk, chunks, maps, images, heights, widths, windows):
+def spread_averages(chunk, chunks, maps, images, heights, widths, windows):
     """For each plane, or group of planes, for each band: copy and divide maps, spread them along and over rows."""
     w, item = windows, maps.itemsize
     spread = plan_spread(maps, w)
@@ -339,7 +339,7 @@ def average_pool2d_grad(maps, rows, columns, window, stride, padding, mode):
     windows = check_pooled(shape, maps.shape, window, stride, padding)
     images = new_array(shape, maps.dtype)
     if images.size:
-        heights, widths = _divisors(windows, mode, images)
+        heights, widths = divisors(windows, mode, images)
         threads = useful_threads(images.size)
-        _average_grad(threads, any_layout(maps), images, heights, widths, windows)
+        spread_averages(threads, any_layout(maps), images, heights, widths, windows)
     return images

@@ -110,6 +110,11 @@ class Value:
         cast = self.emitter.builder.trunc if new < old else self.emitter.builder.sext
         return Value(self.emitter, cast(self.value, type_)) if new != old else self
 
+    def widened(self):
+        """A vector of floats as one of numbers of 64 bits."""
+        wide = ir.VectorType(ir.DoubleType(), self.type.count)
+        return Value(self.emitter, self.emitter.builder.fpext(self.value, wide)) if self.type != wide else self
+
     def unsigned(self):
         """An unsigned integer as one of 64 bits."""
         return Value(self.emitter, self.emitter.builder.zext(self.value, int64)) if bits(self.type) < 64 else self
