@@ -7,7 +7,7 @@ import pytest
 from pytensor.scalar.basic import EQ, GE, Maximum
 from pytensor.tensor.math import Sum
 
-from pytensor_convnet import conv2d, pool_2d
+from pytensor_convnet import conv2d, max_pool_2d, pool_2d
 from pytensor_convnet.cuda_convnet import FilterActs
 from pytensor_convnet.models import CudaConvnet
 from pytensor_convnet.ops import AveragePool2d, AveragePool2dGrad, RectifiedAveragePool2d, RectifiedAveragePool2dGrad
@@ -16,6 +16,8 @@ from tests.rewriting.common import check, compiled, count, operations
 
 NAME = "fuse_rectifier_and_average_pool"
 FUSING = PYTHON.including(NAME)
+ALONE = "fuse_bias_and_rectifier"
+WITHOUT_POOLS = PYTHON.including(ALONE)
 FUSED, UNFUSED = (RectifiedAveragePool2d, RectifiedAveragePool2dGrad), (AveragePool2d, AveragePool2dGrad)
 
 random = np.random.default_rng(0)
@@ -186,7 +188,67 @@ def test_a_training_step_of_cuda_convnet():
     outputs = [loss, *pytensor.grad(loss, list(network.parameters.values()))]
     arrays = [random.standard_normal((17, 3, 16, 16)).astype("float32"), np.arange(17, dtype="int32") % 10]
     function = pytensor.function([x, y], outputs, mode="NUMBA")
-    assert [count(function, op) for op in (*FUSED, *UNFUSED)] == [2, 2, 0, 0]
+    assert [count(function, op) for op in (*FUSED, *UNFUSED)] == [3, 3, 0, 0]
     plain = pytensor.function([x, y], outputs, mode=PYTHON.excluding("convnet"))
     for ours, other in zip(function(*arrays), plain(*arrays), strict=True):
         np.testing.assert_allclose(ours, other, rtol=1e-3, atol=1e-4)
+
+
+LAYERS = {
+    "bias": lambda maps: pt.maximum(maps + bias, 0),
+    "no bias": lambda maps: pt.maximum(maps, 0),
+    "pooled": lambda maps: max_pool_2d(pt.maximum(maps + bias, 0), 2),
+    "scaled": lambda maps: pt.maximum(pt.exp(maps / 4) + bias - 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_rectifier_without_an_average_pool(name):
+    tensors = inputs[:2] if name == "no bias" else inputs
+    outputs = with_gradients(LAYERS[name](conv2d(images, filters)), *tensors)
+    rewritten, plain = check(ALONE, tensors, outputs, WHOLE[: len(tensors)], mode=WITHOUT_POOLS)
+    assert count(rewritten, RectifiedAveragePool2d) == 1
+    assert count(rewritten, RectifiedAveragePool2dGrad) >= 1  # one for each product with a gradient
+    assert not rectifiers(rewritten)
+    assert rectifiers(plain)
+
+
+def test_a_rectifier_whose_gradient_is_a_function_of_its_value_alone():
+    rectified = pt.maximum(conv2d(images, filters) + bias, 0)
+    outputs = pytensor.grad((rectified**2).sum() / 2, inputs)
+    rewritten, _ = check(ALONE, inputs, outputs, WHOLE, mode=WITHOUT_POOLS)
+    assert [count(rewritten, op) for op in FUSED] == [1, 1]
+    assert not rectifiers(rewritten)
+
+
+def test_average_pools_and_max_pools_take_their_rectifiers_first():
+    maps = conv2d(images, filters)
+    for rectified in (averaged(pt.maximum(maps + bias, 0)), max_pool_2d(pt.maximum(maps + bias, 0), 2)):
+        function = pytensor.function(inputs, rectified, mode="NUMBA")
+        assert RectifiedAveragePool2d("sum") not in operations(function)
+        assert not rectifiers(function)
+
+
+NOT_ALONE = {
+    "of no maps": lambda: pt.maximum(images, 0),
+    "of a vector": lambda: pt.maximum(conv2d(images, filters).sum(axis=(0, 2, 3)), 0),
+    "another bound": lambda: pt.maximum(conv2d(images, filters), 1),
+    "read before": lambda: pt.maximum(conv2d(images, filters), 0) * conv2d(images, filters),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ALONE)
+def test_other_rectifiers_stay(name):
+    outputs = with_gradients(NOT_ALONE[name](), images)
+    function, plain = (compiled(inputs, outputs, mode=mode) for mode in (WITHOUT_POOLS, PYTHON))
+    assert not any(count(function, op) for op in FUSED)
+    for ours, other in zip(function(*WHOLE), plain(*WHOLE), strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-10)
+
+
+@pytest.mark.parametrize("cost", [lambda y: y.sum(), lambda y: (y * pt.exp(y)).mean()], ids=["one for all", "product"])
+def test_gradients_of_a_rectifier_that_are_one_number_or_products(cost):
+    outputs = pytensor.grad(cost(pt.maximum(conv2d(images, filters) + bias, 0)), inputs)
+    function, plain = (compiled(inputs, outputs, mode=mode) for mode in (WITHOUT_POOLS, PYTHON))
+    for ours, other in zip(function(*WHOLE), plain(*WHOLE), strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-10)

@@ -14,7 +14,7 @@ from pytensor.graph.rewriting.db import EquilibriumDB
 TAG = "convnet"
 """The tag that all our rewrites bear."""
 
-_MOVING, _FUSING = EquilibriumDB(ignore_newtrees=False), EquilibriumDB(ignore_newtrees=False)
+_MOVING, _FUSING, _LAST = (EquilibriumDB(ignore_newtrees=False) for _ in range(3))
 
 # As in canonicalization, equal nodes merge after each step, lest the same function be computed twice.
 _MOVING.register("merge", MergeOptimizer(), "fast_run", cleanup=True)
@@ -22,6 +22,7 @@ _MOVING.register("merge", MergeOptimizer(), "fast_run", cleanup=True)
 # Between 'specialize' at 2 and 'uncanonicalize' at 3; between that and 'add_mul_fusion' at 48.
 optdb.register("convnet_moving", _MOVING, "fast_run", position=2.5)
 optdb.register("convnet_fusing", _FUSING, "fast_run", position=40)
+optdb.register("convnet_last", _LAST, "fast_run", position=41)
 
 
 def register_canonical(rewriter: NodeRewriter) -> NodeRewriter:
@@ -38,9 +39,17 @@ def register_moving(rewriter: NodeRewriter) -> NodeRewriter:
 
 def register_fusing(*tags: str):
     """Let a rewriter run last; ``tags`` are the backends that have kernels for what it makes."""
+    return _registering(_FUSING, tags)
 
+
+def register_last(*tags: str):
+    """Let a rewriter take what those have left that `register_fusing` registered."""
+    return _registering(_LAST, tags)
+
+
+def _registering(database: EquilibriumDB, tags: tuple[str, ...]):
     def decorator(rewriter: NodeRewriter) -> NodeRewriter:
-        _FUSING.register(rewriter.__name__, rewriter, *tags, TAG)
+        database.register(rewriter.__name__, rewriter, *tags, TAG)
         return rewriter
 
     return decorator

@@ -7,6 +7,9 @@ image at a time is biased and rectified to where it stays in cache, and pooled f
 block, which while it is in cache is muted where the rectifier muted its images, and summed.
 """
 
+import functools
+import operator
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -35,26 +38,24 @@ _SUM = MODES["sum"]
 # -------------------------------------------------------------------------------------------------- rows
 
 
-def _along_rows(e, vector, source, row_bytes, rows, columns, target, of_numbers):
-    """Replace ``columns`` numbers of each of ``rows`` contiguous rows at ``target``, a vector of them at a time.
+def _along_rows(e, vector, sources, columns, rows, target, of_numbers):
+    """Write ``columns`` numbers of each of ``rows`` contiguous rows to ``target``, a vector of them at a time.
 
-    ``of_numbers(read, old)`` gives what they become, of the numbers at ``source`` and ``old()``, those at ``target``.
+    ``of_numbers(*vectors)`` gives what they are, of a vector from each source; those are an address and the bytes from
+    one row to the next.
     """
     item, lanes = item_bytes(vector), vector.count
-    zeros = e.constant(vector, 0)
-    joined = row_bytes.equals(columns * item)
+    joined = functools.reduce(operator.and_, (row_bytes.equals(columns * item) for _, row_bytes in sources))
     rows, columns = e.select(joined, e.integer(1), rows), e.select(joined, rows * columns, columns)
     whole = columns // lanes * lanes
     with e.range(0, rows) as row:
-        here, there = source + row * row_bytes, target + row * columns * item
-        with e.range(0, whole, lanes) as column:
-            offset = column * item
-            e.store(there + offset, of_numbers(e.load(vector, here + offset), lambda: e.load(vector, there + offset)))
+        lines, line = [place + row * row_bytes for place, row_bytes in sources], target + row * columns * item
+        with e.range(0, whole * item, lanes * item) as offset:
+            e.store(line + offset, of_numbers(*(e.load(vector, place + offset) for place in lines)))
         with e.when(whole < columns):
             few, offset = columns - whole, whole * item
-            read = e.load_first(here + offset, few, zeros)
-            values = of_numbers(read, lambda: e.load_first(there + offset, few, zeros))
-            e.store_first(there + offset, few, values)
+            last = [e.load_first(place + offset, few, e.constant(vector, 0)) for place in lines]
+            e.store_first(line + offset, few, of_numbers(*last))
 
 
 @emitted(arrays=1)
@@ -62,26 +63,25 @@ def _rectify_plane(e, vector, source, row_bytes, rows, columns, bias_at, target)
     """Copy a plane, biased and rectified. NaN stays NaN."""
     bias = e.splat(vector, e.load(vector.element, bias_at))
 
-    def rectified(pixels, _):
+    def rectified(pixels):
         biased = pixels + bias
         return e.select(biased < 0, e.constant(vector, 0), biased)
 
-    _along_rows(e, vector, source, row_bytes, rows, columns, target, rectified)
+    _along_rows(e, vector, [(source, row_bytes)], columns, rows, target, rectified)
 
 
 @emitted(arrays=1)
-def _mute_plane(e, vector, source, row_bytes, rows, columns, bias_at, target, sums_at):
-    """Clear a plane of gradients where the biased images are negative, or NaN, and add it up, lane by lane."""
+def _mute_plane(e, vector, source, row_bytes, rows, columns, bias_at, spread, spread_row, target, sums_at):
+    """Copy a plane of gradients, zero where the biased image is negative or NaN, and add it up, lane by lane."""
     bias = e.splat(vector, e.load(vector.element, bias_at))
-    wide = ir.VectorType(ir.DoubleType(), vector.count)
-    total = e.variable(e.load(wide, sums_at))
+    total = e.variable(e.load(ir.VectorType(ir.DoubleType(), vector.count), sums_at))
 
-    def muted(pixels, read):
-        values = e.select(pixels + bias >= 0, read(), e.constant(vector, 0))
+    def muted(pixels, gradients):
+        values = e.select(pixels + bias >= 0, gradients, 0)
         total.set(total.get() + values.widened())
         return values
 
-    _along_rows(e, vector, source, row_bytes, rows, columns, target, muted)
+    _along_rows(e, vector, [(source, row_bytes), (spread, spread_row)], columns, rows, target, muted)
     e.store(sums_at, total.get())
 
 
@@ -120,24 +120,36 @@ def _signature(number):
     return images, vector, number[:, :, :, ::1], vector, vector, WINDOWS
 
 
+@part
+def _plane_at(array, image, channel):
+    """The address of a plane."""
+    return address_of(array) + image * array.strides[0] + channel * array.strides[1]
+
+
+@part
+def _of_one_pixel(windows):
+    """Whether each pixel is a window: then there is nothing to pool."""
+    return windows.window_rows * windows.window_columns * windows.stride_rows * windows.stride_columns == 1
+
+
 @chunked(_signature)
 @part
 def _pool(chunk, chunks, images, biases, maps, heights, widths, windows):
     """For each block of planes: bias and rectify it, pool it."""
-    count, channels = _planes_of_block(images), images.shape[1]
-    block = new_array((1, count, windows.rows, windows.columns), images.dtype)
-    plane_bytes = windows.rows * windows.columns * images.itemsize
+    w, count, alone = windows, _planes_of_block(images), _of_one_pixel(windows)
+    block = new_array((1, 1 if alone else count, w.rows, w.columns), images.dtype)
     begin, end = _share(chunk, chunks, images, count)
     for unit in range(begin, end):
-        image, first, last = _place_block(unit, count, channels)
+        image, first, last = _place_block(unit, count, images.shape[1])
         for c in range(first, last):
             _rectify_plane(
-                images, address_of(images) + image * images.strides[0] + c * images.strides[1], images.strides[2],
-                windows.rows, windows.columns, address_of(biases) + c * biases.itemsize,
-                address_of(block) + (c - first) * plane_bytes,
+                images, _plane_at(images, image, c), images.strides[2], w.rows, w.columns,
+                address_of(biases) + c * biases.itemsize,
+                _plane_at(maps, image, c) if alone else _plane_at(block, 0, c - first),
             )  # fmt: skip
-        rectified = any_layout(block[:, : last - first])
-        average_windows(1, rectified, _planes_of(maps, image, first, last), heights, widths, windows)
+        if not alone:
+            rectified = any_layout(block[:, : last - first])
+            average_windows(1, rectified, _planes_of(maps, image, first, last), heights, widths, w)
     keep_alive(block)
 
 
@@ -151,20 +163,22 @@ def _grad_signature(number):
 @part
 def _pool_grad(chunk, chunks, images, biases, maps, images_grad, sums, heights, widths, windows):
     """For each block of planes: spread its maps over it, mute it and add it up."""
-    count, channels = _planes_of_block(images), images.shape[1]
+    w, count, alone = windows, _planes_of_block(images), _of_one_pixel(windows)
     begin, end = _share(chunk, chunks, images, count)
     for unit in range(begin, end):
-        image, first, last = _place_block(unit, count, channels)
-        block = _planes_of(images_grad, image, first, last)
-        spread_averages(1, any_layout(maps[image : image + 1, first:last]), block, heights, widths, windows)
+        image, first, last = _place_block(unit, count, images.shape[1])
+        if not alone:
+            spread = _planes_of(images_grad, image, first, last)
+            spread_averages(1, any_layout(maps[image : image + 1, first:last]), spread, heights, widths, w)
         for c in range(first, last):
+            target = _plane_at(images_grad, image, c)
             _mute_plane(
-                images, address_of(images) + image * images.strides[0] + c * images.strides[1], images.strides[2],
-                windows.rows, windows.columns, address_of(biases) + c * biases.itemsize,
-                address_of(block) + (c - first) * windows.rows * windows.columns * images.itemsize,
-                address_of(sums) + chunk * sums.strides[0] + c * sums.strides[1],
+                images, _plane_at(images, image, c), images.strides[2], w.rows, w.columns,
+                address_of(biases) + c * biases.itemsize,
+                _plane_at(maps, image, c) if alone else target,
+                maps.strides[2] if alone else images_grad.strides[2],
+                target, address_of(sums) + chunk * sums.strides[0] + c * sums.strides[1],
             )  # fmt: skip
-    keep_alive(images_grad)
 
 
 # ----------------------------------------------------------------------------------------------- kernels
