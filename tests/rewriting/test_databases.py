@@ -22,14 +22,16 @@ NUMBA_NAMES = [
     "cancel_shuffles",
     "reduce_before_shuffle",
     "fuse_bias_and_activation",
+    "fuse_bias_and_rectifier",
     "fuse_correlation_and_max_pool",
     "fuse_filter_grad_and_max_pool_grad",
     "fuse_input_grad_and_max_pool_grad",
+    "fuse_rectifier_and_average_pool",
     "move_activation_before_reshape",
     "vectorize_tanh",
 ]
 CUDA_NAMES = [
-    *(name for name in NUMBA_NAMES if name != "vectorize_tanh"),
+    *(name for name in NUMBA_NAMES if name not in ("vectorize_tanh", "fuse_bias_and_rectifier")),
     "fuse_bias_grad_and_muted_winners",
     "fuse_rectifier_by_muting_winners",
 ]
@@ -40,7 +42,7 @@ def included(*tags, exclude=()):
     """The names of our rewrites that a mode with these tags applies."""
     query = RewriteDatabaseQuery(include=tags, exclude=exclude)
     names = set()
-    for place in ("canonicalize", "convnet_moving", "convnet_fusing"):
+    for place in ("canonicalize", "convnet_moving", "convnet_fusing", "convnet_last"):
         rewriters = optdb[place].query(query)
         names |= {getattr(rewriter, "name", None) for rewriter in rewriters.get_node_rewriters()}
     return names & ALL_NAMES

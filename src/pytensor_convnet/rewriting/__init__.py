@@ -9,7 +9,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     max_pool_grads    what multiplies or sums the scattered gradient does so before it is scattered
     winners           winners that nobody reads are not computed
     fusion            correlation and max pooling become one step (Numba backend)
-    rectified_pools   bias, rectifier and average pooling become one step (Numba backend, mode CUDA), and without pooling
+    rectified_pools   bias and rectifier, with average pooling or without, become one step (Numba backend, mode CUDA)
     activations       tanh of maps is computed in vectors (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
 """
