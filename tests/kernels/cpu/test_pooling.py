@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pytensor_convnet import reference
 from pytensor_convnet.geometry import ShapeError
 from pytensor_convnet.kernels.cpu import pool_checks
-from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d
+from pytensor_convnet.kernels.cpu.average_pooling_grad import average_pool2d_grad
 from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cpu.stages import STREAMED_BYTES

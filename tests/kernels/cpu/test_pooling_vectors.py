@@ -17,7 +17,8 @@ from pytensor_convnet.kernels.cpu import (
     max_pool2d_grad,
     max_pool2d_maxima,
 )
-from pytensor_convnet.kernels.cpu.average_pooling import average_windows, spread_averages
+from pytensor_convnet.kernels.cpu.average_pooling import average_windows
+from pytensor_convnet.kernels.cpu.average_pooling_grad import no_muting, spread_averages
 from pytensor_convnet.kernels.cpu.jit import any_layout
 from pytensor_convnet.kernels.cpu.max_pooling import _pool_floats
 from pytensor_convnet.kernels.cpu.max_pooling_grad import _spread_floats
@@ -154,12 +155,12 @@ def test_nothing_outside_is_read_that_matters(windows, columns):
 def fill_outputs(
     images, maxima, winners, alone, averages, maps, grads, spread, heights, widths, window, stride, padding
 ):
-    windows = check_pool(images.shape, window, stride, padding, False)
+    windows, no_biases = check_pool(images.shape, window, stride, padding, False), np.empty(0, images.dtype)
     _pool_floats(1, any_layout(images), maxima, winners, windows)
     _maxima_of_floats(1, any_layout(images), alone, windows)
-    average_windows(1, any_layout(images), averages, heights, widths, windows)
+    average_windows(1, any_layout(images), no_biases, averages, heights, widths, windows)
     _spread_floats(1, any_layout(maps), any_layout(winners), grads, np.full(1, -1), windows)
-    spread_averages(1, any_layout(maps), spread, heights, widths, windows)
+    spread_averages(1, any_layout(maps), spread, no_muting(maps), heights, widths, windows)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch_last"])

@@ -4,7 +4,8 @@ Importing this loads Numba and compiles nothing; a kernel is compiled when it fi
 """
 
 from pytensor_convnet.kernels.cpu.activations import ACTIVATIONS
-from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d, average_pool2d_grad
+from pytensor_convnet.kernels.cpu.average_pooling import MODES, average_pool2d
+from pytensor_convnet.kernels.cpu.average_pooling_grad import average_pool2d_grad
 from pytensor_convnet.kernels.cpu.conv_pool import correlate2d_max_pool2d
 from pytensor_convnet.kernels.cpu.conv_pool_grad import (
     correlate2d_max_pool2d_filter_grad,

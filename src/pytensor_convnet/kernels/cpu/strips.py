@@ -68,9 +68,10 @@ def padding_line(images, direct, filling):
 class Strip:
     """As many windows as a vector has lanes: neighbours in a row, or if ``paired`` whole rows of two planes."""
 
-    def __init__(self, e, vector, common, x, paired, left, columns, out_columns, plane_results, padding_at):
+    def __init__(self, e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at):
         self._e, self._vector, self._common, self._columns, self._padding_at = e, vector, common, columns, padding_at
         self._x, self._paired, self._out_columns, self._plane_results = x, paired, out_columns, plane_results
+        self._plane = plane
         self._filling, lanes = e.load(vector, padding_at), vector.count
         numbers, places = ir.VectorType(int32, lanes), list(range(lanes))
         self._order = (places[: lanes // 2] * 2) if paired else places
@@ -87,6 +88,13 @@ class Strip:
         """The numbers at ``place`` for each column of windows, in the lanes of those."""
         several = self._e.load(self._vector, place + self._x * item_bytes(self._vector))
         return self._e.shuffle(several, several, self._order)
+
+    def of_planes(self, place):
+        """The numbers at ``place`` for each plane, in the lanes of those."""
+        e, item, half = self._e, item_bytes(self._vector), self._vector.count // 2
+        places = [place + (self._plane + p) * item for p in range(2 if self._paired else 1)]
+        numbers = [e.splat(self._vector, e.load(self._vector.element, place)) for place in places]
+        return e.shuffle(numbers[0], numbers[-1], [*range(half), *range(3 * half, 4 * half)])
 
     def taps(self, lines):
         """The taps in a row of an image, or if paired of each of two."""
@@ -193,7 +201,7 @@ def slide(
 
     def down(common, plane, x, paired):
         """A strip of windows."""
-        strip = Strip(e, vector, common, x, paired, left, columns, out_columns, plane_results, padding_at)
+        strip = Strip(e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at)
         of_taps, leave = pooling(strip)
         places = [source + (plane + p) * plane_bytes for p in range(2 if paired else 1)]
 
