@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 POOLING = [
     "tests/kernels/cpu/test_pooling_vectors.py::test_rows_about_as_long_as_vectors",
     "tests/kernels/cpu/test_pooling_vectors.py::test_layouts_of_more_planes_than_a_vector_has_lanes",
+    "tests/kernels/cpu/test_rectified_pooling.py::test_rows_about_as_long_as_vectors",
 ]
 CORRELATION = [
     "tests/kernels/cpu/test_minimal_filtering.py",
