@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import empty, to_format
+from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
     FLOATS,
     Patch,
@@ -26,7 +26,6 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     check_pool,
     check_pooled,
     grid,
-    is_wide,
     is_written_out,
     on_its_device,
     patch_for,

@@ -9,8 +9,8 @@ from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool, finish
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
-from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, is_wide, unit_of
+from pytensor_convnet.kernels.cuda.formats import empty, is_wide
+from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cuda.methods import (

@@ -25,7 +25,6 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import is_wide as is_wide
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of

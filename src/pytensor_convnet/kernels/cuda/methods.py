@@ -8,8 +8,8 @@ import torch
 from pytensor_convnet.kernels.cuda import cudnn
 from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
-from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, is_wide, unit_of
+from pytensor_convnet.kernels.cuda.formats import empty, is_wide
+from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes

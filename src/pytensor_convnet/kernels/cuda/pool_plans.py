@@ -24,7 +24,6 @@ import torch
 from pytensor_convnet import geometry
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, raise_problem
-from pytensor_convnet.kernels.cuda.formats import is_wide as is_wide
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
