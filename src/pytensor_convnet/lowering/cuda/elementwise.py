@@ -238,7 +238,10 @@ def _lower_elemwise(op: Any, node: Apply, target: Target) -> Lowering:
 
 
 def _axes(op: Any, x: torch.Tensor) -> list[int]:
-    return list(range(x.ndim)) if op.axis is None else [axis % x.ndim for axis in op.axis]
+    if op.axis is None:
+        return list(range(x.ndim))
+    axes = (op.axis,) if isinstance(op.axis, int) else op.axis  # softmax has one, in PyTensor 3.0
+    return [axis % x.ndim for axis in axes]
 
 
 @lower.register(Sum)
