@@ -26,10 +26,12 @@ NUMBA_NAMES = [
     "fuse_filter_grad_and_max_pool_grad",
     "fuse_input_grad_and_max_pool_grad",
     "move_activation_before_reshape",
+    "keep_memory_of_dot",
+    "order_transposes",
     "vectorize_tanh",
 ]
 CUDA_NAMES = [
-    *(name for name in NUMBA_NAMES if name != "vectorize_tanh"),
+    *(name for name in NUMBA_NAMES if name not in ("keep_memory_of_dot", "order_transposes", "vectorize_tanh")),
     "fuse_bias_grad_and_muted_winners",
     "fuse_rectifier_by_muting_winners",
 ]

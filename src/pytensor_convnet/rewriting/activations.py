@@ -17,14 +17,14 @@ def vectorize_tanh(fgraph, node):
     (old,) = node.outputs if len(node.outputs) == 1 else (None,)
     if old is None or type(node.op.scalar_op) is not Tanh or old.type.dtype != "float32":
         return None
-    if not _of_maps(node.inputs[0]):
+    if not of_maps(node.inputs[0]):
         return None
     new = Elemwise(rational_tanh)(*node.inputs)
     copy_stack_trace(old, new)
     return [new]
 
 
-def _of_maps(variable: Variable) -> bool:
+def of_maps(variable: Variable) -> bool:
     """Whether an Op of this package is among those that a variable is computed by."""
     seen, waiting = set(), [variable]
     while waiting:
