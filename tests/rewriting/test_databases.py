@@ -25,6 +25,7 @@ NUMBA_NAMES = [
     "fuse_correlation_and_max_pool",
     "fuse_filter_grad_and_max_pool_grad",
     "fuse_input_grad_and_max_pool_grad",
+    "fuse_rectifier_and_average_pool",
     "move_activation_before_reshape",
     "keep_memory_of_dot",
     "order_transposes",
