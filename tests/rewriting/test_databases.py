@@ -7,6 +7,8 @@ import pytest
 from pytensor.compile.mode import optdb
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
+import pytensor_convnet  # noqa: F401  (registers them)
+
 NAMES = [
     "cancel_shuffles",
     "reduce_before_shuffle",
@@ -28,10 +30,16 @@ NUMBA_NAMES = [
     "fuse_input_grad_and_max_pool_grad",
     "fuse_rectifier_and_average_pool",
     "move_activation_before_reshape",
+    "keep_memory_of_dot",
+    "order_transposes",
     "vectorize_tanh",
 ]
 CUDA_NAMES = [
-    *(name for name in NUMBA_NAMES if name not in ("vectorize_tanh", "fuse_bias_and_rectifier")),
+    *(
+        name
+        for name in NUMBA_NAMES
+        if name not in ("fuse_bias_and_rectifier", "keep_memory_of_dot", "order_transposes", "vectorize_tanh")
+    ),
     "fuse_bias_grad_and_muted_winners",
     "fuse_rectifier_by_muting_winners",
 ]

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from pytensor.link.numba.dispatch.basic import get_numba_type, numba_njit, register_funcify_and_cache_key
+from pytensor.link.numba.dispatch.basic import (
+    get_numba_type,
+    numba_funcify_and_cache_key,
+    numba_njit,
+    register_funcify_and_cache_key,
+)
+from pytensor.tensor.math import Dot
 
 from pytensor_convnet import geometry
 from pytensor_convnet.ops import (
@@ -39,6 +45,7 @@ from pytensor_convnet.ops import (
 )
 from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
+from pytensor_convnet.ops.products import KeptDot, OrderedTranspose
 
 _SOURCE = sha256(Path(__file__).read_bytes()).hexdigest()
 
@@ -299,6 +306,32 @@ def _rational_tanh(op, node, **kwargs):
         return (t + t) / (one + t * t)
 
     return rational_tanh, _SOURCE
+
+
+@register_funcify_and_cache_key(KeptDot)
+def _kept_dot(op, node, **kwargs):
+    from pytensor_convnet.kernels.cpu.memory import new_array
+
+    dtype = node.outputs[0].type.numpy_dtype
+    dot, key = numba_funcify_and_cache_key(Dot(), node)
+    if not getattr(dot, "handles_out", False):  # PyTensor's first versions allocate the result themselves
+        dot = numba_njit(lambda x, y, out: np.dot(x, y, out))
+
+    @numba_njit
+    def kept_dot(x, y):
+        return dot(x, y, new_array((x.shape[0], y.shape[1]), dtype))
+
+    return kept_dot, sha256(f"{key} {_cache_key(op, node)}".encode()).hexdigest()
+
+
+@register_funcify_and_cache_key(OrderedTranspose)
+def _ordered_transpose(op, node, **kwargs):
+    # PyTensor's own is a view of given strides, whose order Numba does not know.
+    @numba_njit
+    def ordered_transpose(matrix):
+        return matrix.T
+
+    return ordered_transpose, _cache_key(op, node)
 
 
 def _means_over_processes(tensors):

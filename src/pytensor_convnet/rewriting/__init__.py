@@ -11,6 +11,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     fusion            correlation and max pooling become one step (Numba backend)
     rectified_pools   bias and rectifier, with average pooling or without, become one step (Numba backend, mode CUDA)
     activations       tanh of maps is computed in vectors (Numba backend)
+    products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
 """
 
@@ -22,6 +23,7 @@ from pytensor_convnet.rewriting import (  # noqa: F401
     layouts,
     max_pool_grads,
     max_pools,
+    products,
     rectified_pools,
     winners,
 )

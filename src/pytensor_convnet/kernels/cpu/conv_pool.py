@@ -264,9 +264,13 @@ def arrays_of(number, *dtypes):
     return tuple(types.Array(dtype, 4, "A", readonly=True) for dtype in (number, *dtypes))
 
 
+def _outputs(number, winner):
+    return types.Tuple((number[:, :, :, ::1], winner[:, :, :, ::1]))
+
+
 def _maps_signature(number, winner):
-    given, outputs = arrays_of(number, number), (number[:, :, :, ::1], winner[:, :, :, ::1])
-    return *given, *outputs, number[::1], types.intp, WINDOWS, types.boolean, *SLIDING, types.boolean
+    pooling = winner[::1], number[::1], types.intp, WINDOWS, types.boolean
+    return _outputs(number, winner)(*arrays_of(number, number), *pooling, *SLIDING, types.boolean)
 
 
 @leaf_part
@@ -280,28 +284,26 @@ def parts_of(windows):
 @detached(_maps_signature, FLOATS_AND_WINNERS, lazily=True)
 @part
 def _forward_with_maps(
-    images, filters, maxima, winners, biases, activation, windows, ignore_border,
+    images, filters, no_winners, biases, activation, windows, ignore_border,
     stride, padding, dilation, groups, flip,
 ):  # fmt: skip
     maps = correlate2d(images, filters, stride, padding, dilation, groups, flip)
     window, pool_stride, pool_padding = parts_of(windows)
-    values, numbers = max_pool2d(maps, winners.dtype, window, pool_stride, pool_padding, ignore_border)
-    maxima[:] = values
-    winners[:] = numbers
+    maxima, winners = max_pool2d(maps, no_winners.dtype, window, pool_stride, pool_padding, ignore_border)
     item, plane = maxima.itemsize, windows.out_rows * windows.out_columns
     for b in range(maxima.shape[0]):
         for f in range(maxima.shape[1]):
             place = address_of(maxima) + (b * maxima.shape[1] + f) * plane * item
             activate_run(maxima, place, plane, address_of(biases) + f * item, activation)
+    return maxima, winners
 
 
 # --------------------------------------------------------------------------------------------- the kernels
 
 
 def _max_pool2d_signature(number, winner):
-    outputs = types.Tuple((number[:, :, :, ::1], winner[:, :, :, ::1]))
     pooling = POOL_NUMBERS, types.boolean, number[::1], types.intp
-    return outputs(*arrays_of(number, number), winner[::1], *SLIDING, types.boolean, *pooling)
+    return _outputs(number, winner)(*arrays_of(number, number), winner[::1], *SLIDING, types.boolean, *pooling)
 
 
 @detached(_max_pool2d_signature, FLOATS_AND_WINNERS)
@@ -318,21 +320,20 @@ def _correlate2d_max_pool2d(
     check_activation(images, activation)
     if biases.size != filters.shape[0]:
         raise ValueError("biases must hold a number for each filter")
-    maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
-    winners = new_array(maxima.shape, no_winners.dtype)
-    if has_byte_winners(winners, windows) and shapes_fuse(images.shape, filters.shape, images.itemsize, windows):
+    if has_byte_winners(no_winners, windows) and shapes_fuse(images.shape, filters.shape, images.itemsize, windows):
+        maxima = new_array((shape[0], shape[1], windows.out_rows, windows.out_columns), images.dtype)
+        winners = new_array(maxima.shape, no_winners.dtype)
         grouped = split_groups(filters, groups)
         if flip:
             grouped = grouped[:, :, :, ::-1, ::-1]
         _forward(images, grouped, maxima, as_bytes(winners), biases, activation, windows, stride, padding, dilation)
-    else:
-        if winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
-            raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
-        _forward_with_maps(
-            images, filters, maxima, winners, biases, activation, windows, ignore_border,
-            stride, padding, dilation, groups, flip,
-        )  # fmt: skip
-    return maxima, winners
+        return maxima, winners
+    if no_winners.itemsize == 1 and windows.window_rows * windows.window_columns > 256:
+        raise ValueError("one byte cannot number the taps of a window of more than 256: pass winners_dtype int64")
+    return _forward_with_maps(
+        images, filters, no_winners, biases, activation, windows, ignore_border,
+        stride, padding, dilation, groups, flip,
+    )  # fmt: skip
 
 
 @plain_kernel

@@ -36,27 +36,26 @@ from pytensor_convnet.kernels.cpu.winner_planning import filter_grad_pays, input
 
 
 def _gradient_signature(number, winner):
-    return *arrays_of(number, winner, number), types.Array(number, 4, "C"), WINDOWS, *SLIDING, types.boolean
+    lengths, gradient = (types.intp, types.intp), number[:, :, :, ::1]
+    return gradient(*arrays_of(number, winner, number), *lengths, WINDOWS, *SLIDING, types.boolean)
 
 
 @detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
 @part
 def _filter_grad_with_maps(
-    images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
+    images, winners, maps_grad, rows, columns, windows, stride, padding, dilation, groups, flip
 ):  # fmt: skip
     maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *parts_of(windows))
-    rows, columns = gradient.shape[2:]
-    gradient[:] = correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
+    return correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilation, groups, flip)
 
 
 @detached(_gradient_signature, FLOATS_AND_WINNERS, lazily=True)
 @part
 def _input_grad_with_maps(
-    filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
+    filters, winners, maps_grad, rows, columns, windows, stride, padding, dilation, groups, flip
 ):  # fmt: skip
     maps = max_pool2d_grad(winners, maps_grad, windows.rows, windows.columns, *parts_of(windows))
-    rows, columns = images.shape[2:]
-    images[:] = correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
+    return correlate2d_input_grad(filters, maps, rows, columns, stride, padding, dilation, groups, flip)
 
 
 # --------------------------------------------------------------------------- where the sums run over all pixels
@@ -128,12 +127,12 @@ def _filter_grad(
         misfits[0] = filter_grad_of_winners(images, any_layout(as_bytes(winners)), maps_grad, view, windows, *slides)
     elif together and few and shapes_fuse(images.shape, shape, item, windows):
         _filter_grad_of_pixels(any_layout(as_bytes(winners)), windows, misfits, images, maps_grad, view, *slides)
-    if misfits[0] > 0:
-        # Where a winner does not fit, this says which.
-        _filter_grad_with_maps(
-            images, winners, maps_grad, gradient, windows, stride, padding, dilation, groups, flip
-        )  # fmt: skip
-    return gradient
+    if misfits[0] == 0:
+        return gradient
+    # Where a winner does not fit, this says which.
+    return _filter_grad_with_maps(
+        images, winners, maps_grad, rows, columns, windows, stride, padding, dilation, groups, flip
+    )  # fmt: skip
 
 
 @plain_kernel
@@ -173,12 +172,12 @@ def _input_grad(
         misfits[0] = input_grad_of_winners(grouped, any_layout(as_bytes(winners)), maps_grad, images, windows, *slides)
     elif together and few and shapes_fuse(shape, filters.shape, item, windows):
         _input_grad_of_pixels(any_layout(as_bytes(winners)), windows, misfits, maps_grad, grouped, images, *slides)
-    if misfits[0] > 0:
-        # Where a winner does not fit, this says which.
-        _input_grad_with_maps(
-            filters, winners, maps_grad, images, windows, stride, padding, dilation, groups, flip
-        )  # fmt: skip
-    return images
+    if misfits[0] == 0:
+        return images
+    # Where a winner does not fit, this says which.
+    return _input_grad_with_maps(
+        filters, winners, maps_grad, rows, columns, windows, stride, padding, dilation, groups, flip
+    )  # fmt: skip
 
 
 @plain_kernel

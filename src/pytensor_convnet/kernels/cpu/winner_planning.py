@@ -41,6 +41,9 @@ _LISTING_CYCLES = 4
 _PATCH_CYCLES = 1.2
 """To multiply and add a vector of a patch; up to twice that where the lines of a row of windows are many."""
 
+_IMAGE_PATCH_CYCLES = 1.2
+"""The same where a patch is added to an image's gradient; up to half as much again where the filters are many."""
+
 _ADDING_CYCLES = 4
 """To add a vector of a band's sum to that of a slice, which is in another cache."""
 
@@ -189,7 +192,7 @@ def input_grad_pays(images, filters, windows, stride, padding, dilation, groups,
     for block in range(blocks):
         p = plan_sharing_patches(block, blocks, channels, rows, columns, lanes)
         far = 1 + min(0.5, count * p.vectors * VECTOR_BYTES / (4 * _BAND_BYTES))
-        total += planes * count * (_SORTING_CYCLES + p.runs * (far * p.vectors + 2))
+        total += planes * count * (_SORTING_CYCLES + p.runs * (_IMAGE_PATCH_CYCLES * far * p.vectors + 2))
         total += planes * lists * p.runs * (2 * p.vectors + _LIST_CYCLES)
         total += _PACKING_CYCLES * images[2] * images[3] * columns.taps.size
         total += images[2] * p.row_step / VECTOR_BYTES
