@@ -43,13 +43,18 @@ def test_a_result_is_passed_on_as_it_was(sums, mode):
     assert [float(double(total)) for total in kept] == [8 * i + 2 for i in range(8)]
 
 
+def test_a_tensor_that_is_taken_from_a_result_stays_what_it_was(sums):
+    taken = [sums(i)[0].tensor for i in range(8)]
+    assert [float(tensor) for tensor in taken] == [4 * i + 1 for i in range(8)]
+
+
 def test_a_ring_is_copied_once_it_is_full_and_only_for_arrays_that_are_held(sums, monkeypatch):
     copied = []
     move = rings.DeviceArray.move
 
-    def noted(array, tensor, computed):
+    def noted(array, tensor):
         copied.append(float(tensor))
-        move(array, tensor, computed)
+        move(array, tensor)
 
     monkeypatch.setattr(rings.DeviceArray, "move", noted)
     sums(0)  # runs step by step

@@ -50,6 +50,17 @@ def _reading(device: Any) -> Iterator[Any]:
 _streams: dict[Any, Any] = {}
 
 
+def recorded(device: Any) -> Any:
+    """An event that tells when all that was started before on a GPU's present stream is done; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 def _explained(error: RuntimeError) -> str:
     first = str(error).strip().splitlines()[0]
     return (
@@ -69,28 +80,35 @@ class DeviceArray(NDArrayOperatorsMixin):
     Parameters
     ----------
     tensor : torch.Tensor
-        Not written to afterwards.
+        Not written to afterwards, unless it is told to be lent.
     computed : torch.cuda.Event, optional
         When the device has computed it; None where it has.
-
-    Attributes
-    ----------
-    tensor : torch.Tensor
-        The values on the device, for code that goes on there.
     """
 
     def __init__(self, tensor: Any, computed: Any = None) -> None:
-        self.tensor = tensor
+        self._tensor = tensor
         self._computed = computed
+        self._is_lent = False
         self._host: np.ndarray | None = None
 
-    def move(self, tensor: Any, computed: Any) -> None:
-        """Take a copy of the values instead: where they were, others are to be written."""
-        self.tensor, self._computed = tensor, computed
+    @property
+    def tensor(self) -> Any:
+        """The values on the device, for code that goes on there. (A copy of those that are only lent.)"""
+        if self._is_lent:
+            self.move(self._tensor.clone())
+        return self._tensor
+
+    def lend(self) -> None:
+        """Tell that others will be written where the values are; before that comes `move`."""
+        self._is_lent = True
+
+    def move(self, tensor: Any) -> None:
+        """Take this copy of the values instead, which the present stream makes."""
+        self._tensor, self._computed, self._is_lent = tensor, recorded(tensor.device), False
 
     def _array(self) -> np.ndarray:
         if self._host is None:
-            self._host = to_host(self.tensor, self._computed)
+            self._host = to_host(self._tensor, self._computed)
         return self._host
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -109,19 +127,19 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        return tuple(self._tensor.shape)
 
     @property
     def ndim(self) -> int:
-        return self.tensor.ndim
+        return self._tensor.ndim
 
     @property
     def size(self) -> int:
-        return self.tensor.numel()
+        return self._tensor.numel()
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
+        return np.dtype(str(self._tensor.dtype).removeprefix("torch."))
 
     def __float__(self) -> float:
         return float(self._array())
@@ -154,7 +172,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         return format(self._array().item() if self.ndim == 0 and specification else self._array(), specification)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "tensor":
+        if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._array(), name)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pytensor.graph.basic import Variable
 
-from pytensor_convnet.cuda.arrays import DeviceArray
+from pytensor_convnet.cuda.arrays import DeviceArray, recorded
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
 from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
 from pytensor_convnet.cuda.program import Program
@@ -238,11 +238,8 @@ class Execution:
         """Outputs as arrays that wait when they are read; shared integers on the host get their new values."""
         program = self.program
         computed = None
-        if self.device.type == "cuda" and any(
-            outputs[place] is not None and place not in program.updates for place in range(len(outputs))
-        ):
-            computed = torch.cuda.Event()
-            computed.record()
+        if any(outputs[place] is not None and place not in program.updates for place in range(len(outputs))):
+            computed = recorded(self.device)
         returned: list[Any] = []
         for place, tensor in enumerate(outputs):
             if place in values:

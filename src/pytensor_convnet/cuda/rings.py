@@ -41,12 +41,8 @@ class Ring:
         self._lent = [None] * LENGTH
         if lent:
             values = self.values.clone()
-            computed = None
-            if values.device.type == "cuda":
-                computed = torch.cuda.Event()
-                computed.record()
             for slot, array in lent:
-                array.move(values[slot], computed)
+                array.move(values[slot])
 
     def value(self, launch: int) -> torch.Tensor:
         """The slot that a launch writes."""
@@ -54,6 +50,7 @@ class Ring:
 
     def lend(self, launch: int, array: DeviceArray) -> None:
         """Remember an array that shows the slot of a launch."""
+        array.lend()
         self._lent[launch % LENGTH] = weakref.ref(array)
 
 

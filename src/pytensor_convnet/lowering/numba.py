@@ -6,7 +6,6 @@ shape.
 """
 
 from hashlib import sha256
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -19,6 +18,7 @@ from pytensor.link.numba.dispatch.basic import (
 from pytensor.tensor.math import Dot
 
 from pytensor_convnet import geometry
+from pytensor_convnet.kernels.sources import digest_of
 from pytensor_convnet.ops import (
     AllMean,
     AveragePool2d,
@@ -47,7 +47,7 @@ from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
 from pytensor_convnet.ops.products import KeptDot, OrderedTranspose
 
-_SOURCE = sha256(Path(__file__).read_bytes()).hexdigest()
+_SOURCE = digest_of(__file__)
 
 
 def _cache_key(op, node):
