@@ -66,6 +66,41 @@ def test_numbers_on_a_device_are_read_when_a_report_is_due_and_in_the_end(sessio
     assert reports[4].loss == 5 / 40
 
 
+class Late(Unread):
+    """A number that is known some steps after its own."""
+
+    def __init__(self, value, read, session, steps):
+        super().__init__(value, read)
+        self.session, self.known = session, session.steps + 1 + steps
+
+    def is_ready(self):
+        return self.session.steps >= self.known
+
+
+def test_a_report_does_not_wait_for_a_device_and_is_of_the_step_whose_loss_is_known(session, monkeypatch):
+    monkeypatch.setattr(sessions, "REPORT_SECONDS", 0)
+    read = []
+    session.learner.step = lambda start, stop: Late(stop / 8, read, session, steps=2)
+    reports = list(session.learn(1, 2))
+    assert [report and report.batch for report in reports] == [None, None, 1, None, 5]
+    assert read == [1.0, 5.0]
+    assert [report.loss for report in reports if report] == [1 / 8, 5 / 40]
+
+
+def test_several_processes_report_the_same_steps_whoever_is_late(session, monkeypatch):
+    monkeypatch.setattr(sessions, "REPORT_SECONDS", 0)
+
+    class Two(type(session.processes)):
+        def total(self, values):
+            return 2 * values
+
+    session.processes = Two(0, 2)
+    session.learner.step = lambda start, stop: Late(stop / 8, [], session, steps=2)
+    session.batches = 5
+    session._order = lambda epoch: np.arange(40)
+    assert [report.batch for report in session.learn(1, 1)] == [1, 2, 3, 4, 5]
+
+
 def test_a_loss_on_a_device_that_explodes_is_noticed_at_the_next_report(session):
     session.learner.step = lambda start, stop: Unread(math.nan, [])
     session.next_report = math.inf

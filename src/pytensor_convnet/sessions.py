@@ -1,8 +1,9 @@
 """A training while it runs: the compiled functions, the data that they share, and one epoch of steps.
 
 A step on a GPU takes a tenth of a millisecond, and a GPU that is waited for after each would idle half its time. So
-steps are only set going here, one after another; nobody reads a number that is still being computed, but for the sum
-of losses about ten times a second and in the end of an epoch.
+steps are only set going here, one after another, and nobody reads a number that is still being computed, but in the end
+of an epoch. About ten times a second the sum of losses is read: that of the step that was set going when a report was
+due, once it is there, while the device goes on with those that were set going since.
 """
 
 import math
@@ -125,7 +126,8 @@ class Session:
         Yields
         ------
         BatchReport or None
-            After each step; None where there is nothing to report yet. After the last step always a report.
+            After each step; None where there is nothing to report yet. After the last step always a report. Where a
+            device computes, the others are of a step before, whose loss is known.
 
         Raises
         ------
@@ -142,6 +144,7 @@ class Session:
             if profiler is not None:
                 minibatches = profiler.watch(minibatches)
             step = self.learner.step
+            awaited: tuple[Any, int, int] | None = None  # the loss to be reported, its minibatch, and its step
             with closing(minibatches):  # type: ignore[type-var]
                 for batch, minibatch in enumerate(minibatches, start=1):
                     total = step(*minibatch)
@@ -150,12 +153,17 @@ class Session:
                     if is_last and epoch < epochs:
                         # While a device still computes.
                         self.next_order = epoch + 1, self._order(epoch + 1)
-                    is_due = is_last or self.steps >= self.next_report
-                    # Only a number that lies here already costs nothing to look at.
-                    if is_due or isinstance(total, np.ndarray | np.generic):
-                        loss = float(total)
-                        self._check_loss(loss, epoch, batch, batches)
-                    yield self._report(epoch, epochs, batch, batches, loss, started) if is_due else None
+                    if is_last or (awaited is None and self.steps >= self.next_report):
+                        awaited = total, batch, self.steps
+                    if isinstance(total, np.ndarray | np.generic):  # to look at it costs nothing
+                        self._check_loss(float(total), epoch, batch, batches)
+                    if awaited is None or not (is_last or self._is_known(awaited[0])):
+                        yield None
+                        continue
+                    (number, reported, steps), awaited = awaited, None
+                    loss = float(number)
+                    self._check_loss(loss, epoch, reported, batches)
+                    yield self._report(epoch, epochs, reported, batches, loss, started, steps)
 
     def _order(self, epoch: int) -> np.ndarray:
         """This process's share of the order of images of an epoch, maybe drawn before."""
@@ -163,6 +171,11 @@ class Session:
             return self.next_order[1]
         order = epoch_order(self.to_learn, self.settings.seed, epoch)
         return self.processes.share(order, self.settings.batch_size)
+
+    def _is_known(self, number: Any) -> bool:
+        """Whether a number can be read without waiting. Several processes wait, lest some report and others do not."""
+        is_ready = getattr(number, "is_ready", None)
+        return self.processes.count > 1 or is_ready is None or is_ready()
 
     def _check_loss(self, loss: float, epoch: int, batch: int, batches: int) -> None:
         if not math.isfinite(loss):
@@ -172,22 +185,26 @@ class Session:
                 f"{self.settings.momentum:g})"
             )
 
-    def _report(self, epoch: int, epochs: int, batch: int, batches: int, loss: float, started: float) -> BatchReport:
+    def _report(
+        self, epoch: int, epochs: int, batch: int, batches: int, loss: float, started: float, steps: int
+    ) -> BatchReport:
         now = time.perf_counter()
-        self._plan_next_report(now)
+        self._plan_next_report(now, steps)
         seen = min(batch * self.settings.batch_size, len(self.to_learn))
         seconds = now - started
         return BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
 
-    def _plan_next_report(self, now: float) -> None:
+    def _plan_next_report(self, now: float, steps: int) -> None:
         """Choose the next step to report, by the time that those since the last report took, on average of processes.
+
+        ``steps`` are done by now, and maybe more set going.
 
         Processes do not look at their clocks instead, since all must read the loss after the same steps: where one
         finds that it is no number, or that Ctrl-C was pressed, all must.
         """
         last_steps, last_time = self.last_report
-        seconds = self.processes.total(now - last_time) / self.processes.count / (self.steps - last_steps)
-        self.last_report = (self.steps, now)
+        seconds = self.processes.total(now - last_time) / self.processes.count / (steps - last_steps)
+        self.last_report = (steps, now)
         self.next_report = self.steps + max(1, int(REPORT_SECONDS / seconds))
 
     def score(self, positions: np.ndarray, what: str, part: int = 0) -> Score:
