@@ -85,6 +85,26 @@ def test_tensors_are_read_as_they_are_and_what_follows_is_written():
 
 
 def test_what_is_written_elsewhere_is_left_alone():
-    numbers = Numbers([None, torch.tensor(1)], [7, 1], growing=[0, 1])
+    own = torch.tensor(1)
+    numbers = Numbers([None, own], [7, 1], growing=[0, 1])
     numbers.write([8, 2])
     assert list(numbers.increments) == [1]
+    assert own.item() == 2
+
+
+def test_an_interrupt_while_an_increment_is_written_leaves_it_unknown():
+    step = Step(0, growing=[0])
+    for i in (0, 5):
+        step(i)
+    increment, fill = step.numbers.increments[0], step.numbers.increments[0].fill_
+
+    def interrupted(value):
+        fill(value)
+        raise KeyboardInterrupt
+
+    increment.fill_ = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        step(10)
+    increment.fill_ = fill
+    values = [0, 0, 3, 0, 3, 3, 6, 9, 12]
+    assert [step(value)[0] for value in values] == [[value] for value in values]

@@ -32,8 +32,28 @@ def test_results_that_are_kept_stay_what_they_were(sums):
         assert rows.tolist() == [2 * i, 2 * i + 1]
 
 
-def test_a_result_that_was_read_need_not_be_kept(sums):
-    assert [float(sums(i)[0]) for i in range(14)] == [4 * i + 1 for i in range(14)]
+def test_results_that_are_read_at_once_stay_what_they_were(sums):
+    kept = []
+    for i in range(14):
+        total = sums(i)[0]
+        kept.append((total, np.asarray(total)))
+        assert float(total) == 4 * i + 1
+    assert [(float(total), float(array)) for total, array in kept] == [(4 * i + 1,) * 2 for i in range(14)]
+
+
+def test_an_error_while_a_ring_is_copied_loses_nothing(sums, monkeypatch):
+    kept = [sums(i)[0] for i in range(4)]  # the first step by step, and three launches
+    clone = torch.Tensor.clone
+
+    def without_memory(*arguments, **named):
+        raise torch.cuda.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(torch.Tensor, "clone", without_memory)
+    with pytest.raises(MemoryError):
+        sums(4)
+    monkeypatch.setattr(torch.Tensor, "clone", clone)
+    kept += [sums(i)[0] for i in range(4, 12)]
+    assert [float(total) for total in kept] == [4 * i + 1 for i in range(12)]
 
 
 def test_a_result_is_passed_on_as_it_was(sums, mode):

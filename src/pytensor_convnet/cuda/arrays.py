@@ -86,17 +86,22 @@ class DeviceArray(NDArrayOperatorsMixin):
     """
 
     def __init__(self, tensor: Any, computed: Any = None) -> None:
-        self._tensor = tensor
-        self._computed = computed
+        self._values = tensor, computed  # together, as another thread may read them
         self._is_lent = False
         self._host: np.ndarray | None = None
 
     @property
     def tensor(self) -> Any:
         """The values on the device, for code that goes on there. (A copy of those that are only lent.)"""
-        if self._is_lent:
-            self.move(self._tensor.clone())
-        return self._tensor
+        tensor, computed = self._values
+        if not self._is_lent:
+            return tensor
+        if computed is not None:  # maybe on another stream than the present one, which makes the copy
+            import torch
+
+            torch.cuda.current_stream(tensor.device).wait_event(computed)
+        self.move(tensor.clone())
+        return self._values[0]
 
     def lend(self) -> None:
         """Tell that others will be written where the values are; before that comes `move`."""
@@ -104,11 +109,14 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def move(self, tensor: Any) -> None:
         """Take this copy of the values instead, which the present stream makes."""
-        self._tensor, self._computed, self._is_lent = tensor, recorded(tensor.device), False
+        self._values = tensor, recorded(tensor.device)
+        self._is_lent = False
 
     def _array(self) -> np.ndarray:
         if self._host is None:
-            self._host = to_host(self._tensor, self._computed)
+            is_lent = self._is_lent
+            array = to_host(*self._values)
+            self._host = array.copy() if is_lent else array  # where the device is the CPU, it shows the tensor's memory
         return self._host
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -123,23 +131,24 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def is_ready(self) -> bool:
         """Whether it can be read without waiting."""
-        return self._host is not None or self._computed is None or self._computed.query()
+        computed = self._values[1]
+        return self._host is not None or computed is None or computed.query()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._tensor.shape)
+        return tuple(self._values[0].shape)
 
     @property
     def ndim(self) -> int:
-        return self._tensor.ndim
+        return self._values[0].ndim
 
     @property
     def size(self) -> int:
-        return self._tensor.numel()
+        return self._values[0].numel()
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(str(self._tensor.dtype).removeprefix("torch."))
+        return np.dtype(str(self._values[0].dtype).removeprefix("torch."))
 
     def __float__(self) -> float:
         return float(self._array())

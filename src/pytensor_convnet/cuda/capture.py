@@ -62,9 +62,6 @@ class Capture:
         # Each is written once, wherever it is read.
         own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, feeds))]
         self._launches, launch = 0, torch.zeros((), dtype=torch.int64, device=device)
-        numbers = [*(inputs[place] for place in arguments), *own, launch]
-        growing = range(len(numbers) - 1 - len(host.windows), len(numbers))
-        self._numbers = Numbers(numbers, [*arguments.values(), *host.feeds, 0], growing)
         outputs = program.fgraph.outputs
         self._returned = [
             place for place in range(len(outputs)) if place not in program.updates and place not in program.host_outputs
@@ -73,6 +70,9 @@ class Capture:
             place: Ring(torch_dtype(outputs[place]), device)
             for place in self._returned if getattr(outputs[place].type, "ndim", None) == 0
         }  # fmt: skip
+        numbers = [*(inputs[place] for place in arguments), *own, launch if self.rings else None]
+        growing = range(len(numbers) - 1 - len(host.windows), len(numbers))
+        self._numbers = Numbers(numbers, [*arguments.values(), *host.feeds, 0], growing)
         self._count = len(outputs)
         read = [*inputs, *(feeds[place] for place in same)]
         rings, increments = [ring.values for ring in self.rings.values()], self._numbers.increments

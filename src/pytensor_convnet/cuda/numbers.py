@@ -34,7 +34,7 @@ class Numbers:
         self.increments = {place: torch.zeros_like(tensor) for place, tensor in places.items()}
         self._holds = list(values)
         self._given = list(values)
-        self._increment = dict.fromkeys(places, 0)
+        self._increment: dict[int, int | None] = dict.fromkeys(places, 0)  # None while it is not known
         self._difference = dict.fromkeys(places, 0)
 
     def write(self, values: Sequence[Any]) -> None:
@@ -54,12 +54,14 @@ class Numbers:
     def launched(self) -> None:
         """Expect what the device holds when the step that was launched has ended."""
         for place, value in enumerate(self._given):
-            if not isinstance(value, torch.Tensor):
-                self._holds[place] = value + self._increment.get(place, 0)
+            increment = self._increment.get(place, 0)
+            if increment is not None and not isinstance(value, torch.Tensor):
+                self._holds[place] = value + increment
 
     def _learn(self, place: int, difference: int) -> None:
         """Expect a difference that comes the second time running."""
         if difference == self._difference[place] != self._increment[place]:
+            self._increment[place] = None  # should an interrupt come before the next line but one
             self.increments[place].fill_(difference)
             self._increment[place] = difference
         self._difference[place] = difference

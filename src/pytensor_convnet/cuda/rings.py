@@ -38,11 +38,11 @@ class Ring:
         lent = [
             (slot, array) for slot, ref in enumerate(self._lent) if ref is not None and (array := ref()) is not None
         ]
-        self._lent = [None] * LENGTH
         if lent:
             values = self.values.clone()
             for slot, array in lent:
                 array.move(values[slot])
+        self._lent = [None] * LENGTH  # not before: after an error the next call does all this again
 
     def value(self, launch: int) -> torch.Tensor:
         """The slot that a launch writes."""

@@ -97,7 +97,7 @@ def rectified_average_pool2d(
 ) -> torch.Tensor:
     """`average_pool2d` of ``max(images + biases, 0)``; see `reference.rectified_average_pool2d`.
 
-    Floor: images read once, maps written once.
+    Floor: images read once, maps written once. A bias of infinity makes NaN of windows that reach beyond the images.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Streams within functions of these kernels: what nothing that follows needs may run beside it.
 
-The gradient of filters is needed when parameters are updated, at the end of a step; what a step goes on with is the
-gradient of images. The small kernels between two layers leave multiprocessors idle, which the former fills.
+Gradients of filters, of biases and of dense layers' weights are needed when parameters are updated, at the end of a
+step; what a step goes on with is the gradient of images. The small kernels between two layers leave multiprocessors
+idle, which the former fill.
 """
 
 from collections.abc import Iterator

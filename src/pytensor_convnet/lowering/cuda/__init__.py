@@ -24,6 +24,7 @@ from pytensor_convnet.lowering.cuda import (  # noqa: F401
     elementwise,
     indexing,
     linear,
+    pooling,
     random,
     shapes,
 )

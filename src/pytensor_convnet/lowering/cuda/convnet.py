@@ -1,23 +1,27 @@
-"""Our own Ops: by the Triton kernels where there is a GPU (or Triton's interpreter), else by the CPU kernels.
+"""Correlations, pooled or not, and normalisation: by the Triton kernels where these run, else by the CPU's.
 
 Images and maps are brought to one format first; see `formats`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering.cuda import plain
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, integers, lower, torch_dtype
-from pytensor_convnet.lowering.cuda.formats import batch_last_by_torch, format_of, formatted
+from pytensor_convnet.lowering.cuda.formats import format_of, formatted
+from pytensor_convnet.lowering.cuda.ours import (
+    host_integers,
+    kernel_results,
+    lower_ours,
+    on_the_host,
+    shapes_of,
+    windows_of,
+)
 from pytensor_convnet.ops import (
-    AveragePool2d,
-    AveragePool2dGrad,
     Correlate2d,
     Correlate2dFilterGrad,
     Correlate2dInputGrad,
@@ -28,58 +32,10 @@ from pytensor_convnet.ops import (
     CrossMapNorm,
     CrossMapNormGrad,
     CrossMapSum,
-    DrawWinners2d,
     LocallyConnected2d,
     LocallyConnected2dFilterGrad,
     LocallyConnected2dInputGrad,
-    MaxPool2d,
-    MaxPool2dGather,
-    MaxPool2dGrad,
-    MaxPool2dMaxima,
-    RectifiedAveragePool2d,
-    RectifiedAveragePool2dGrad,
 )
-from pytensor_convnet.ops.base import ConvnetOp, evaluate
-
-MOST_FUSED_TAPS = 25
-"""Torch's compiler fuses the gradient of average pooling of windows up to this size."""
-
-
-def _host_integers(op: ConvnetOp, node: Apply) -> frozenset[int]:
-    return frozenset(range(op.tensor_count, len(node.inputs)))
-
-
-def _shapes(op: ConvnetOp, tensors: Sequence[torch.Tensor], numbers: Sequence[Any]) -> list[tuple[int, ...]]:
-    """The shapes of an Op's results."""
-    shapes = op.output_shapes([tuple(tensor.shape) for tensor in tensors], *numbers)
-    return [tuple(int(length) for length in shape) for shape in shapes]
-
-
-def on_the_host(op: ConvnetOp, node: Apply, target: Target) -> Callable[..., Any]:
-    """The Op by the CPU kernels, on tensors of torch's CPU device."""
-
-    def run(*values: Any) -> list[torch.Tensor]:
-        arrays = [value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value) for value in values]
-        arrays = [array.astype(x.type.dtype, copy=False) for array, x in zip(arrays, node.inputs)]
-        return [target.tensor(result) for result in evaluate(op, node, *arrays)]
-
-    return run
-
-
-def _lower_ours(op_type: type, on_gpu: Callable[[Any, Apply, Target], Callable[..., Any]]) -> None:
-    """Register an Op: by ``on_gpu`` where Triton's kernels run, else by the CPU kernels."""
-
-    @lower.register(op_type)
-    def _lower(op: Any, node: Apply, target: Target) -> Lowering:
-        make = on_gpu if has_kernels(target) else on_the_host
-        return Lowering(make(op, node, target), _host_integers(op, node))
-
-
-def _kernel(name: str, tensors: list[torch.Tensor], arguments: Sequence[Any], results: Any, **more: Any) -> Any:
-    from pytensor_convnet.lowering.cuda.operators import KernelCall, call
-
-    return call(KernelCall(name, tensors, arguments, results, **more))
-
 
 # ------------------------------------------------------------------------------------------ correlation
 
@@ -121,7 +77,7 @@ def _working(target: Target, dtype: torch.dtype) -> tuple[torch.dtype, str]:
 
 def _shape_and_moves(op: Any, tensors: list[torch.Tensor], lengths: Sequence[Any], gives_filters: bool) -> Any:
     """The shape of a pass's result, and how filters move, as the kernels want it."""
-    [shape] = _shapes(op, tensors, [int(length) for length in lengths])
+    [shape] = shapes_of(op, tensors, [int(length) for length in lengths])
     taps = tuple(shape[-2:]) if gives_filters else op.filter_taps([*tensors, *lengths])
     return shape, _moves(op, taps)
 
@@ -132,7 +88,7 @@ def _lower_pass(op_type: type, name: str, on_gpu: Callable[..., Any] | None) -> 
 
     @lower.register(op_type)
     def _lower(op: Any, node: Apply, target: Target) -> Lowering:
-        host = _host_integers(op, node)
+        host = host_integers(op, node)
         if not has_kernels(target):
             return Lowering(on_the_host(op, node, target), host)
         dtype = torch_dtype(node.outputs[0])
@@ -159,139 +115,6 @@ _lower_pass(LocallyConnected2dInputGrad, "locally_connected2d_input_grad", None)
 _lower_pass(LocallyConnected2dFilterGrad, "locally_connected2d_filter_grad", None)
 
 
-# ---------------------------------------------------------------------------------------------- pooling
-
-
-def _windows(numbers: Sequence[Any]) -> tuple[Any, ...]:
-    """Window, stride and padding as the kernels want them."""
-    window, stride, padding = (np.asarray(entry).tolist() for entry in numbers)
-    return tuple(window), tuple(stride), tuple(tuple(sides) for sides in padding)
-
-
-def _gpu_max_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(images: Any, *numbers: Any) -> Any:
-        images = formatted(target.tensor(images))
-        shape, *_ = _shapes(op, [images], numbers)
-        format = format_of(shape[0])
-        maxima = (shape, images.dtype, format)
-        arguments = (*_windows(numbers), op.ignore_border, format)
-        if isinstance(op, MaxPool2dMaxima):
-            return _kernel("max_pool2d_maxima", [images], arguments, [maxima])
-        winners = torch_dtype(node.outputs[1])
-        return _kernel("max_pool2d", [images], (str(winners), *arguments), [maxima, (shape, winners, format)])
-
-    return run
-
-
-def _gpu_max_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(winners: Any, maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
-        winners, maps = formatted(target.tensor(winners)), formatted(target.tensor(maps))
-        lengths = (int(rows), int(columns))
-        format = format_of(maps.shape[0])
-        results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
-        return _kernel("max_pool2d_grad", [winners, maps], (*lengths, *_windows(numbers), format), results)
-
-    return run
-
-
-def _gpu_max_pool_gather(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(images: Any, winners: Any, *numbers: Any) -> Any:
-        images, winners = formatted(target.tensor(images)), formatted(target.tensor(winners))
-        format = format_of(images.shape[0])
-        results = [(winners.shape, images.dtype, format)]
-        return _kernel("max_pool2d_gather", [images, winners], (*_windows(numbers), format), results)
-
-    return run
-
-
-def _gpu_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(images: Any, *numbers: Any) -> Any:
-        images = formatted(target.tensor(images))
-        [shape] = _shapes(op, [images], numbers)
-        format = format_of(shape[0])
-        arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
-        return _kernel("average_pool2d", [images], arguments, [(shape, images.dtype, format)])
-
-    return run
-
-
-def _fused_average(op: Any, maps: torch.Tensor, numbers: Sequence[Any]) -> list[Any] | None:
-    """How torch's gradient of average pooling is called, which its compiler makes part of what reads it.
-
-    None where nothing is compiled, and where torch has other windows than these.
-    """
-    window, stride, ((top, bottom), (left, right)) = _windows(numbers)
-    traced = type(maps) is not torch.Tensor
-    if not (traced and op.ignore_border and (top, left) == (bottom, right) and math.prod(window) <= MOST_FUSED_TAPS):
-        return None
-    if 2 * top > window[0] or 2 * left > window[1]:
-        return None
-    divisor = 1 if op.mode == "sum" else None
-    return [list(window), list(stride), [top, left], False, op.mode == "average_inc_pad", divisor]
-
-
-def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(maps: Any, rows: Any, columns: Any, *numbers: Any) -> Any:
-        maps, lengths = target.tensor(maps), (int(rows), int(columns))
-        fused = _fused_average(op, maps, numbers)
-        if fused is not None:
-            images = maps.new_empty((*maps.shape[:2], *lengths))  # only its shape is read
-            return batch_last_by_torch(torch.ops.aten.avg_pool2d_backward(maps, images, *fused))
-        maps, format = formatted(maps), format_of(maps.shape[0])
-        results = [((*maps.shape[:2], *lengths), maps.dtype, format)]
-        return _kernel("average_pool2d_grad", [maps], (*lengths, *_windows(numbers), op.mode, format), results)
-
-    return run
-
-
-def _gpu_rectified_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(images: Any, biases: Any, *numbers: Any) -> Any:
-        images, biases = formatted(target.tensor(images)), target.tensor(biases).contiguous()
-        [shape] = _shapes(op, [images, biases], numbers)
-        format = format_of(shape[0])
-        arguments = (*_windows(numbers), op.ignore_border, op.mode, format)
-        return _kernel("rectified_average_pool2d", [images, biases], arguments, [(shape, images.dtype, format)])
-
-    return run
-
-
-def _gpu_rectified_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    def run(images: Any, biases: Any, maps: Any, *numbers: Any) -> Any:
-        images, biases = formatted(target.tensor(images)), target.tensor(biases).contiguous()
-        maps = formatted(target.tensor(maps), images.dtype)
-        format, windows = format_of(images.shape[0]), _windows(numbers)
-        summed = torch.float64 if images.dtype == torch.float64 else torch.float32
-        results = [(images.shape, images.dtype, format), (biases.shape, summed, "")]
-        tensors = [images, biases, maps]
-        gradient, sums = _kernel("rectified_average_pool2d_grad", tensors, (*windows, op.mode, format), results)
-        (rows, columns), (row_step, column_step), _ = windows
-        gradient._bound = maps, float(-(-rows // row_step) * -(-columns // column_step))  # so many windows hold a pixel
-        return gradient, sums.to(torch_dtype(node.outputs[1]))
-
-    return run
-
-
-def _gpu_draw_winners(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
-    dtype = torch_dtype(node.outputs[0])
-
-    def run(images: Any, uniforms: Any, *numbers: Any) -> Any:
-        images = target.tensor(images)
-        return plain.draw_winners2d(images, target.tensor(uniforms, images.dtype), dtype, *_windows(numbers))
-
-    return run
-
-
-_lower_ours(MaxPool2d, _gpu_max_pool)
-_lower_ours(MaxPool2dMaxima, _gpu_max_pool)
-_lower_ours(MaxPool2dGrad, _gpu_max_pool_grad)
-_lower_ours(MaxPool2dGather, _gpu_max_pool_gather)
-_lower_ours(AveragePool2d, _gpu_average_pool)
-_lower_ours(AveragePool2dGrad, _gpu_average_pool_grad)
-_lower_ours(RectifiedAveragePool2d, _gpu_rectified_average_pool)
-_lower_ours(RectifiedAveragePool2dGrad, _gpu_rectified_average_pool_grad)
-_lower_ours(DrawWinners2d, _gpu_draw_winners)
-
-
 # ------------------------------------------------------------------------- correlation and pooling in one
 
 
@@ -302,18 +125,20 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
     def run(images: Any, filters: Any, biases: Any, *numbers: Any) -> Any:
         images = formatted(target.tensor(images), working)
         filters, biases = (target.tensor(value, working).contiguous() for value in (filters, biases))
-        shape, _ = _shapes(op, [images, filters, biases], numbers)
+        shape, _ = shapes_of(op, [images, filters, biases], numbers)
         format = format_of(shape[0])
         moves = _moves(op.correlation, filters.shape[2:])
-        windows = (*_windows(numbers), op.pooling.ignore_border)
+        windows = (*windows_of(numbers), op.pooling.ignore_border)
         results = [(shape, working, format), (shape, dtypes[1], format)]
         if working == torch.float64:
             maps = formatted(plain.correlate2d(images, filters, *moves))
-            maxima, winners = _kernel("max_pool2d", [maps], (str(dtypes[1]), *windows, format), results)
+            maxima, winners = kernel_results("max_pool2d", [maps], (str(dtypes[1]), *windows, format), results)
             return plain.activated(maxima + biases[:, None, None], winners, op.activation)
         keywords = {"activation": op.activation, "precision": precision, "memory_format": format}
         tensors, arguments = [images, filters, biases], (str(dtypes[1]), *moves, *windows)
-        return _kernel("correlate2d_max_pool2d", tensors, arguments, results, keywords=keywords, named=["biases"])
+        return kernel_results(
+            "correlate2d_max_pool2d", tensors, arguments, results, keywords=keywords, named=["biases"]
+        )
 
     return run
 
@@ -332,8 +157,8 @@ def _pooled_gradient(gives: str) -> Callable[[Any, Apply, Target], Callable[...,
             tensor, maps = target.tensor(tensor), formatted(target.tensor(maps), working)
             tensor = formatted(tensor, working) if gives_filters else tensor.to(working).contiguous()
             tensors = [tensor, formatted(winners), maps]
-            lengths, windows = integers(numbers[:4]), _windows(numbers[4:])
-            [shape] = _shapes(op, tensors, [*lengths, *numbers[4:]])
+            lengths, windows = integers(numbers[:4]), windows_of(numbers[4:])
+            [shape] = shapes_of(op, tensors, [*lengths, *numbers[4:]])
             moves = _moves(op.correlation, lengths[:2] if gives_filters else tensor.shape[2:])
             format = "bc01" if gives_filters else format_of(shape[0])
             keywords = {"precision": precision} | ({} if gives_filters else {"memory_format": format})
@@ -355,9 +180,9 @@ def _plain_pooled_gradient(op: Any, node: Apply, target: Target, gives: str) -> 
         lengths = integers(numbers[:4])
         moves = _moves(op.correlation, lengths[:2] if gives == "filter_grad" else tensor.shape[2:])
         full, format = (*maps.shape[:2], *lengths[2:]), format_of(maps.shape[0])
-        arguments = (*lengths[2:], *_windows(numbers[4:]), format)
+        arguments = (*lengths[2:], *windows_of(numbers[4:]), format)
         pooled = [formatted(winners), formatted(maps)]
-        [scattered] = _kernel("max_pool2d_grad", pooled, arguments, [(full, maps.dtype, format)])
+        [scattered] = kernel_results("max_pool2d_grad", pooled, arguments, [(full, maps.dtype, format)])
         return getattr(plain, f"correlate2d_{gives}")(tensor, scattered, *lengths[:2], *moves)
 
     return run
@@ -390,7 +215,7 @@ def _lower_pooled_gradient(op_type: type, on_gpu: Callable[..., Any], plainly: C
 
     @lower.register(op_type)
     def _lower(op: Any, node: Apply, target: Target) -> Lowering:
-        host = _host_integers(op, node)
+        host = host_integers(op, node)
         if not has_kernels(target):
             return Lowering(on_the_host(op, node, target), host)
         if plainly is not None and torch_dtype(node.outputs[0]) == torch.float64:
@@ -401,7 +226,7 @@ def _lower_pooled_gradient(op_type: type, on_gpu: Callable[..., Any], plainly: C
         return Lowering(lambda *values: call_together([deferred(*values)]), host, deferred=deferred)
 
 
-_lower_ours(CorrelateMaxPool2d, _gpu_pooled_correlation)
+lower_ours(CorrelateMaxPool2d, _gpu_pooled_correlation)
 for _op_type, _gives in ((CorrelateMaxPool2dInputGrad, "input_grad"), (CorrelateMaxPool2dFilterGrad, "filter_grad")):
     _lower_pooled_gradient(_op_type, _pooled_gradient(_gives), partial(_plain_pooled_gradient, gives=_gives))
 _lower_pooled_gradient(CorrelateMaxPool2dBiasGrad, _pooled_bias_gradient, None)
@@ -418,7 +243,7 @@ def _gpu_cross_map_norm(op: Any, node: Apply, target: Target) -> Callable[..., A
         tensors = [tensor.to(tensors[0].dtype) for tensor in tensors]
         shape, format = tensors[0].shape, format_of(tensors[0].shape[0])
         arguments = (op.size, op.scale, op.power, op.blocked, format)
-        return _kernel(name, tensors, arguments, [(shape, tensors[0].dtype, format)])
+        return kernel_results(name, tensors, arguments, [(shape, tensors[0].dtype, format)])
 
     return run
 
@@ -427,6 +252,6 @@ def _gpu_cross_map_sum(op: Any, node: Apply, target: Target) -> Callable[..., An
     return lambda images: plain.cross_map_sum(target.tensor(images), op.size, op.blocked, op.transposed)
 
 
-_lower_ours(CrossMapNorm, _gpu_cross_map_norm)
-_lower_ours(CrossMapNormGrad, _gpu_cross_map_norm)
-_lower_ours(CrossMapSum, _gpu_cross_map_sum)
+lower_ours(CrossMapNorm, _gpu_cross_map_norm)
+lower_ours(CrossMapNormGrad, _gpu_cross_map_norm)
+lower_ours(CrossMapSum, _gpu_cross_map_sum)
