@@ -45,6 +45,20 @@ def correlation_length(
     return (length + before + after - dilated_length(taps, dilation)) // stride + 1
 
 
+def overlap(window: Pair, stride: Pair) -> int:
+    """How many windows may hold the same pixel.
+
+    The gradient for what windows pool is at most so many times as large as that of the pooled maps.
+
+    Examples
+    --------
+    >>> overlap((3, 2), (2, 2))
+    2
+    """
+    down, across = (-(-length // step) for length, step in zip(window, stride, strict=True))
+    return down * across
+
+
 def pool_length(
     length: Length, window: Length, stride: Length, before: Length, after: Length, ignore_border: bool
 ) -> Length:

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="mode CUDA is built on torch: pip in
 pytest.importorskip("triton", reason="the kernels are Triton's: pip install triton")
 
 from pytensor_convnet import conv2d, pool_2d, reference  # noqa: E402
+from pytensor_convnet.geometry import overlap  # noqa: E402
 from pytensor_convnet.lowering.cuda import operators  # noqa: E402
-from pytensor_convnet.lowering.cuda.pooling import most_windows_of_a_pixel  # noqa: E402
 from tests.strategies import pools  # noqa: E402
 
 
@@ -24,7 +24,7 @@ def test_no_pixel_gets_more_than_from_so_many_windows(case, mode):
     expected = reference.average_pool2d(case.images, *case.windows, case.ignore_border, mode)
     spread = reference.average_pool2d_grad(np.ones_like(expected), *case.rows_and_columns, *case.windows, mode)
     window, stride, _ = case.windows
-    assert np.max(spread, initial=0) <= most_windows_of_a_pixel(window, stride) * (1 + 1e-6)
+    assert np.max(spread, initial=0) <= overlap(window, stride) * (1 + 1e-6)
 
 
 def test_the_pooled_gradient_is_searched_in_the_place_of_the_maps(interpreter, mode, monkeypatch):
@@ -35,11 +35,11 @@ def test_the_pooled_gradient_is_searched_in_the_place_of_the_maps(interpreter, m
         said.extend(json.loads(calls))
         return kernels(tensors, calls)
 
-    monkeypatch.setattr(operators, "kernels", noted)
     x, w, b = pt.ftensor4("x"), pt.ftensor4("w"), pt.fvector("b")
     y = pt.maximum(conv2d(x, w) + b[:, None, None], 0)
     z = pool_2d(y, (3, 3), stride=(2, 2), ignore_border=True, mode="average_inc_pad")
     function = pytensor.function([x, w, b], pt.grad(pt.sqr(z).sum(), [x, w, b]), mode=mode)
+    monkeypatch.setattr(operators, "kernels", noted)
     random = np.random.default_rng(0)
     function(*(random.standard_normal(shape).astype("float32") for shape in ((16, 2, 8, 8), (3, 2, 3, 3), (3,))))
     [call] = [call for call in said if call[0] == "correlate2d_grads"]

@@ -30,6 +30,24 @@ def check_tensors(dtypes: Sequence[torch.dtype] = FLOATS, **tensors: torch.Tenso
             )
 
 
+def check_biases(biases: torch.Tensor, images: torch.Tensor, **count: int) -> None:
+    """Raise ValueError unless biases are a number for each of so many ``filters`` or ``channels``, like the images.
+
+    Those of channels are added where images are read, and may be float32 whatever the images are.
+    """
+    ((of, number),) = count.items()
+    if tuple(biases.shape) != (number,):
+        shape = geometry.format_shape(biases.shape)
+        raise ValueError(f"biases must hold a number for each of the {number} {of}, got {shape}")
+    wider = of == "channels"
+    fits = biases.dtype == images.dtype or (wider and biases.dtype == torch.float32)
+    if not fits or biases.device != images.device:
+        raise ValueError(
+            f"biases are {biases.dtype} on {biases.device}, but images {images.dtype} on {images.device}: "
+            f"they must be alike{', or biases float32' if wider else ''}"
+        )
+
+
 def check_window(stride: Any, padding: Any, dilation: Any, groups: Any) -> tuple[Pair, Padding, Pair, int]:
     """The four as Python integers; raise ValueError unless a filter can move this way at all."""
     sides = geometry.as_padding(padding, "padding")

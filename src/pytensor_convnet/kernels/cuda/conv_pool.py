@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from pytensor_convnet.geometry import Padding, Pair, format_shape
+from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import conv_pool_candidates  # noqa: F401  (registers how tasks are computed)
-from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors
+from pytensor_convnet.kernels.cuda.checks import check_biases, check_format, check_tensors
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import ACTIVATIONS
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, carry_out
 from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry, count
@@ -59,15 +59,7 @@ def correlate2d_max_pool2d(
     check_winners_dtype(winners_dtype, windows)
     check_format(memory_format)
     check_precision(precision)
-    if tuple(biases.shape) != (filters.shape[0],):
-        raise ValueError(
-            f"biases must hold a number for each of the {filters.shape[0]} filters, got {format_shape(biases.shape)}"
-        )
-    if (biases.dtype, biases.device) != (images.dtype, images.device):
-        raise ValueError(
-            f"biases are {biases.dtype} on {biases.device}, but images {images.dtype} on {images.device}: "
-            "they must be alike"
-        )
+    check_biases(biases, images, filters=filters.shape[0])
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     images = as_format(images)

@@ -206,7 +206,7 @@ def pooled_filter_grad(
     plan : Gathering
         That of the forward pass, one output at a time.
     magnitudes : tensor or None
-        Of `largest_magnitudes` of images and pooled maps, these times their `overlap`, for float16 alone.
+        Of `largest_magnitudes` of images and pooled maps, these times their `geometry.overlap`, for float16 alone.
     unit : int
         Divides the strides of the images.
     """

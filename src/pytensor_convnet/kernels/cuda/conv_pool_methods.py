@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool, finish
@@ -25,7 +26,7 @@ from pytensor_convnet.kernels.cuda.methods import (
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.products import largest_magnitudes
-from pytensor_convnet.kernels.cuda.spreading import overlap, spread
+from pytensor_convnet.kernels.cuda.spreading import spread
 from pytensor_convnet.kernels.cuda.streams import beside
 
 
@@ -186,7 +187,9 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     [product] = {part.product for part in (method.input, method.filters) if part is not None}
     magnitudes = of_maps = planes = None
     if product == "float16":
-        most = float(overlap(task.windows))  # so many times a pooled gradient may a map pixel's be
+        most = float(
+            overlap(task.windows.window, task.windows.stride)
+        )  # so many times a pooled gradient may a map pixel's be
         searched = [(images, 1.0), (maps, most), (filters, 1.0)]
         tensors, factors = zip(*((dense(tensor), factor) for tensor, factor in searched if tensor is not None))
         magnitudes = largest_magnitudes(*tensors, factors=factors)

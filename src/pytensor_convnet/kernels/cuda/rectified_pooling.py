@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.geometry import format_shape
 from pytensor_convnet.kernels.cuda import average_pooling
 from pytensor_convnet.kernels.cuda.average_pooling import bias_of_plane, check_mode, constants_of, patch_sums
+from pytensor_convnet.kernels.cuda.checks import check_biases
 from pytensor_convnet.kernels.cuda.copying import change_format
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor
 from pytensor_convnet.kernels.cuda.formats import empty
@@ -114,7 +114,7 @@ def rectified_average_pool2d(
     format = check_operand(FLOATS, memory_format, images=images)
     windows = check_pool(images.shape, window, stride, padding, ignore_border)
     check_mode(mode)
-    _check_biases(biases, images)
+    check_biases(biases, images, channels=images.shape[1])
     if not is_written_out(windows):
         rectified = (images + biases[:, None, None]).clamp(min=0)
         maps = average_pooling.average_pool2d(rectified, window, stride, padding, ignore_border, mode, format)
@@ -155,7 +155,7 @@ def rectified_average_pool2d_grad(
     format = check_operand(FLOATS, memory_format, images=images, maps=maps)
     windows = check_pooled(images.shape, maps.shape, window, stride, padding)
     check_mode(mode)
-    _check_biases(biases, images)
+    check_biases(biases, images, channels=images.shape[1])
     by_planes = _with_planes_of_channels(format)
     images, maps = change_format(images, by_planes), change_format(maps, by_planes)
     planes = Planes.of(images.shape, by_planes)
@@ -177,18 +177,6 @@ def rectified_average_pool2d_grad(
 def _with_planes_of_channels(format: str) -> str:
     """The format itself, or batch_last instead of channels_last, where a plane has all channels."""
     return "batch_last" if format == "channels_last" else format
-
-
-def _check_biases(biases: torch.Tensor, images: torch.Tensor) -> None:
-    if tuple(biases.shape) != (images.shape[1],):
-        raise ValueError(
-            f"biases must hold a number for each of the {images.shape[1]} channels, got {format_shape(biases.shape)}"
-        )
-    if biases.dtype not in (images.dtype, torch.float32) or biases.device != images.device:
-        raise ValueError(
-            f"biases are {biases.dtype} on {biases.device}, but images {images.dtype} on {images.device}: "
-            "they must be alike, or biases float32"
-        )
 
 
 def _launch_grad(

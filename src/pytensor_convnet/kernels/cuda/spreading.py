@@ -28,12 +28,6 @@ SPREAD_IMAGES, SPREAD_ELEMENTS = 128, 1024
 """The most images, and the elements, of a tile of patches that `spread` computes at once."""
 
 
-def overlap(windows: Windows) -> int:
-    """How many windows may hold the same pixel."""
-    down, across = (-(-window // stride) for window, stride in zip(windows.window, windows.stride))
-    return down * across
-
-
 @triton.jit
 def windows_of(
     winners, maps, at, image, batch, exists, patch_row, patch_column, out_rows, out_columns, row_stride, column_stride,
@@ -149,7 +143,7 @@ def spread(
     winners, maps : tensor
         Of the pooled shape, both batch-last.
     magnitudes : tensor or None
-        The row of `largest_magnitudes` that is the maps', times their `overlap`, for float16 alone.
+        The row of `largest_magnitudes` that is the maps', times their `geometry.overlap`, for float16 alone.
 
     Returns
     -------

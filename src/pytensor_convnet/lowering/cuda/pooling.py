@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytensor.graph.basic import Apply
 
+from pytensor_convnet.geometry import overlap
 from pytensor_convnet.lowering.cuda import plain
 from pytensor_convnet.lowering.cuda.base import Target, torch_dtype
 from pytensor_convnet.lowering.cuda.formats import batch_last_by_torch, format_of, formatted
@@ -103,14 +104,6 @@ def _gpu_average_pool_grad(op: Any, node: Apply, target: Target) -> Callable[...
     return run
 
 
-def most_windows_of_a_pixel(window: Sequence[int], stride: Sequence[int]) -> int:
-    """How many windows may hold the same pixel.
-
-    The gradient for what windows are sums or averages of is at most so many times as large as that of these.
-    """
-    return math.prod(-(-length // step) for length, step in zip(window, stride, strict=True))
-
-
 def _gpu_rectified_average_pool(op: Any, node: Apply, target: Target) -> Callable[..., Any]:
     def run(images: Any, biases: Any, *numbers: Any) -> Any:
         images, biases = formatted(target.tensor(images)), target.tensor(biases).contiguous()
@@ -131,7 +124,7 @@ def _gpu_rectified_average_pool_grad(op: Any, node: Apply, target: Target) -> Ca
         results = [(images.shape, images.dtype, format), (biases.shape, summed, "")]
         tensors = [images, biases, maps]
         gradient, sums = kernel_results("rectified_average_pool2d_grad", tensors, (*windows, op.mode, format), results)
-        gradient._bound = maps, float(most_windows_of_a_pixel(*windows[:2]))
+        gradient._bound = maps, float(overlap(*windows[:2]))
         return gradient, sums.to(torch_dtype(node.outputs[1]))
 
     return run
