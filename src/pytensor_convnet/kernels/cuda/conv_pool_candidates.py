@@ -272,7 +272,7 @@ def _shares(task: PoolTask) -> Iterator[PoolShare]:
         yield PoolShare(prepared, product, PoolGradBlocks(height, width, images, shares, warps, 1))
 
 
-# A pair is made of functions that choose for themselves, so it is not tried beside others.
+# A pair is made of functions that choose for themselves: there is nothing to compile ahead for it.
 register(
     PoolTask,
     Family(

@@ -19,7 +19,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -77,7 +76,7 @@ class Family:
     classes : tuple of types
         What methods are made of, to be read from disk.
     alone : tuple of types
-        Methods that are not compiled and tried beside others.
+        Methods that are not compiled ahead, beside others.
     """
 
     candidates: Callable[[Any, int], list[Any]]
@@ -85,6 +84,10 @@ class Family:
     carry_out: Callable[..., Any]
     classes: tuple[type, ...]
     alone: tuple[type, ...]
+
+
+class GpuStopped(RuntimeError):
+    """Nothing runs on the GPU any more, until the process ends."""
 
 
 _families: dict[type, Family] = {}
@@ -166,12 +169,10 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]
         method: functools.partial(family.carry_out, task, method, *operands)
         for method in family.candidates(task, CANDIDATES)
     }
-    ours = [method for method in calls if not isinstance(method, family.alone)]
-    compile_ahead(family.carry_out, task, ours, operands)
-    works = functools.partial(_works, task.device)
-    with ThreadPoolExecutor(max(1, min(len(ours), os.cpu_count() or 1))) as pool:
-        working = dict(zip(ours, pool.map(works, [calls[method] for method in ours])))
-    usable = [method for method, call in calls.items() if (working[method] if method in working else works(call))]
+    compile_ahead(
+        family.carry_out, task, [method for method in calls if not isinstance(method, family.alone)], operands
+    )
+    usable = [method for method, call in calls.items() if _works(task, method, call)]
     seconds: dict[Any, float] = {}
     for method in usable * LOOKS:
         seconds[method] = min(seconds.get(method, inf), _seconds(_captured(calls[method], 1), 2, 1))
@@ -200,13 +201,27 @@ def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, fl
     return method, seconds[method]
 
 
-def _works(device: torch.device, call: Callable[[], Any]) -> bool:
-    """Compile and run a candidate once; False where the GPU has not enough of something for it."""
+def _works(task: Task, method: Any, call: Callable[[], Any]) -> bool:
+    """Compile and run a candidate once; False where the GPU has not enough of something for it.
+
+    Raises
+    ------
+    GpuStopped
+        After it (it read where there is no memory, for example).
+    """
     try:
-        with torch.cuda.device(device):
+        with torch.cuda.device(task.device):
             call()
             torch.cuda.synchronize()
-    except (RuntimeError, triton.runtime.errors.OutOfResources):
+    except triton.runtime.errors.OutOfResources:
+        return False
+    except GpuStopped:  # at a candidate of one of its parts
+        raise
+    except RuntimeError as error:
+        try:
+            torch.cuda.synchronize(task.device)
+        except RuntimeError:  # who went on would blame another candidate
+            raise GpuStopped(f"the GPU stopped at {method}, which was tried for {task}: {error}") from error
         return False
     return True
 
@@ -302,5 +317,5 @@ def method_from_json(content: Any) -> Any:
     return _classes[fields.pop("kind")](**fields)
 
 
-# cuDNN's settings are global, so it is not tried beside others.
+# There is nothing to compile ahead for cuDNN.
 register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks), (Cudnn,)))
