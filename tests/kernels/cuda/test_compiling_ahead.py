@@ -62,7 +62,7 @@ from pytensor_convnet.kernels.cuda import products
 from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu, compile_here
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
-from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolGather, PoolShare, PoolTask, Spread
+from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread
 from pytensor_convnet.kernels.cuda.conv_pool_methods import carry_out as pooled
 from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask, Joint
 from pytensor_convnet.kernels.cuda.correlation_grads import carry_out as gradients
@@ -81,14 +81,15 @@ def said(*shapes, dtype=torch.float32):
     return [(shape, strides(shape, "batch_last" if shape[0] > 2 else "bc01"), dtype) for shape in shapes]
 
 
-for product in ("float16", "bf16x3"):
-    task = GradsTask("correlate2d_grads", geometry, torch.float32, "medium", ("batch_last",) * 3, meta)
-    assert compile_here(gradients, task, Joint(product), said(images, filters, maps), target, {}), product
+task = GradsTask("correlate2d_grads", geometry, torch.float32, "medium", ("batch_last",) * 3, meta)
+for method in (Joint("float16"), Joint("bf16x3"), Pair()):
+    assert compile_here(gradients, task, method, said(images, filters, maps), target, {}), method
 windows = check_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), True)
 pool = (geometry, torch.float32, "medium", ("batch_last",) * 3, meta, windows, "relu", torch.uint8)
 given = [*said(images, filters), ((2,), (1,), torch.float32)]
 forward = PoolGather(True, "bf16x3", PoolBlocks(16, 64, 2, (32,), 8, 4, 1, True))
-assert compile_here(pooled, PoolTask("correlate2d_max_pool2d", *pool), forward, given, target, {})
+for method in (forward, Pair()):
+    assert compile_here(pooled, PoolTask("correlate2d_max_pool2d", *pool), method, given, target, {}), method
 small = (images[0], 2, windows.out_rows, windows.out_columns)
 given = [*said(images), *said(small, dtype=torch.uint8), *said(small)]
 task = PoolTask("correlate2d_max_pool2d_filter_grad", *pool)

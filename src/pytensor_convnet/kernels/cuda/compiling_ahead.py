@@ -4,6 +4,7 @@ Triton holds Python's lock while it compiles, so threads compile one kernel afte
 torch's compiler starts for its own kernels. They use no GPU: operands are meta tensors, which have shapes and no
 memory, Triton's driver only says for which GPU kernels are meant, and nothing is launched. What they compile lies in
 Triton's cache on disk, where this process finds it at once. Nothing depends on it: what is not there is compiled here.
+Of methods whose parts are chosen in turn, the kernels are compiled that are theirs whatever those choices.
 """
 
 import os

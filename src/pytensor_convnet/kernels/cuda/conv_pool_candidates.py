@@ -272,7 +272,6 @@ def _shares(task: PoolTask) -> Iterator[PoolShare]:
         yield PoolShare(prepared, product, PoolGradBlocks(height, width, images, shares, warps, 1))
 
 
-# A pair is made of functions that choose for themselves: there is nothing to compile ahead for it.
 register(
     PoolTask,
     Family(
@@ -280,6 +279,6 @@ register(
         pool_fixed_choice,
         carry_out,
         (Pair, PoolGather, PoolShare, Spread, Gather, Share, PoolBlocks, PoolGradBlocks, Blocks, GradBlocks),
-        (Pair,),
+        (),
     ),
 )

@@ -76,7 +76,7 @@ class Family:
     classes : tuple of types
         What methods are made of, to be read from disk.
     alone : tuple of types
-        Methods that are not compiled ahead, beside others.
+        Methods that have nothing to be compiled ahead.
     """
 
     candidates: Callable[[Any, int], list[Any]]
@@ -317,5 +317,4 @@ def method_from_json(content: Any) -> Any:
     return _classes[fields.pop("kind")](**fields)
 
 
-# There is nothing to compile ahead for cuDNN.
 register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks), (Cudnn,)))
