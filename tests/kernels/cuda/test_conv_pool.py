@@ -311,7 +311,7 @@ def test_the_filter_gradient_may_run_beside_what_follows(way, device, monkeypatc
     launched = []
 
     @contextmanager
-    def beside(*read):
+    def beside(*read, small=False):
         launched.append({tensor.data_ptr() for tensor in read if tensor is not None})
         yield
         launched.append("end")

@@ -261,7 +261,7 @@ def test_the_filter_gradient_may_run_beside_what_follows(method, device, monkeyp
     within = []
 
     @contextmanager
-    def beside(*read):
+    def beside(*read, small=False):
         within.append(read)
         yield
         within.append("end")

@@ -124,15 +124,18 @@ def products(events, monkeypatch):
 
 
 @pytest.mark.usefixtures("products")
-def test_a_late_product_is_launched_with_the_next_that_is_beside(events):
+def test_a_late_product_is_launched_behind_the_next_that_is_beside_and_not_small(events):
     a, b = torch.ones(2, 3), torch.ones(3, 4)
     with awaited(DEVICE):
         product = late_product(a, b, a.dtype)
         launch(events, "next")
+        with allowed(True), beside(a, small=True):
+            launch(events, "biases")
         with allowed(True), beside(a):
             launch(events, "filters")
     assert events == [
-        "next on main", "late waits for main", "filters on late", "product on late", "main waits for late",
+        "next on main", "late waits for main", "biases on late", "late waits for main", "filters on late",
+        "product on late", "main waits for late",
     ]  # fmt: skip
     assert product.tolist() == [[3.0] * 4] * 2
 

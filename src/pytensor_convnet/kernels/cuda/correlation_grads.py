@@ -105,7 +105,8 @@ def _joint(
     elif scaled:
         magnitudes = largest_magnitudes(images, maps, dense(filters))
         of_maps_and_filters, of_images_and_maps = magnitudes[1:], magnitudes[:2]
-    with beside(images, of_images_and_maps, None if bound is None else bound.tensor):  # which need not wait for maps
+    searched = None if bound is None else bound.tensor
+    with beside(images, of_images_and_maps, searched, small=True):  # which need not wait for maps
         if scaled and bound is not None:
             of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=(1.0, bound.factor))
         image_planes = prepare(images, product, None if of_images_and_maps is None else of_images_and_maps[0])

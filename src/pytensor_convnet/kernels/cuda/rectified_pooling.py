@@ -169,7 +169,7 @@ def rectified_average_pool2d_grad(
     else:
         gradient = empty(images.shape, by_planes, images.dtype, images.device)
         partial = _launch_grad(images, biases, maps, gradient, windows, planes, patch, mode)
-        with allowed(late), beside(partial):
+        with allowed(late), beside(partial, small=True):
             sums = add_parts(partial[0]) if len(partial) == 1 else partial.sum((0, 2))
     return change_format(gradient, format), sums
 

@@ -58,7 +58,7 @@ def allowed(is_so: bool) -> Iterator[None]:
 
 
 @contextmanager
-def beside(*read: torch.Tensor | None) -> Iterator[None]:
+def beside(*read: torch.Tensor | None, small: bool = False) -> Iterator[None]:
     """Launch what is within on another stream, beside what follows, while a CUDA graph is captured that allows it.
 
     It begins when what was launched before has ended. Whoever allowed it waits for its end. Elsewhere it is launched
@@ -68,6 +68,8 @@ def beside(*read: torch.Tensor | None) -> Iterator[None]:
     ----------
     read : tensor or None
         What is read within: memory that is not given to others before that has ended.
+    small : bool
+        What is within does little, and what is to run beside after it should not wait for late products.
     """
     late, tensors = _late.get(), [tensor for tensor in read if tensor is not None]
     if late is None or not _allowed.get() or not torch.cuda.is_current_stream_capturing():
@@ -80,7 +82,8 @@ def beside(*read: torch.Tensor | None) -> Iterator[None]:
     try:
         with torch.cuda.stream(stream):
             yield
-            late.held.extend(late.launch_products())
+            if not small:
+                late.held.extend(late.launch_products())
     finally:
         _allowed.reset(token)
 
@@ -88,8 +91,9 @@ def beside(*read: torch.Tensor | None) -> Iterator[None]:
 def late_product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The product of two matrices, by torch, beside what follows; who calls reads it after the end of `awaited`.
 
-    Factors of three axes are parts, whose products are summed. The product is launched with the next that is `beside`:
-    a branch of a few small kernels is one that CUDA may not run beside others.
+    Factors of three axes are parts, whose products are summed. The product is launched behind the next that is `beside`
+    and not small: that is the gradient of a convolution's filters, which fills a GPU while the small kernels between two
+    layers do not, and is to begin as soon as these do.
     """
     product = torch.empty((a.shape[-2], b.shape[-1]), dtype=dtype, device=a.device)
     late = _late.get()

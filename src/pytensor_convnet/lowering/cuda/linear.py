@@ -37,12 +37,12 @@ def _parts(x: torch.Tensor, y: torch.Tensor) -> int:
     """Into how many parts the sums of a product are split.
 
     The product of a minibatch with a softmax layer's few columns is computed by a handful of programs, each of which
-    goes through long sums alone. Parts make more of them.
+    goes through long sums alone. Parts make more of them. Two are not worth the kernel that adds them up.
     """
     if x.ndim != 2 or y.ndim != 2:
         return 1
     length, programs = x.shape[1], -(-x.shape[0] // 64) * -(-y.shape[1] // 64)
-    candidates = (16, 8, 4, 2)
+    candidates = (16, 8, 4)
     return next((n for n in candidates if length % n == 0 and length // n >= 64 and programs * n <= 128), 1)
 
 
