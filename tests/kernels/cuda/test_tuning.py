@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,36 @@ def test_another_process_finds_the_choice_on_disk(measurements):
     tuning.forget()
     assert [tuning.choose(task_of(name=name), ()) for name in PASSES] == before
     assert len(measurements) == len(PASSES)
+
+
+def of_batch(batch, name="correlate2d"):
+    task = task_of(name=name)
+    return replace(task, geometry=replace(task.geometry, images=(batch, *task.geometry.images[1:])))
+
+
+@pytest.mark.parametrize(
+    ("batch", "measured"),
+    [(80, 1), (64, 1), (48, 2), (72, 2), (144, 2)],
+    ids=["smaller", "half", "less than half", "less aligned", "larger"],
+)
+def test_a_smaller_last_minibatch_takes_the_method_of_the_others(measurements, tmp_path, batch, measured):
+    chosen = tuning.choose(of_batch(128), ())
+    of_the_last = tuning.choose(of_batch(batch), ())
+    assert len(measurements) == measured
+    assert measured == 2 or of_the_last == chosen
+    assert len(list(tmp_path.iterdir())) == measured  # what was not measured is not kept
+
+
+def test_a_batch_is_not_compared_with_one_that_was_not_measured(measurements):
+    for batch in (128, 80, 48):
+        tuning.choose(of_batch(batch), ())
+    assert len(measurements) == 2
+
+
+def test_a_smaller_minibatch_of_another_pass_is_measured(measurements):
+    tuning.choose(of_batch(128), ())
+    tuning.choose(of_batch(80, "correlate2d_input_grad"), ())
+    assert len(measurements) == 2
 
 
 def test_processes_that_compile_start_early_only_where_nothing_was_measured(measurements, monkeypatch):

@@ -92,8 +92,8 @@ def late_product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.
     """The product of two matrices, by torch, beside what follows; who calls reads it after the end of `awaited`.
 
     Factors of three axes are parts, whose products are summed. The product is launched behind the next that is `beside`
-    and not small: that is the gradient of a convolution's filters, which fills a GPU while the small kernels between two
-    layers do not, and is to begin as soon as these do.
+    and not small: that is the gradient of a convolution's filters, which fills a GPU while the small kernels between
+    two layers do not, and is to begin as soon as these do.
     """
     product = torch.empty((a.shape[-2], b.shape[-1]), dtype=dtype, device=a.device)
     late = _late.get()

@@ -6,6 +6,8 @@ choice depends on: the GPU, the versions of torch, Triton, cuDNN and of these ke
 whole or not at all, one that cannot be read is measured anew, and processes that tune the same task at once do no harm
 to each other.
 
+What is left of a data set makes a last minibatch that is smaller: it takes the methods of the others.
+
 ``PYTENSOR_CONVNET_DETERMINISTIC=0`` lets cuDNN use algorithms whose results differ in their last bits from run to run.
 ``PYTENSOR_CONVNET_AUTOTUNE=0`` measures nothing and takes fixed choices. ``PYTENSOR_CONVNET_TUNING_CACHE`` is the
 folder of the files, by default ``pytensor-convnet/tuning`` in the user's cache folder.
@@ -21,7 +23,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf
+from math import gcd, inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,7 +35,7 @@ from pytensor_convnet.kernels.cuda.candidates import candidates
 from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
-from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
 from pytensor_convnet.kernels.cuda.streams import awaited
 from pytensor_convnet.kernels.sources import digest_of
@@ -93,6 +95,7 @@ class GpuStopped(RuntimeError):
 _families: dict[type, Family] = {}
 _classes: dict[str, Any] = {}
 _chosen: dict[Task, Any] = {}
+_of_smaller: dict[Task, Any] = {}  # batches, that took the method of larger ones
 _lock = threading.RLock()
 
 
@@ -107,13 +110,16 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
 
     While a CUDA graph is being captured nothing can be measured: a fixed choice is taken, and not kept.
     """
-    method = _chosen.get(task)
+    method = _chosen.get(task) or _of_smaller.get(task)
     if method is not None:
         return method
     if task.device.type != "cuda" or os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") == "0":
         return fixed_choice(task)
     with _lock:
-        method = _chosen.get(task) or _load(task)
+        method = known_choice(task)
+        if method is None and (larger := _of_larger_batch(task)) is not None:
+            _of_smaller[task] = larger
+            return larger
         if method is None:
             nothing = any(not operand.numel() for operand in operands)
             if nothing or torch.cuda.is_current_stream_capturing():
@@ -130,6 +136,21 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
 def known_choice(task: Task) -> Any:
     """What was measured for a task before, by this process or another; None where it was not."""
     return _chosen.get(task) or _load(task)
+
+
+def _of_larger_batch(task: Task) -> Any:
+    """What this process chose for a batch that is larger, up to twice, and as well aligned; None where it did not."""
+    batch = task.geometry.images[0]
+    for other, method in _chosen.items():
+        more = other.geometry.images[0]
+        if batch < more <= 2 * batch and gcd(batch, UNIT) == gcd(more, UNIT) and _with_batch(other, batch) == task:
+            return method
+    return None
+
+
+def _with_batch(task: Task, batch: int) -> Task:
+    images = batch, *task.geometry.images[1:]
+    return dataclasses.replace(task, geometry=dataclasses.replace(task.geometry, images=images))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -157,6 +178,7 @@ def prepare() -> None:
 def forget() -> None:
     """Forget all choices of this process; what is on disk stays."""
     _chosen.clear()
+    _of_smaller.clear()
 
 
 # ------------------------------------------------------------------------------------------ measurement
