@@ -9,12 +9,21 @@ Numba keeps what it has compiled for whoever calls it next. So a part may be wan
 is then completed as Numba would have done at once.
 """
 
+import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite.binding import Linkage, ModuleRef, create_pass_builder, create_pipeline_tuning_options
+from llvmlite.binding import (
+    Linkage,
+    ModuleRef,
+    Target,
+    create_new_module_pass_manager,
+    create_pass_builder,
+    create_pipeline_tuning_options,
+    get_process_triple,
+)
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -127,6 +136,32 @@ class _ThoroughKernel(_Kernel):
     _optimize_final_module = JITCodeLibrary._optimize_final_module
 
 
+@functools.cache
+def _quick_machine(codegen):
+    """What makes machine code as LLVM does for debuggers: an instruction at a time, in a third of the time."""
+    options = {"opt": 0}
+    codegen._customize_tm_options(options)
+    return Target.from_triple(get_process_triple()).create_target_machine(**options)
+
+
+class _BriefKernel(_Kernel):
+    """The code of a kernel that is passed through once a call: what makes it short is done, and no more."""
+
+    def _optimize_final_module(self):
+        passes = create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        passes.run(self._final_module, create_pass_builder(self._codegen._tm, create_pipeline_tuning_options()))
+
+    def _finalize_specific(self):
+        # Numba's engine takes the code that lies there, as if it had been read from disk, where it goes next.
+        code = self._compiled_object = _quick_machine(self._codegen).emit_object(self._final_module)
+        super()._finalize_specific()
+        self._compiled_object = code
+
+
 @contextmanager
 def libraries_of(kind: type, codegen: Any) -> Iterator[None]:
     """Let libraries that are created by Numba's ``codegen`` be of this kind."""
@@ -169,3 +204,9 @@ class ThoroughCompiler(KernelCompiler):
     """The same, for one with loops that LLVM is to unroll."""
 
     _library = _ThoroughKernel
+
+
+class BriefCompiler(KernelCompiler):
+    """The same, for one that calls those with loops and has none that count."""
+
+    _library = _BriefKernel

@@ -4,6 +4,7 @@ What they make is a function in Numba's convention. So it, and functions that Nu
 """
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 from numba import types
 from numba.core.compiler import Compiler, PassManager, compile_result
@@ -13,7 +14,7 @@ from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.typing import signature
 
 from pytensor_convnet.kernels.cpu.instructions import Value
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler, Part
+from pytensor_convnet.kernels.cpu.linking import BriefCompiler, KernelCompiler, Part
 from pytensor_convnet.kernels.cpu.structures import Builder, drop_unused
 from pytensor_convnet.kernels.cpu.translation import Translator
 
@@ -56,6 +57,8 @@ class _Translation(LoweringPass):
             library.add_ir_module(module)
             if not state.flags.no_cpython_wrapper:
                 context.create_cpython_wrapper(library, description, environment, None)
+            if not state.flags.no_cfunc_wrapper:
+                context.create_cfunc_wrapper(library, description, environment, None)
             entry = context.get_executable(library, description, environment)
             context.insert_user_function(entry, description, [library])
         state.cr = compile_result(
@@ -77,11 +80,15 @@ class _Translating:
         return [passes]
 
 
-class TranslatedKernelCompiler(_Translating, KernelCompiler):
+class KernelTranslator(_Translating, KernelCompiler):
     """The compiler of a kernel that is translated."""
+
+
+class BriefTranslator(_Translating, BriefCompiler):
+    """The same, for one that calls those with loops."""
 
 
 class PartTranslator(_Translating, Compiler):
     """The compiler of a part that is translated."""
 
-    of_kernels = TranslatedKernelCompiler
+    of_kernels: ClassVar = {KernelCompiler: KernelTranslator, BriefCompiler: BriefTranslator}
