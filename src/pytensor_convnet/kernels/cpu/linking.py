@@ -23,6 +23,7 @@ from llvmlite.binding import (
     create_pass_builder,
     create_pipeline_tuning_options,
     get_process_triple,
+    parse_assembly,
 )
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
@@ -30,12 +31,47 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import lookup_environment
 
+from pytensor_convnet.kernels.cpu.llvm import shared
+
+
+@functools.cache
+def _optimised(name, codegen):
+    """The module of a function that is `shared`, which is written as it should be: it is only tidied up."""
+    module = parse_assembly(str(shared[name]))
+    module.data_layout = codegen._data_layout
+    _tidy(module, codegen)
+    return module
+
+
+def _tidy(module, codegen):
+    """Put in registers what can be there, and leave out what is needless: a fifth of what else LLVM would do."""
+    passes = create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, create_pass_builder(codegen._tm, create_pipeline_tuning_options()))
+
 
 class _Unoptimised(JITCodeLibrary):
-    """A library whose functions are not optimised one by one before they are together."""
+    """A library whose functions are not optimised one by one before they are together, and `shared` ones apart."""
+
+    def __init__(self, codegen, name):
+        super().__init__(codegen, name)
+        self.apart = set()
+
+    def create_ir_module(self, name):
+        module = super().create_ir_module(name)
+        module.apart = self.apart
+        return module
 
     def _optimize_functions(self, module):
         module.data_layout = self._codegen._data_layout
+
+    def _finalize_final_module(self):
+        for name in sorted(self.apart):
+            self._final_module.link_in(_optimised(name, self._codegen), preserve=True)
+        super()._finalize_final_module()
 
     def finalize(self):
         super().finalize()
@@ -115,8 +151,10 @@ class _Kernel(_Unoptimised):
     """The code of a kernel and its parts."""
 
     def finalize(self):
-        for module in _modules(self._linking_libraries, set()):
+        parts: set[Any] = set()
+        for module in _modules(self._linking_libraries, parts):
             self._final_module.link_in(module, preserve=True)
+        self.apart.update(*(library.apart for library in parts if isinstance(library, Part)))
         self._linking_libraries.clear()
         super().finalize()
 
@@ -148,14 +186,12 @@ class _BriefKernel(_Kernel):
     """The code of a kernel that is passed through once a call: what makes it short is done, and no more."""
 
     def _optimize_final_module(self):
-        passes = create_new_module_pass_manager()
-        passes.add_sroa_pass()
-        passes.add_simplify_cfg_pass()
-        passes.add_instruction_combine_pass()
-        passes.add_simplify_cfg_pass()
-        passes.run(self._final_module, create_pass_builder(self._codegen._tm, create_pipeline_tuning_options()))
+        _tidy(self._final_module, self._codegen)
 
     def _finalize_specific(self):
+        if self.apart:
+            super()._finalize_specific()
+            return
         # Numba's engine takes the code that lies there, as if it had been read from disk, where it goes next.
         code = self._compiled_object = _quick_machine(self._codegen).emit_object(self._final_module)
         super()._finalize_specific()
