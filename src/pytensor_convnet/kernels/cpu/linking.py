@@ -48,6 +48,7 @@ def _tidy(module, codegen):
     passes = create_new_module_pass_manager()
     passes.add_sroa_pass()
     passes.add_simplify_cfg_pass()
+    passes.add_loop_rotate_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.run(module, create_pass_builder(codegen._tm, create_pipeline_tuning_options()))
@@ -161,7 +162,7 @@ class _Kernel(_Unoptimised):
     def _optimize_final_module(self):
         """Optimise the code once, where Numba would do so twice, and leave loops as long as they are: those that matter
         are unrolled as they should be."""
-        options = create_pipeline_tuning_options(speed_level=min(int(config.OPT), 2))
+        options = create_pipeline_tuning_options(speed_level=min(int(config.OPT), 1))
         options.loop_vectorization = True
         options.slp_vectorization = options.loop_unrolling = options.loop_interleaving = False
         builder = create_pass_builder(self._codegen._tm, options)
