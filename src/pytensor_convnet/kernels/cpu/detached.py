@@ -77,8 +77,8 @@ def detached(signature, dtypes=FLOATS, lazily=False, loops=False):
     ``dtypes`` lists the combinations of dtypes that it may be called with: code that was read from the disk cache
     can only refer to what every process knows. ``signature`` makes the Numba types of the arguments from one of
     them, or a Numba signature if something is returned. A combination is compiled when a caller that needs it is, or
-    with ``lazily``, for what is seldom called, at the first call. One with ``loops`` that take time is optimised as those
-    that are chunked; others are passed through once a call, and compiled in less time (`linking`).
+    with ``lazily``, for what is seldom called, at the first call. One with ``loops`` that take time is optimised as
+    those that are chunked; others are passed through once a call, and compiled in less time (`linking`).
     """
 
     def decorate(dispatcher):

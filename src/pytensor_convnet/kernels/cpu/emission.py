@@ -314,7 +314,7 @@ def lanes_of(dtype) -> int:
 
 def _define(module, name, count, body, vectors, returns):
     """The function ``name`` of ``count`` integers in a module, which ``body`` emits unless it was defined before."""
-    function, builder = llvm.define_function(module, name, [int64] * count, int64 if returns else ir.VoidType())
+    function, builder = llvm.define_function(module, name, [int64] * count, int64 if returns else None)
     if builder is None:
         return function
     # Loops as written, for LLVM would unroll them all by eight.

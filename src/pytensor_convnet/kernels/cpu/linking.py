@@ -43,14 +43,19 @@ def _optimised(name, codegen):
     return module
 
 
-def _tidy(module, codegen):
-    """Put in registers what can be there, and leave out what is needless: a fifth of what else LLVM would do."""
+def _tidy(module, codegen, whole=False):
+    """Put in registers what can be there, and leave out what is needless: a fifth of what else LLVM would do.
+
+    Of a ``whole`` kernel, functions that nothing in it calls are left out, too.
+    """
     passes = create_new_module_pass_manager()
     passes.add_sroa_pass()
     passes.add_simplify_cfg_pass()
     passes.add_loop_rotate_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
+    if whole:
+        passes.add_global_dead_code_eliminate_pass()
     passes.run(module, create_pass_builder(codegen._tm, create_pipeline_tuning_options()))
 
 
@@ -151,6 +156,17 @@ def _modules(libraries, seen):
 class _Kernel(_Unoptimised):
     """The code of a kernel and its parts."""
 
+    alone = False
+    """Whether it is reached by a pointer, and never linked into those who call it."""
+
+    def serialize_using_object_code(self):
+        if not self.alone:
+            return super().serialize_using_object_code()
+        # Numba keeps LLVM's form as well, which takes a tenth of the time to write, and half to read. Names will do.
+        functions = (f.name for f in self._final_module.functions if not f.is_declaration)
+        names = parse_assembly("\n".join(f'define void @"{name}"() {{ unreachable }}' for name in functions))
+        return self.name, "object", (self._get_compiled_object(), names.as_bitcode())
+
     def finalize(self):
         parts: set[Any] = set()
         for module in _modules(self._linking_libraries, parts):
@@ -187,7 +203,7 @@ class _BriefKernel(_Kernel):
     """The code of a kernel that is passed through once a call: what makes it short is done, and no more."""
 
     def _optimize_final_module(self):
-        _tidy(self._final_module, self._codegen)
+        _tidy(self._final_module, self._codegen, whole=True)
 
     def _finalize_specific(self):
         if self.apart:
@@ -232,6 +248,7 @@ class KernelCompiler(Compiler):
     def compile_extra(self, function):
         codegen = self.state.targetctx.codegen()
         self.state.library = self._library(codegen, function.__qualname__)
+        self.state.library.alone = self.state.flags.no_cpython_wrapper
         self.state.library.enable_object_caching()
         with libraries_of(Part, codegen), _no_garbage_collection():
             return super().compile_extra(function)

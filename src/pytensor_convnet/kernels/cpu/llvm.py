@@ -116,7 +116,7 @@ shared: dict[str, ir.Module] = {}
 """What `define_function` defined apart from those who call it, by name."""
 
 
-def define_function(module, name, arguments, returned=ir.VoidType()):
+def define_function(module, name, arguments, returned=None):
     """The function ``name`` for a module, and a builder at its start unless it was defined before.
 
     Never inlined, so that each loop gets all registers to itself. So it is defined apart, once for all kernels, if the
@@ -125,7 +125,7 @@ def define_function(module, name, arguments, returned=ir.VoidType()):
     known = module.globals.get(name)
     if known is not None:
         return known, None
-    function_type = ir.FunctionType(returned, arguments)
+    function_type = ir.FunctionType(returned or ir.VoidType(), arguments)
     if hasattr(module, "apart"):
         module.apart.add(name)
         declared = ir.Function(module, function_type, name)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 from numba import types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import Compiler, PassManager, compile_result
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.environment import Environment
@@ -70,8 +71,11 @@ class _Translation(LoweringPass):
         return True
 
 
-class _Translating:
-    """A compiler that only translates."""
+class PartTranslator(Compiler):
+    """The compiler of a part that is translated."""
+
+    of_kernels: ClassVar[dict] = {}
+    """Those that translate a kernel, by those that would let Numba compile it."""
 
     def define_pipelines(self):
         passes = PassManager("translation")
@@ -79,16 +83,19 @@ class _Translating:
         passes.finalize()
         return [passes]
 
+    def compile_extra(self, function):
+        """As Numba's, which would look at bytecode first."""
+        self.state.func_id = FunctionIdentity.from_function(function)
+        self.state.lifted, self.state.lifted_from = (), None
+        return self._compile_bytecode()
 
-class KernelTranslator(_Translating, KernelCompiler):
+
+class KernelTranslator(KernelCompiler, PartTranslator):
     """The compiler of a kernel that is translated."""
 
 
-class BriefTranslator(_Translating, BriefCompiler):
+class BriefTranslator(BriefCompiler, PartTranslator):
     """The same, for one that calls those with loops."""
 
 
-class PartTranslator(_Translating, Compiler):
-    """The compiler of a part that is translated."""
-
-    of_kernels: ClassVar = {KernelCompiler: KernelTranslator, BriefCompiler: BriefTranslator}
+PartTranslator.of_kernels.update({KernelCompiler: KernelTranslator, BriefCompiler: BriefTranslator})
