@@ -58,25 +58,31 @@ def step():
 
 def _note_kernels():
     """The seconds that each of our kernels takes, which this will hold as Numba compiles them."""
+    from numba.core.ccallback import CFunc
     from numba.core.dispatcher import Dispatcher
 
     spent: dict[str, float] = {}
-    inner, compile_ = [0.0], Dispatcher.compile
+    inner = [0.0]
 
-    def note(dispatcher, types):
-        start = time.process_time()
-        inner.append(0.0)
-        entry = compile_(dispatcher, types)
-        elapsed = time.process_time() - start
-        package, _, module = dispatcher.py_func.__module__.partition(".kernels.cpu.")
-        own = elapsed - inner.pop()
-        if package == "pytensor_convnet" and module:
-            name = f"{module}.{dispatcher.py_func.__name__}"
-            spent[name] = spent.get(name, 0.0) + own
-        inner[-1] += elapsed
-        return entry
+    def noting(compile_):
+        def note(compiled, *types):
+            start = time.process_time()
+            inner.append(0.0)
+            entry = compile_(compiled, *types)
+            elapsed = time.process_time() - start
+            function = compiled.__wrapped__
+            package, _, module = function.__module__.partition(".kernels.cpu.")
+            own = elapsed - inner.pop()
+            if package == "pytensor_convnet" and module:
+                name = f"{module}.{function.__name__}"
+                spent[name] = spent.get(name, 0.0) + own
+            inner[-1] += elapsed
+            return entry
 
-    setattr(Dispatcher, "compile", note)  # noqa: B010, for mypy
+        return note
+
+    for kind in (Dispatcher, CFunc):
+        setattr(kind, "compile", noting(kind.compile))  # noqa: B010, for mypy
     return spent
 
 

@@ -1,5 +1,6 @@
 """Kernels are compiled once, with their parts, and kept on disk under names of their own."""
 
+import ctypes
 import multiprocessing
 import sys
 
@@ -9,8 +10,10 @@ import pytest
 from numba import types
 from numba.core.codegen import JITCodeLibrary
 
-from pytensor_convnet.kernels.cpu.jit import keep_on_disk, kernel, part
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler
+from pytensor_convnet.kernels.cpu import linking
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted
+from pytensor_convnet.kernels.cpu.jit import callback, keep_on_disk, kernel, part
+from pytensor_convnet.kernels.cpu.linking import BriefCompiler, KernelCompiler
 
 
 @pytest.fixture
@@ -73,6 +76,75 @@ def test_a_kernel_read_from_disk_has_its_parts(cache):
     again = kernel(_sum_of_quarters)
     assert again(5, 8.0) == 10
     assert sum(again.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.parametrize("compiler", [KernelCompiler, BriefCompiler])
+def test_a_kernel_that_only_pointers_reach_is_read_from_disk(cache, compiler):
+    def third(count):
+        return _quarters(count, 8.0)[2]
+
+    pointers = []
+    for hits in (0, 1):
+        dispatcher = part(third, pipeline_class=compiler)
+        keep_on_disk(dispatcher)
+        dispatcher.compile((types.int64,))
+        assert sum(dispatcher.stats.cache_hits.values()) == hits
+        compiled = dispatcher.overloads[types.int64,]
+        pointers.append(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    assert all(pointers)
+
+
+def test_brief_kernels_compute_the_same():
+    compiled = numba.njit(pipeline_class=BriefCompiler)(_sum_of_quarters)
+    assert compiled(3, 8.0) == 6
+    with pytest.raises(ValueError, match="a negative number"):
+        compiled(3, -8.0)
+
+
+@emitted(arrays=1)
+def _add_one(e, vector, address, count):
+    with e.range(0, count) as i:
+        place = address + i * 4
+        e.store(place, e.load(vector.element, place) + e.constant(vector.element, 1))
+
+
+@pytest.mark.parametrize("compiler", [KernelCompiler, BriefCompiler])
+def test_emitted_loops_of_several_kernels_are_optimised_once(compiler):
+    @part
+    def add_one(numbers):
+        _add_one(numbers, address_of(numbers), numbers.size)
+
+    def add_two(numbers):
+        add_one(numbers)
+        _add_one(numbers, address_of(numbers), numbers.size)
+
+    linking._optimised.cache_clear()
+    kernels = [numba.njit(pipeline_class=compiler)(function) for function in (add_one.py_func, add_two)]
+    numbers = np.arange(5, dtype=np.float32)
+    for each in kernels:
+        each(numbers)
+    np.testing.assert_array_equal(numbers, np.arange(5) + 3)
+    assert linking._optimised.cache_info().misses == 1
+
+
+def test_emitted_loops_serve_functions_that_are_no_kernels():
+    @numba.njit
+    def add_one(numbers):
+        _add_one(numbers, address_of(numbers), numbers.size)
+
+    numbers = np.arange(5, dtype=np.float32)
+    add_one(numbers)
+    np.testing.assert_array_equal(numbers, np.arange(5) + 1)
+
+
+def test_a_callback_is_called_from_c(cache):
+    for _ in range(2):  # the second is read from disk
+
+        @callback(types.intp(types.intp))
+        def double(number):
+            return 2 * number
+
+        assert ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_ssize_t)(double.address)(21) == 42
 
 
 def _compile_at_the_same_time(dispatcher, barrier, number):

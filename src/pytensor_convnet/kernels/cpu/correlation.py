@@ -168,7 +168,7 @@ def _band_signature(number):
     )  # fmt: skip
 
 
-@detached(_band_signature)
+@detached(_band_signature, loops=True)
 @leaf_part
 def correlate_band(
     group, first, bases, used, packed, offsets, extents, weights, values, staged, at, steps, rows, columns, reads, plan

@@ -20,7 +20,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.jit import keep_on_disk
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler, ThoroughCompiler, libraries_of
+from pytensor_convnet.kernels.cpu.linking import BriefCompiler, KernelCompiler, ThoroughCompiler, libraries_of
 from pytensor_convnet.kernels.cpu.llvm import int64, new_place
 from pytensor_convnet.kernels.cpu.threads import CHUNK_FUNCTION, call_chunks
 
@@ -71,17 +71,18 @@ class _Pointer:
         return pointer
 
 
-def detached(signature, dtypes=FLOATS, lazily=False):
+def detached(signature, dtypes=FLOATS, lazily=False, loops=False):
     """Decorator of a kernel that is compiled once, and called by other kernels as before.
 
     ``dtypes`` lists the combinations of dtypes that it may be called with: code that was read from the disk cache
     can only refer to what every process knows. ``signature`` makes the Numba types of the arguments from one of
     them, or a Numba signature if something is returned. A combination is compiled when a caller that needs it is, or
-    with ``lazily``, for what is seldom called, at the first call.
+    with ``lazily``, for what is seldom called, at the first call. One with ``loops`` that take time is optimised as
+    those that are chunked; others are passed through once a call, and compiled in less time (`linking`).
     """
 
     def decorate(dispatcher):
-        pointers = _pointers(dispatcher, signature, dtypes)
+        pointers = _pointers(dispatcher, KernelCompiler if loops else BriefCompiler, signature, dtypes)
 
         @intrinsic
         def call(typing_context, *arguments):
@@ -113,9 +114,8 @@ def chunked(signature, dtypes=FLOATS, otherwise=None, thorough=False):
     """
 
     def decorate(dispatcher):
-        if thorough:
-            dispatcher._compiler.pipeline_class = ThoroughCompiler
-        pointers = _pointers(dispatcher, lambda *numbers: (types.intp, types.intp, *signature(*numbers)), dtypes)
+        kind = ThoroughCompiler if thorough else KernelCompiler
+        pointers = _pointers(dispatcher, kind, lambda *numbers: (types.intp, types.intp, *signature(*numbers)), dtypes)
         pointers += _pointers_of.get(otherwise, [])
 
         @intrinsic
@@ -140,11 +140,10 @@ _pointers_of: dict = {}
 """The pointers of each chunked kernel."""
 
 
-def _pointers(dispatcher, signature, dtypes):
-    """A pointer for each combination of dtypes."""
+def _pointers(dispatcher, kind, signature, dtypes):
+    """A pointer for each combination of dtypes, whose kernel a compiler of some kind makes."""
     compiler = dispatcher._compiler
-    if not issubclass(compiler.pipeline_class, KernelCompiler):
-        compiler.pipeline_class = getattr(compiler.pipeline_class, "of_kernels", KernelCompiler)
+    compiler.pipeline_class = getattr(compiler.pipeline_class, "of_kernels", {}).get(kind, kind)
     keep_on_disk(dispatcher)
     return [
         _Pointer(dispatcher, ".".join(map(str, numbers)), functools.partial(signature, *numbers)) for numbers in dtypes

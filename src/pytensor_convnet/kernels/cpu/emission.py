@@ -314,16 +314,11 @@ def lanes_of(dtype) -> int:
 
 def _define(module, name, count, body, vectors, returns):
     """The function ``name`` of ``count`` integers in a module, which ``body`` emits unless it was defined before."""
-    known = module.globals.get(name)
-    if known is not None:
-        return known
-    function_type = ir.FunctionType(int64 if returns else ir.VoidType(), [int64] * count)
-    function = ir.Function(module, function_type, name)
-    function.linkage = "linkonce_odr"
-    # Registers of its own for each; and loops as written, for LLVM would unroll them all by eight.
-    function.attributes.add("noinline")
+    function, builder = llvm.define_function(module, name, [int64] * count, int64 if returns else None)
+    if builder is None:
+        return function
+    # Loops as written, for LLVM would unroll them all by eight.
     function.attributes.add("optsize")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
     emitter = Emitter(builder)
     result = body(emitter, *vectors, *(Value(emitter, argument) for argument in function.args))
     if returns:

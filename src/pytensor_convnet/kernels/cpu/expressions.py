@@ -213,7 +213,10 @@ class Expressions(ast.NodeVisitor):
             function.add_overload(function._compiler.compile(arguments, None))
         compiled = function.overloads[arguments]
         self.library.add_linking_library(compiled.library)
-        callee, returned = context.declare_function(self.builder.module, compiled.fndesc), compiled.fndesc.restype
+        returned, name = compiled.fndesc.restype, compiled.fndesc.llvm_func_name
+        callee = cgutils.get_or_insert_function(
+            self.builder.module, context.call_conv.get_function_type(returned, arguments), name
+        )
         # By Numba's convention; but what a part raises it leaves where its caller would.
         result, raised = new_place(self.builder, callee.args[0].type.pointee), self.builder.function.args[1]
         numbers = context.get_arg_packer(arguments).as_arguments(self.builder, [value.value for value in values])

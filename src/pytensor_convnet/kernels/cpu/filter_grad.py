@@ -403,7 +403,7 @@ def pass_signature(number):
     return WINNERS, WINDOWS, types.intp[::1], source, source, gradient, *SLIDING
 
 
-@detached(pass_signature)
+@detached(pass_signature, loops=True)
 @plain_part
 def filter_grad(winners, windows, misfits, images, maps, gradient, stride, padding, dilation, groups):
     """Plan the pass, sum all tasks, and add up their sums into ``gradient``; `no_windows` for maps that are given

@@ -40,7 +40,7 @@ def _signature(number):
     )  # fmt: skip
 
 
-@detached(_signature)
+@detached(_signature, loops=True)
 @leaf_part
 def pack_rows(
     source, tiles, rows, columns, first, last, slots, reads, channel, channels, packed, row_step, channel_step,

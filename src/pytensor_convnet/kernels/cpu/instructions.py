@@ -297,6 +297,10 @@ class Instructions:
 
     def fill(self, array, thing):
         """Set all elements of an array whose numbers follow each other, or of one with a single axis."""
+        if array.type.layout == "C" and not isinstance(thing, Value) and thing == 0:
+            nbytes = self.builder.mul(self._field(array, "nitems"), int64(self._item_bytes(array.type)))
+            cgutils.memset(self.builder, self._field(array, "data"), nbytes, 0)
+            return
         if array.type.ndim > 1:
             if array.type.layout != "C":
                 raise TypeError("only arrays that are contiguous are filled")

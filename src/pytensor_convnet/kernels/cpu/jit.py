@@ -18,7 +18,7 @@ from pytensor_convnet import geometry
 from pytensor_convnet.kernels.cpu.expressions import formulas
 from pytensor_convnet.kernels.cpu.linking import KernelCompiler
 from pytensor_convnet.kernels.cpu.translation import sources
-from pytensor_convnet.kernels.cpu.translators import PartTranslator
+from pytensor_convnet.kernels.cpu.translators import BriefTranslator, PartTranslator
 
 for _path in [*sorted(Path(__file__).parent.glob("*.py")), Path(geometry.__file__)]:
     sources[str(_path)] = _path.read_bytes()
@@ -106,8 +106,14 @@ def kernel(function=None, **options):
     return dispatcher
 
 
-plain_kernel = functools.partial(kernel, pipeline_class=PartTranslator.of_kernels)
-"""Decorator of a kernel that is translated, as `plain_part`."""
+plain_kernel = functools.partial(kernel, pipeline_class=BriefTranslator)
+"""Decorator of a kernel that is translated, as `plain_part`, and leaves the work to others."""
+
+
+def callback(signature):
+    """Decorator of a function that C calls, at its ``address``: translated, as `plain_part`, and kept on disk."""
+    return numba.cfunc(signature, cache=True, error_model="numpy", pipeline_class=BriefTranslator)
+
 
 # The formulas exist once, in geometry; this lets kernels call them.
 for _formula in (

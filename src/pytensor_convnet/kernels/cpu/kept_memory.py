@@ -13,12 +13,13 @@ and to free.
 import ctypes
 import os
 
-import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
 from pytensor_convnet.kernels.cpu.flags import flag
+from pytensor_convnet.kernels.cpu.jit import callback, leaf_part, plain_kernel
+from pytensor_convnet.kernels.cpu.structures import make_array
 
 TAKE, GIVE = "pytensor_convnet_take_memory", "pytensor_convnet_give_memory"
 """Symbols of ``void *take(size)``, which returns null where there is no memory, and ``void give(void *)``."""
@@ -39,7 +40,7 @@ binding.add_symbol("pytensor_convnet_kept_memory", ctypes.addressof(_state))
 _take_table, _release_table = flag("pytensor_convnet_kept_memory_taken")
 
 _int64, _address = ir.IntType(64), ir.IntType(8).as_pointer()
-_numbers = types.CPointer(types.int64)
+_numbers = types.int64[::1]
 
 
 def _default_limit() -> int:
@@ -58,13 +59,18 @@ def _default_limit() -> int:
 _state[_LIMIT] = _default_limit()
 
 
+def _array_at(context, builder, place, length):
+    """Numbers that Python, or a block, holds."""
+    return make_array(context, builder, _numbers, place, [_int64(length)], [_int64(8)])
+
+
 @intrinsic
 def _table(typing_context):
     """The state, as numbers."""
 
     def codegen(context, builder, signature, arguments):
         variable = ir.GlobalVariable(builder.module, _int64, "pytensor_convnet_kept_memory")
-        return builder.bitcast(variable, context.get_value_type(_numbers))
+        return _array_at(context, builder, variable, len(_state))
 
     return _numbers(), codegen
 
@@ -75,7 +81,7 @@ def _header(typing_context, block):
 
     def codegen(context, builder, signature, arguments):
         start = builder.sub(arguments[0], _int64(_HEADER_BYTES))
-        return builder.inttoptr(start, context.get_value_type(_numbers))
+        return _array_at(context, builder, builder.inttoptr(start, _int64.as_pointer()), _HEADER_BYTES // 8)
 
     return _numbers(types.intp), codegen
 
@@ -97,7 +103,7 @@ def _free(typing_context, start):
     return types.void(types.intp), codegen
 
 
-@numba.njit(error_model="numpy")
+@leaf_part
 def _try_to_take_table():
     taken, tries = False, 0
     while not taken and tries < _TRIES:
@@ -106,7 +112,7 @@ def _try_to_take_table():
     return taken
 
 
-@numba.njit(error_model="numpy")
+@leaf_part
 def _take_out(table, place):
     """The block at a place, which is empty from now on."""
     block, size = table[_FIRST + place], table[_FIRST + _PLACES + place]
@@ -115,7 +121,7 @@ def _take_out(table, place):
     return block
 
 
-@numba.njit(error_model="numpy")
+@leaf_part
 def _oldest(table):
     """The place of the block that has been kept longest, and an empty place; -1 for none."""
     oldest, empty = -1, -1
@@ -127,7 +133,7 @@ def _oldest(table):
     return oldest, empty
 
 
-@numba.cfunc(types.intp(types.intp), cache=True)
+@callback(types.intp(types.intp))
 def _take(size):
     table, best, block = _table(), -1, 0
     if _try_to_take_table():
@@ -148,7 +154,7 @@ def _take(size):
     return block
 
 
-@numba.cfunc(types.void(types.intp), cache=True)
+@callback(types.void(types.intp))
 def _give(block):
     table = _table()
     size = _header(block)[0]
@@ -156,13 +162,12 @@ def _give(block):
     left = block
     if size <= table[_LIMIT] and _try_to_take_table():
         left = 0
-        while True:
-            oldest, empty = _oldest(table)
-            if empty >= 0 and table[_KEPT] + size <= table[_LIMIT]:
-                break
+        oldest, empty = _oldest(table)
+        while empty < 0 or table[_KEPT] + size > table[_LIMIT]:
             if left != 0:
                 _free(_header(left)[1])
             left = _take_out(table, oldest)
+            oldest, empty = _oldest(table)
         table[_CLOCK] += 1
         table[_KEPT] += size
         table[_FIRST + empty], table[_FIRST + _PLACES + empty] = block, size
@@ -198,7 +203,7 @@ def release_memory() -> None:
     _release()
 
 
-@numba.njit(error_model="numpy")
+@plain_kernel
 def _release():
     table = _table()
     if _try_to_take_table():

@@ -112,15 +112,29 @@ def shuffle(builder, a, b, places):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(int32, len(places)), [int32(x) for x in places]))
 
 
-def define_function(module, name, arguments):
-    """The function ``name`` of the module, and a builder at its start unless it was defined before.
+shared: dict[str, ir.Module] = {}
+"""What `define_function` defined apart from those who call it, by name."""
 
-    Never inlined, so that each loop gets all registers to itself.
+
+def define_function(module, name, arguments, returned=None):
+    """The function ``name`` for a module, and a builder at its start unless it was defined before.
+
+    Never inlined, so that each loop gets all registers to itself. So it is defined apart, once for all kernels, if the
+    module has a set of names of such in ``apart`` (see `linking`).
     """
     known = module.globals.get(name)
     if known is not None:
         return known, None
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function_type = ir.FunctionType(returned or ir.VoidType(), arguments)
+    if hasattr(module, "apart"):
+        module.apart.add(name)
+        declared = ir.Function(module, function_type, name)
+        if name in shared:
+            return declared, None
+        shared[name] = ir.Module(name)
+        shared[name].triple = module.triple
+        module = shared[name]
+    function = ir.Function(module, function_type, name)
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     return function, ir.IRBuilder(function.append_basic_block("entry"))

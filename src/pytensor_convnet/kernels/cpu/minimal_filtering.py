@@ -172,7 +172,7 @@ def _transform_function(module, element, name, matrix):
         return function
     source, source_step, source_tile, target, target_step, target_tile, tiles = function.args
     multiply_add = cgutils.get_or_insert_function(
-        module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.{vector_suffix(vector)}"
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.{vector_suffix(vector)}"
     )
     with cgutils.for_range(builder, tiles) as loop:
         first = offset_pointer(builder, source, builder.mul(loop.index, source_tile))
@@ -258,7 +258,7 @@ def _filters_function(module, element, form, filters):
         return function
     numbers, zero, infinity, between, point_step = function.args
     multiply_add = cgutils.get_or_insert_function(
-        module, ir.FunctionType(wide, [wide] * 3), f"llvm.fmuladd.{vector_suffix(wide)}"
+        builder.module, ir.FunctionType(wide, [wide] * 3), f"llvm.fmuladd.{vector_suffix(wide)}"
     )
     operands = [
         load_vector(builder, wide, offset_pointer(builder, numbers, int64(tap * filters))) for tap in range(taps)

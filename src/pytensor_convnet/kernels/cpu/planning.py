@@ -109,7 +109,7 @@ def _signature():
     return types.Tuple((TILING, READS))(integer, AXIS, AXIS, integer, integer, integer, types.boolean)
 
 
-@detached(_signature, NO_ARRAYS)
+@detached(_signature, NO_ARRAYS, loops=True)
 @plain_part
 def plan_pass(batch, rows, columns, channels, filters, item_bytes, whole):
     """The tiling and the reads that promise to be fastest; float64 keeps to the direct algorithm's accuracy.

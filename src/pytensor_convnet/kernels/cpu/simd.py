@@ -49,7 +49,7 @@ def _gather_function(module, element, masked):
     if builder is None:
         return function
     source, starts, lows, highs, first, packed, count, ahead = function.args
-    masked_load = masked_access(module, "load", vector)
+    masked_load = masked_access(builder.module, "load", vector)
     rows = []
     for lane in range(lanes):
         start, low, high = (

@@ -4,8 +4,10 @@ What they make is a function in Numba's convention. So it, and functions that Nu
 """
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 from numba import types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import Compiler, PassManager, compile_result
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.environment import Environment
@@ -13,7 +15,7 @@ from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.typing import signature
 
 from pytensor_convnet.kernels.cpu.instructions import Value
-from pytensor_convnet.kernels.cpu.linking import KernelCompiler, Part
+from pytensor_convnet.kernels.cpu.linking import BriefCompiler, KernelCompiler, Part
 from pytensor_convnet.kernels.cpu.structures import Builder, drop_unused
 from pytensor_convnet.kernels.cpu.translation import Translator
 
@@ -56,6 +58,8 @@ class _Translation(LoweringPass):
             library.add_ir_module(module)
             if not state.flags.no_cpython_wrapper:
                 context.create_cpython_wrapper(library, description, environment, None)
+            if not state.flags.no_cfunc_wrapper:
+                context.create_cfunc_wrapper(library, description, environment, None)
             entry = context.get_executable(library, description, environment)
             context.insert_user_function(entry, description, [library])
         state.cr = compile_result(
@@ -67,8 +71,11 @@ class _Translation(LoweringPass):
         return True
 
 
-class _Translating:
-    """A compiler that only translates."""
+class PartTranslator(Compiler):
+    """The compiler of a part that is translated."""
+
+    of_kernels: ClassVar[dict] = {}
+    """Those that translate a kernel, by those that would let Numba compile it."""
 
     def define_pipelines(self):
         passes = PassManager("translation")
@@ -76,12 +83,19 @@ class _Translating:
         passes.finalize()
         return [passes]
 
+    def compile_extra(self, function):
+        """As Numba's, which would look at bytecode first."""
+        self.state.func_id = FunctionIdentity.from_function(function)
+        self.state.lifted, self.state.lifted_from = (), None
+        return self._compile_bytecode()
 
-class TranslatedKernelCompiler(_Translating, KernelCompiler):
+
+class KernelTranslator(KernelCompiler, PartTranslator):
     """The compiler of a kernel that is translated."""
 
 
-class PartTranslator(_Translating, Compiler):
-    """The compiler of a part that is translated."""
+class BriefTranslator(BriefCompiler, PartTranslator):
+    """The same, for one that calls those with loops."""
 
-    of_kernels = TranslatedKernelCompiler
+
+PartTranslator.of_kernels.update({KernelCompiler: KernelTranslator, BriefCompiler: BriefTranslator})

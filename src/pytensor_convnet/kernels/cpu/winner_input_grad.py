@@ -166,7 +166,7 @@ def _input_grad_signature(number):
     return types.intp(filters, WINNERS, maps, number[:, :, :, ::1], WINDOWS, *SLIDING[:3])
 
 
-@detached(_input_grad_signature)
+@detached(_input_grad_signature, loops=True)
 @plain_part
 def input_grad_of_winners(filters, winners, maps, images, windows, stride, padding, dilation):
     """The gradient for images and filters ``(groups, filters, channels, rows, columns)``, into ``images``; returns

@@ -148,7 +148,7 @@ def _pays_signature():
     return types.boolean(_SHAPE, _SHAPE, WINDOWS, *SLIDING, types.intp)
 
 
-@detached(_pays_signature, NO_ARRAYS)
+@detached(_pays_signature, NO_ARRAYS, loops=True)
 @plain_part
 def filter_grad_pays(images, filters, windows, stride, padding, dilation, groups, item_bytes):
     """Whether sums over winners promise to be faster than sums over all pixels, for tensors of such shapes."""
@@ -173,7 +173,7 @@ def filter_grad_pays(images, filters, windows, stride, padding, dilation, groups
     return small and total <= dense + _spreading_cycles(count, windows, lanes)
 
 
-@detached(_pays_signature, NO_ARRAYS)
+@detached(_pays_signature, NO_ARRAYS, loops=True)
 @plain_part
 def input_grad_pays(images, filters, windows, stride, padding, dilation, groups, item_bytes):
     """As `filter_grad_pays`."""
