@@ -13,6 +13,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     activations       tanh of maps is computed in vectors (Numba backend)
     products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
+    lengths           arithmetic with lengths is done before shapes depend on it (JAX backend)
 """
 
 from pytensor_convnet.rewriting import (  # noqa: F401
@@ -21,6 +22,7 @@ from pytensor_convnet.rewriting import (  # noqa: F401
     filter_flips,
     fusion,
     layouts,
+    lengths,
     max_pool_grads,
     max_pools,
     products,
