@@ -91,7 +91,7 @@ class _Jax(Library):
         return jnp.arange(count, dtype="int32")
 
     def cast(self, tensor, dtype):
-        return tensor.astype(jax.dtypes.canonicalize_dtype(dtype))
+        return jnp.asarray(tensor, jax.dtypes.canonicalize_dtype(dtype))
 
     def lowest(self, tensor):
         if tensor.dtype == bool:

@@ -6,12 +6,13 @@ of an Op are no constants, torch could not tell the shapes of results, and the c
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pytensor.graph.basic import Constant
 from pytensor.link.pytorch.dispatch import pytorch_funcify
+from pytensor.scalar.basic import EQ, Pow, ScalarOp
 from torch import Tensor
 from torch.library import custom_op
 
@@ -19,7 +20,7 @@ from pytensor_convnet.geometry import pool_length
 from pytensor_convnet.kernels import collectives
 from pytensor_convnet.lowering import torch_operations
 from pytensor_convnet.lowering.arrays.library import Library
-from pytensor_convnet.lowering.arrays.operations import BUILDERS, function_of
+from pytensor_convnet.lowering.arrays.operations import BUILDERS, constant_integers, function_of, tensor_count
 from pytensor_convnet.lowering.arrays.pooling import Windows, corners, max_pool2d_scatter
 from pytensor_convnet.ops import AllMean
 
@@ -158,31 +159,41 @@ def _(tensors: list[Tensor], name: str) -> list[Tensor]:
     return [torch.empty(shape, dtype=dtype, device=tensors[0].device) for shape, dtype in zip(shapes, op.dtypes)]
 
 
+@evaluate.register_vmap
+def _(info: Any, in_dims: Any, tensors: list[Tensor], name: str) -> tuple[list[Tensor], list[int]]:
+    axes, _ = in_dims
+    results = [
+        evaluate([x if axis is None else x.select(axis, i) for x, axis in zip(tensors, axes)], name)
+        for i in range(info.batch_size)
+    ]
+    return [torch.stack(outputs) for outputs in zip(*results)], [0] * len(results[0])
+
+
 def _funcify(op, node, **kwargs):
-    function = function_of(op, node, _Torch())
-    if isinstance(op, AllMean):
-        return _opaque(op, node, function, lambda shapes: shapes)
-    integers = node.inputs[op.tensor_count :]
-    if not all(isinstance(x, Constant) for x in integers):
+    function, integers = function_of(op, node, _Torch()), constant_integers(node)
+    if None in integers:
         return torch.compiler.disable(function)
-    values = [x.data.tolist() for x in integers]
-    return _opaque(op, node, lambda *tensors: function(*tensors, *values), lambda x: op.output_shapes(x, *values))
-
-
-def _opaque(op, node, compute, shapes):
-    """A function of an Op's inputs that calls `evaluate` for it."""
-    count = getattr(op, "tensor_count", len(node.inputs))
+    count, alone = tensor_count(node), len(node.outputs) == 1
     dtypes = [output.type.dtype for output in node.outputs]
-    name = repr((type(op).__name__, op._props(), dtypes, [x.data.tolist() for x in node.inputs[count:]]))
-    _KNOWN[name] = _Known(compute, shapes, [getattr(torch, dtype) for dtype in dtypes])
-    alone = len(dtypes) == 1
+    name = repr((type(op).__name__, op._props(), [x.type.dtype for x in node.inputs[:count]], dtypes, integers))
+    shapes = (lambda of_inputs: of_inputs) if isinstance(op, AllMean) else partial(_shapes, op, integers)
+    _KNOWN[name] = _Known(lambda *tensors: function(*tensors, *integers), shapes, [getattr(torch, x) for x in dtypes])
 
-    def function(*inputs):
-        results = evaluate(inputs[:count], name)
+    def call(*values):
+        results = evaluate(values[:count], name)
         return results[0] if alone else results
 
-    return function
+    return call
+
+
+def _shapes(op, integers, of_inputs):
+    return op.output_shapes(of_inputs, *integers)
 
 
 for _op_type in BUILDERS:
     pytorch_funcify.register(_op_type)(_funcify)
+
+# PyTensor looks torch's functions up by NumPy's names, and finds one that compares tensors as wholes, or none.
+for _scalar_op, _function in ((EQ, torch.eq), (Pow, torch.pow)):
+    if pytorch_funcify.dispatch(_scalar_op) is pytorch_funcify.dispatch(ScalarOp):
+        pytorch_funcify.register(_scalar_op)(lambda op, function=_function, **kwargs: function)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from pytensor.graph.basic import Apply, Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
+from pytensor.tensor.elemwise import DimShuffle
 
 from pytensor_convnet.lowering.arrays import normalisation, pooling
 from pytensor_convnet.lowering.arrays.checks import (
@@ -63,21 +64,40 @@ def function_of(op: Any, node: Apply, library: Library) -> Callable[..., Any]:
     callable
         It raises a ValueError for arguments that do not fit, and for integers that ``library`` cannot know.
     """
-    compute = BUILDERS[type(op)](op, node, library)
-    if isinstance(op, AllMean):
-        return compute
-    count = op.tensor_count
-    names = _INTEGERS[len(node.inputs) - count]
-    constants = [_tuples(x.data.tolist()) if isinstance(x, Constant) else None for x in node.inputs[count:]]
+    compute, count = BUILDERS[type(op)](op, node, library), tensor_count(node)
+    dtypes = [x.type.dtype for x in node.inputs[:count]]
+    names, constants = _INTEGERS[len(node.inputs) - count], constant_integers(node)
 
     def function(*values):
+        # A backend's results of PyTensor's own Ops may be wider than PyTensor believes.
+        tensors = [library.cast(value, dtype) for value, dtype in zip(values, dtypes)]
         integers = [
             _tuples(library.integers(value, name)) if constant is None else constant
             for value, name, constant in zip(values[count:], names, constants)
         ]
-        return compute(*values[:count], *integers)
+        return compute(*tensors, *integers)
 
     return function
+
+
+def tensor_count(node: Apply) -> int:
+    """How many of a node's inputs are tensors; the integers follow them."""
+    return getattr(node.op, "tensor_count", len(node.inputs))
+
+
+def constant_integers(node: Apply) -> list[Any]:
+    """The integers of a node as numbers and tuples, ``None`` where they are no constants."""
+    return [_constant(x) for x in node.inputs[tensor_count(node) :]]
+
+
+def _constant(x: Variable) -> Any:
+    """What a variable holds, if it is a constant, or one without axes of length one that it had before."""
+    source = x
+    if x.owner is not None and isinstance(x.owner.op, DimShuffle):
+        [source] = x.owner.inputs
+    if not isinstance(source, Constant):
+        return None
+    return _tuples(source.data.reshape(source.data.shape[source.data.ndim - x.type.ndim :]).tolist())
 
 
 def _tuples(integers: Any) -> Any:
