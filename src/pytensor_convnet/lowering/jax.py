@@ -5,6 +5,9 @@ of `arrays.pooling`. JAX compiles a function for the shapes it is called with, s
 be known by then: constants and what follows from shapes (`rewriting.lengths` sees to that), but no values.
 """
 
+from itertools import product
+from math import prod
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,9 @@ from pytensor_convnet.reference import tap_slices
 
 _PRECISION = lax.Precision.HIGHEST
 """Else a GPU multiplies float32 as tf32 and a TPU as bfloat16."""
+
+_MOST_TAPS = 64
+"""Up to so many taps, and phases, the gradient of max pooling is a sum over them; beyond, it is scattered."""
 
 
 def _turned(filters, flip):
@@ -69,6 +75,31 @@ def _gradients(forward):
     return staticmethod(input_grad), staticmethod(filter_grad)
 
 
+def _max_pool2d_grad(arrays, winners, maps, rows, columns, windows):
+    """Scatter ``maps`` to the pixels that won, by a sum over taps.
+
+    Pixels that are a stride apart are the same taps of neighbouring windows. Each such phase is made on its own, of whole
+    maps moved by whole windows; in images phases then lie between one another.
+    """
+    down, across = windows
+    winners = arrays.cast(winners, "int32")
+    counts = [-(-(length + axis.before) // axis.stride) for axis, length in zip(windows, (rows, columns))]
+
+    def phase(first_row, first_column):
+        taps = [range(first, axis.window, axis.stride) for axis, first in zip(windows, (first_row, first_column))]
+        pixels = jnp.zeros((*maps.shape[:2], *counts), maps.dtype)
+        for i, j in product(*taps):
+            won = jnp.where(winners == i * across.window + j, maps, 0)
+            moved = arrays.cut(won, 2, -(i // down.stride), counts[0], 0)
+            pixels += arrays.cut(moved, 3, -(j // across.stride), counts[1], 0)
+        return pixels
+
+    phases = [[phase(i, j) for j in range(across.stride)] for i in range(down.stride)]
+    images = jnp.stack([jnp.stack(line, axis=4) for line in phases], axis=3)  # b c y i x j
+    images = images.reshape((*maps.shape[:2], counts[0] * down.stride, counts[1] * across.stride))
+    return arrays.cut(arrays.cut(images, 2, down.before, rows, 0), 3, across.before, columns, 0)
+
+
 class _Jax(Library):
     """JAX's arrays."""
 
@@ -113,6 +144,11 @@ class _Jax(Library):
         b, c = (jnp.arange(count) for count in values.shape[:2])
         planes = jnp.zeros((*values.shape[:2], pixels), values.dtype)
         return planes.at[b[:, None, None], c[:, None], places].add(values, mode="drop")
+
+    def max_pool2d_grad(self, winners, maps, rows, columns, windows):
+        if prod(max(axis.window, axis.stride) for axis in windows) > _MOST_TAPS:
+            return super().max_pool2d_grad(winners, maps, rows, columns, windows)
+        return _max_pool2d_grad(self, winners, maps, rows, columns, windows)
 
     def all_mean(self, tensors):
         def means(*tensors):

@@ -21,7 +21,7 @@ from pytensor_convnet.kernels import collectives
 from pytensor_convnet.lowering import torch_operations
 from pytensor_convnet.lowering.arrays.library import Library
 from pytensor_convnet.lowering.arrays.operations import BUILDERS, constant_integers, function_of, tensor_count
-from pytensor_convnet.lowering.arrays.pooling import Windows, corners, max_pool2d_scatter
+from pytensor_convnet.lowering.arrays.pooling import Windows, corners
 from pytensor_convnet.ops import AllMean
 
 _WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
@@ -88,9 +88,6 @@ class _Torch(Library):
                 return maxima.to(dtype), self.cast(torch.sub(taps, rows, alpha=columns - width), winners_dtype)
         maxima, winners = super().max_pool2d(images, winners_dtype, counts, windows)
         return maxima.to(dtype), winners
-
-    def max_pool2d_grad(self, winners, maps, rows, columns, windows):
-        return max_pool2d_scatter(self, winners, maps, rows, columns, windows)
 
     def average_pool2d(self, images, counts, windows, mode):
         aten = _aten_windows(windows, images.shape[2:], counts)

@@ -1,22 +1,15 @@
 """Pooling by operations on whole tensors that array libraries have, and whose compilers fuse them.
 
-Everything is a short chain of sums, or of choices, of slices and repetitions of whole tensors. Forward, windows are
-taken apart into columns and rows, so that one of ``R x C`` taps costs ``R + C`` slices. Backward, every pixel asks the
-``ceil(R / stride) * ceil(C / stride)`` windows that may hold it, four for 3 x 3 windows with a stride of 2, whether it
-has won. So nothing is scattered, and nothing is larger than images; only where many windows overlap, that sum would be
-too long. Functions are `reference`'s of the same name.
+Windows are taken apart into columns and rows: pooling ``R x C`` taps is a chain of ``R + C`` slices, and the gradient
+of averages a sum of ``ceil(R / stride) + ceil(C / stride)`` repetitions. Nothing is larger than images. Functions are
+`reference`'s of the same name.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 from pytensor_convnet.geometry import Padding, Pair, pool_length
 from pytensor_convnet.lowering.arrays.base import Arrays
-
-MOST_TERMS = 64
-"""If more windows may hold a pixel than that, the gradient of max pooling is scattered."""
-
 
 # -------------------------------------------------------------------------------------------- windows
 
@@ -124,24 +117,6 @@ def _beats(pixels: Any, best: Any) -> Any:
 
 def max_pool2d_grad(arrays: Arrays, winners: Any, maps: Any, rows: int, columns: int, windows: Windows) -> Any:
     """Scatter ``maps`` to the pixels that won, in images of ``rows`` x ``columns``."""
-    down, across = windows
-    holders = [list(axis.holders(arrays, length)) for axis, length in ((down, rows), (across, columns))]
-    if len(holders[0]) * len(holders[1]) > MOST_TERMS:
-        return max_pool2d_scatter(arrays, winners, maps, rows, columns, windows)
-    winners = arrays.cast(winners, "int32")
-    images: Any = 0
-    for (top, i), (left, j) in product(*holders):
-        winner, value = (
-            across.on_pixels(arrays, down.on_pixels(arrays, pooled, top, rows), left, columns)
-            for pooled in (winners, maps)
-        )
-        won = (winner == i * across.window + j) & (i < down.window) & (j < across.window)
-        images = images + arrays.where(won, value, 0)
-    return images
-
-
-def max_pool2d_scatter(arrays: Arrays, winners: Any, maps: Any, rows: int, columns: int, windows: Windows) -> Any:
-    """The same by one operation that scatters, however much windows overlap."""
     places = _winning_pixels(arrays, winners, columns, windows)
     planes = arrays.scatter(maps.reshape(places.shape), places, rows * columns)
     return planes.reshape((*maps.shape[:2], rows, columns))
