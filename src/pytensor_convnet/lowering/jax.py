@@ -78,8 +78,8 @@ def _gradients(forward):
 def _max_pool2d_grad(arrays, winners, maps, rows, columns, windows):
     """Scatter ``maps`` to the pixels that won, by a sum over taps.
 
-    Pixels that are a stride apart are the same taps of neighbouring windows. Each such phase is made on its own, of whole
-    maps moved by whole windows; in images phases then lie between one another.
+    Pixels that are a stride apart are the same taps of neighbouring windows. Each such phase is made on its own, of
+    whole maps moved by whole windows; in images phases then lie between one another.
     """
     down, across = windows
     winners = arrays.cast(winners, "int32")

@@ -14,12 +14,13 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
     lengths           arithmetic with lengths is done before shapes depend on it (JAX backend)
-    sums              sums are no wider than PyTensor says (JAX backend)
+    dtypes            sums and ranges have the dtypes that PyTensor says they have (JAX backend)
 """
 
 from pytensor_convnet.rewriting import (  # noqa: F401
     activations,
     all_means,
+    dtypes,
     filter_flips,
     fusion,
     layouts,
@@ -28,6 +29,5 @@ from pytensor_convnet.rewriting import (  # noqa: F401
     max_pools,
     products,
     rectified_pools,
-    sums,
     winners,
 )
