@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from pytensor_convnet import geometry, ops, reference
-from tests.lowering.libraries import LIBRARIES, run
+from tests.lowering.libraries import LIBRARIES, by_torch, run
 from tests.ops.common import close
 from tests.strategies import correlations, pools
 
@@ -195,3 +195,8 @@ def test_winners_of_large_windows_have_more_than_a_byte(library):
     np.testing.assert_array_equal(run(library, ops.MaxPool2d(), [images], windows), [expected, winners])
     [scattered] = run(library, ops.MaxPool2dGrad(), [winners, expected], (20, 18, *windows))
     close(scattered, reference.max_pool2d_grad(winners, expected, 20, 18, *windows))
+
+
+def test_torch_names_the_dtype_that_it_cannot_compare():
+    with pytest.raises(ValueError, match="input has dtype uint64, which torch cannot compare"):
+        run(("torch", by_torch), ops.MaxPool2d(), [np.ones((1, 1, 4, 4), "uint64")], ((2, 2), (2, 2), NONE))

@@ -75,6 +75,10 @@ class _Torch(Library):
 
     def max_pool2d(self, images, winners_dtype, counts, windows):
         dtype, (_, channels, *lengths) = images.dtype, images.shape
+        if dtype == torch.uint64:
+            raise ValueError(
+                "input has dtype uint64, which torch cannot compare. Cast it, as by input.astype('int64')."
+            )
         images = images.to(_WIDER.get(dtype, dtype))
         aten = _aten_windows(windows, lengths, counts)
         if aten is not None:
@@ -117,8 +121,10 @@ class _AtenWindows(NamedTuple):
 
 
 def _aten_windows(windows: Windows, lengths: Sequence[int], counts: Sequence[int]) -> _AtenWindows | None:
-    """Windows on images of ``lengths``, if ATen would find ``counts`` of them: it knows no other padding after an
-    axis than before it, and no more than half a window."""
+    """Windows on images of ``lengths``, if ATen would find ``counts`` of them.
+
+    It pads both ends of an axis alike, and by half a window at most.
+    """
     axes = list(zip(windows, lengths, counts))
     if any(a.before != a.after or 2 * a.before > a.window or a.window > length for a, length, _ in axes):
         return None

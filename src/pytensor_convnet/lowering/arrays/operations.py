@@ -91,13 +91,15 @@ def constant_integers(node: Apply) -> list[Any]:
 
 
 def _constant(x: Variable) -> Any:
-    """What a variable holds, if it is a constant, or one without axes of length one that it had before."""
-    source = x
-    if x.owner is not None and isinstance(x.owner.op, DimShuffle):
-        [source] = x.owner.inputs
+    """What a variable holds, if it is a constant, or a constant without some axes of length one."""
+    source = x.owner.inputs[0] if x.owner is not None and _only_drops_axes(x.owner.op) else x
     if not isinstance(source, Constant):
         return None
     return _tuples(source.data.reshape(source.data.shape[source.data.ndim - x.type.ndim :]).tolist())
+
+
+def _only_drops_axes(op: Op) -> bool:
+    return isinstance(op, DimShuffle) and not op.augment and list(op.shuffle) == sorted(op.shuffle)
 
 
 def _tuples(integers: Any) -> Any:
