@@ -1,8 +1,14 @@
-"""Doctests of what needs torch, and of what needs Triton too, are collected where these libraries are."""
+"""Doctests of what needs torch, torch and Triton, or JAX, are collected where these libraries are."""
 
 from importlib.util import find_spec
 
-torchs = ["pytensor_convnet/torch/*", "pytensor_convnet/cuda/*", "pytensor_convnet/lowering/cuda/*"]
+torchs = [
+    "pytensor_convnet/torch/*",
+    "pytensor_convnet/cuda/*",
+    "pytensor_convnet/lowering/cuda/*",
+    "pytensor_convnet/lowering/pytorch.py",
+    "pytensor_convnet/lowering/torch_operations.py",
+]
 tritons = [
     "pytensor_convnet/kernels/cuda/*",
     "pytensor_convnet/bench/cuda/*",
@@ -12,3 +18,5 @@ tritons = [
 collect_ignore_glob = [] if find_spec("torch") and find_spec("triton") else tritons
 if not find_spec("torch"):
     collect_ignore_glob += torchs
+if not find_spec("jax"):
+    collect_ignore_glob += ["pytensor_convnet/lowering/jax.py"]

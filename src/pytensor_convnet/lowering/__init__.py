@@ -21,7 +21,11 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 # for some 4 ms on the cores that OpenBLAS wants next. So long that successive kernels find them awake, and no longer.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-_REGISTRATIONS = {"pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba"}
+_REGISTRATIONS = {
+    "pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba",
+    "pytensor.link.jax.dispatch": "pytensor_convnet.lowering.jax",
+    "pytensor.link.pytorch.dispatch": "pytensor_convnet.lowering.pytorch",
+}
 
 
 class _RegisterAfterImport(MetaPathFinder):

@@ -7,7 +7,7 @@
     indexing        reading and writing parts of tensors
     random          random numbers
     collectives     the mean over processes
-    convnet         our Ops, by `operators` (the Triton kernels) or `plain` (torch's own operations)
+    convnet         our Ops, by `operators` (the Triton kernels) or `torch_operations`
 
 An Op that is not here is computed by PyTensor's own conversion to torch, if that has it. To add one, register a
 function with `lower`:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytensor.graph.basic import Apply
 
-from pytensor_convnet.lowering.cuda import plain
+from pytensor_convnet.lowering import torch_operations as plain
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, integers, lower, torch_dtype
 from pytensor_convnet.lowering.cuda.formats import format_of, formatted
 from pytensor_convnet.lowering.cuda.ours import (

@@ -8,7 +8,7 @@ import torch
 from pytensor.graph.basic import Apply
 
 from pytensor_convnet.geometry import overlap
-from pytensor_convnet.lowering.cuda import plain
+from pytensor_convnet.lowering import torch_operations as plain
 from pytensor_convnet.lowering.cuda.base import Target, torch_dtype
 from pytensor_convnet.lowering.cuda.formats import batch_last_by_torch, format_of, formatted
 from pytensor_convnet.lowering.cuda.ours import kernel_results, lower_ours, shapes_of, windows_of

@@ -1,6 +1,6 @@
-"""What has no Triton kernel, in torch's own operations: float64 correlations, unshared filters, drawn winners.
+"""Our operations in torch's own: for PyTensor's PyTorch backend, and for what has no Triton kernel in mode CUDA.
 
-Right before fast: each function is `reference`'s definition, with torch where that has NumPy.
+Correlations are ATen's; every other function is `reference`'s definition, with torch where that has NumPy.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def _flipped(filters: Tensor, flip: bool) -> Tensor:
 
 def _padded(images: Tensor, padding: Padding) -> Tensor:
     (top, bottom), (left, right) = padding
-    return F.pad(images, (left, right, top, bottom))
+    return F.pad(images, (left, right, top, bottom)) if any((top, bottom, left, right)) else images
 
 
 def _unpadded(images: Tensor, padding: Padding) -> Tensor:
@@ -29,11 +29,19 @@ def _unpadded(images: Tensor, padding: Padding) -> Tensor:
     return images[:, :, top : images.shape[2] - bottom, left : images.shape[3] - right]
 
 
+def _split(padding: Padding) -> tuple[Padding, list[int]]:
+    """What must be padded first, and the padding that is left: the same before and after, so that ATen does it."""
+    (top, bottom), (left, right) = padding
+    down, across = min(top, bottom), min(left, right)
+    return ((top - down, bottom - down), (left - across, right - across)), [down, across]
+
+
 def correlate2d(
     images: Tensor, filters: Tensor, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool
 ) -> Tensor:
     """See `reference.correlate2d`."""
-    return F.conv2d(_padded(images, padding), _flipped(filters, flip), None, stride, 0, dilation, groups)
+    frame, left_over = _split(padding)
+    return F.conv2d(_padded(images, frame), _flipped(filters, flip), None, stride, left_over, dilation, groups)
 
 
 def correlate2d_input_grad(
@@ -41,10 +49,11 @@ def correlate2d_input_grad(
     groups: int, flip: bool,
 ) -> Tensor:  # fmt: skip
     """See `reference.correlate2d_input_grad`."""
-    (top, bottom), (left, right) = padding
-    shape = (maps.shape[0], filters.shape[1] * groups, rows + top + bottom, columns + left + right)
-    padded = _backward(maps, maps.new_empty(shape), _flipped(filters, flip), stride, dilation, groups, 0)
-    return _unpadded(padded, padding)
+    frame, left_over = _split(padding)
+    shape = (maps.shape[0], filters.shape[1] * groups, rows + sum(frame[0]), columns + sum(frame[1]))
+    images = maps.new_empty(1).expand(shape)  # only the shape is read
+    padded = _backward(maps, images, _flipped(filters, flip), stride, left_over, dilation, groups, 0)
+    return _unpadded(padded, frame)
 
 
 def correlate2d_filter_grad(
@@ -52,17 +61,20 @@ def correlate2d_filter_grad(
     groups: int, flip: bool,
 ) -> Tensor:  # fmt: skip
     """See `reference.correlate2d_filter_grad`."""
-    filters = maps.new_empty((maps.shape[1], images.shape[1] // groups, rows, columns))
-    return _flipped(_backward(maps, _padded(images, padding), filters, stride, dilation, groups, 1), flip)
+    frame, left_over = _split(padding)
+    filters = maps.new_empty(1).expand(maps.shape[1], images.shape[1] // groups, rows, columns)
+    padded = _padded(images, frame)
+    return _flipped(_backward(maps, padded, filters, stride, left_over, dilation, groups, 1), flip)
 
 
 def _backward(
-    maps: Tensor, images: Tensor, filters: Tensor, stride: Pair, dilation: Pair, groups: int, which: int
-) -> Tensor:
-    """The gradient of an unpadded correlation for images (0) or filters (1)."""
+    maps: Tensor, images: Tensor, filters: Tensor, stride: Pair, padding: list[int], dilation: Pair, groups: int,
+    which: int,
+) -> Tensor:  # fmt: skip
+    """The gradient of a correlation for images (0) or filters (1)."""
     wanted = [which == 0, which == 1, False]
     return torch.ops.aten.convolution_backward(
-        maps, images, filters, None, list(stride), [0, 0], list(dilation), False, [0, 0], groups, wanted
+        maps, images, filters, None, list(stride), padding, list(dilation), False, [0, 0], groups, wanted
     )[which]
 
 
