@@ -17,6 +17,14 @@ def by_jax(op, node, tensors, integers):
     return jax.jit(lambda *tensors: function(*tensors, *integers))(*tensors)
 
 
+def by_mlx(op, node, tensors, integers):
+    import mlx.core as mx
+    from pytensor.link.mlx.dispatch import mlx_funcify, mlx_typify
+
+    with mx.stream(mx.cpu):  # Apple's GPUs have no float64
+        return mlx_funcify(op, node=node)(*map(mlx_typify, tensors), *integers)
+
+
 def by_torch(op, node, tensors, integers):
     import torch
 
@@ -26,7 +34,11 @@ def by_torch(op, node, tensors, integers):
     return function(*(torch.from_numpy(np.array(x, order="C")) for x in tensors), *integers)
 
 
-LIBRARIES = [pytest.param(("jax", by_jax), id="jax"), pytest.param(("torch", by_torch), id="torch")]
+LIBRARIES = [
+    pytest.param(("jax", by_jax), id="jax"),
+    pytest.param(("mlx", by_mlx), id="mlx"),
+    pytest.param(("torch", by_torch), id="torch"),
+]
 
 
 def run(library, op, tensors, integers=()):

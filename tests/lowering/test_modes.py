@@ -19,7 +19,7 @@ from tests.ops.common import PYTHON, close
 from tests.test_errors import MISFITS
 from tests.test_import import in_a_fresh_process
 
-MODES = {"JAX": "jax", "PYTORCH": "torch"}
+MODES = {"JAX": "jax", "MLX": "mlx", "PYTORCH": "torch"}
 """The library that each needs."""
 
 random = np.random.default_rng(0)

@@ -57,4 +57,4 @@ def _is_length(x: Variable) -> bool:
 
 
 # After our last step at 41; before elementwise fusion, from 48 on.
-optdb.register("know_lengths", KnowLengths(), "jax", TAG, position=42)
+optdb.register("know_lengths", KnowLengths(), "jax", "mlx", TAG, position=42)
