@@ -1,4 +1,4 @@
-"""What JAX and torch compute for one Op, without PyTensor's linkers: a geometry takes no time to compile then."""
+"""What JAX, MLX and torch compute for one Op, without PyTensor's linkers: a geometry takes no time to compile then."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -21,8 +21,15 @@ def by_mlx(op, node, tensors, integers):
     import mlx.core as mx
     from pytensor.link.mlx.dispatch import mlx_funcify, mlx_typify
 
+    skip_where_mlx_has_no_float64()
     with mx.stream(mx.cpu):  # Apple's GPUs have no float64
         return mlx_funcify(op, node=node)(*map(mlx_typify, tensors), *integers)
+
+
+def skip_where_mlx_has_no_float64():
+    basic = pytest.importorskip("pytensor.link.mlx.dispatch.basic")
+    if not hasattr(basic, "float64_supported"):
+        pytest.skip("this PyTensor converts all floats to float32 for MLX")
 
 
 def by_torch(op, node, tensors, integers):

@@ -1,7 +1,7 @@
-"""What follows from shapes alone is known when JAX compiles a function for them.
+"""What follows from shapes alone is known when JAX or MLX compiles a function for them.
 
-JAX has the shapes of arguments in numbers then, and makes new arrays of such shapes only as are numbers, too. But what
-PyTensor computes with lengths, JAX would compute with arrays: not before the function runs.
+These have the shapes of arguments in numbers then, and make new arrays of such shapes only as are numbers, too. But
+what PyTensor computes with lengths, they would compute with arrays: not before the function runs.
 """
 
 from pytensor.compile.mode import optdb
