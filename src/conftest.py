@@ -1,4 +1,4 @@
-"""Doctests of what needs torch, torch and Triton, or JAX, are collected where these libraries are."""
+"""Doctests of what needs torch, torch and Triton, JAX, or MLX, are collected where these libraries are."""
 
 from importlib.util import find_spec
 
@@ -18,5 +18,6 @@ tritons = [
 collect_ignore_glob = [] if find_spec("torch") and find_spec("triton") else tritons
 if not find_spec("torch"):
     collect_ignore_glob += torchs
-if not find_spec("jax"):
-    collect_ignore_glob += ["pytensor_convnet/lowering/jax.py"]
+for library in ("jax", "mlx"):
+    if not find_spec(library):
+        collect_ignore_glob += [f"pytensor_convnet/lowering/{library}.py"]

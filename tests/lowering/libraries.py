@@ -1,4 +1,4 @@
-"""What JAX and torch compute for one Op, without PyTensor's linkers: a geometry takes no time to compile then."""
+"""What JAX, MLX and torch compute for one Op, without PyTensor's linkers: a geometry takes no time to compile then."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -17,6 +17,21 @@ def by_jax(op, node, tensors, integers):
     return jax.jit(lambda *tensors: function(*tensors, *integers))(*tensors)
 
 
+def by_mlx(op, node, tensors, integers):
+    import mlx.core as mx
+    from pytensor.link.mlx.dispatch import mlx_funcify, mlx_typify
+
+    skip_where_mlx_has_no_float64()
+    with mx.stream(mx.cpu):  # Apple's GPUs have no float64
+        return mlx_funcify(op, node=node)(*map(mlx_typify, tensors), *integers)
+
+
+def skip_where_mlx_has_no_float64():
+    basic = pytest.importorskip("pytensor.link.mlx.dispatch.basic")
+    if not hasattr(basic, "float64_supported"):
+        pytest.skip("this PyTensor converts all floats to float32 for MLX")
+
+
 def by_torch(op, node, tensors, integers):
     import torch
 
@@ -26,7 +41,11 @@ def by_torch(op, node, tensors, integers):
     return function(*(torch.from_numpy(np.array(x, order="C")) for x in tensors), *integers)
 
 
-LIBRARIES = [pytest.param(("jax", by_jax), id="jax"), pytest.param(("torch", by_torch), id="torch")]
+LIBRARIES = [
+    pytest.param(("jax", by_jax), id="jax"),
+    pytest.param(("mlx", by_mlx), id="mlx"),
+    pytest.param(("torch", by_torch), id="torch"),
+]
 
 
 def run(library, op, tensors, integers=()):

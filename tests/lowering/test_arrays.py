@@ -1,4 +1,4 @@
-"""JAX and torch compute what `reference` says, whatever the geometry."""
+"""JAX, MLX and torch compute what `reference` says, whatever the geometry."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whole functions in PyTensor's modes JAX and PYTORCH do what they do in mode NUMBA."""
+"""Whole functions in PyTensor's modes JAX, MLX and PYTORCH do what they do in mode NUMBA."""
 
 from inspect import getmembers, isclass
 
@@ -15,11 +15,12 @@ from pytensor_convnet.distributed import all_mean
 from pytensor_convnet.learning import momentum_updates, negative_log_likelihood
 from pytensor_convnet.lowering.arrays.operations import BUILDERS
 from pytensor_convnet.models import CudaConvnet, Lenet
+from tests.lowering.libraries import skip_where_mlx_has_no_float64
 from tests.ops.common import PYTHON, close
 from tests.test_errors import MISFITS
 from tests.test_import import in_a_fresh_process
 
-MODES = {"JAX": "jax", "PYTORCH": "torch"}
+MODES = {"JAX": "jax", "MLX": "mlx", "PYTORCH": "torch"}
 """The library that each needs."""
 
 random = np.random.default_rng(0)
@@ -28,13 +29,22 @@ random = np.random.default_rng(0)
 @pytest.fixture(params=MODES)
 def mode(request):
     pytest.importorskip(MODES[request.param])
-    return request.param
+    if request.param == "MLX":  # on a CPU it compiles by way of C++, half a minute for a network
+        skip_where_mlx_has_no_float64()
+        mx = pytest.importorskip("mlx.core")
+        mx.disable_compile()
+        yield request.param
+        mx.enable_compile()
+    else:
+        yield request.param
 
 
 def one_step(network, image_shape, mode):
     """The loss before a step of training, and the parameters after it."""
     model = network(np.random.default_rng(1), image_shape, 10)
-    images, labels = pt.tensor("images", shape=(None, *image_shape), dtype="float32"), pt.ivector("labels")
+    batch = 130 if mode == "MLX" else None  # to count rows, PyTensor's conversion to MLX must know how many there are
+    images = pt.tensor("images", shape=(batch, *image_shape), dtype="float32")
+    labels = pt.tensor("labels", shape=(batch,), dtype="int32")
     loss = negative_log_likelihood(model.log_probabilities(images), labels).mean()
     gradients = dict(zip(model.parameters, pytensor.grad(loss, list(model.parameters.values()))))
     updates = momentum_updates(model.parameters, gradients, np.float32(0.1), np.float32(0.9))
@@ -128,11 +138,12 @@ def test_torch_takes_windows_that_depend_on_values():
         ("rows", lambda images, n: conv2d_transpose(images, np.ones((2, 1, 2, 2)), (None, None, n, 5))),
     ],
 )
-def test_jax_names_what_must_not_depend_on_values(name, of_length):
-    pytest.importorskip("jax")
+@pytest.mark.parametrize("mode", ["JAX", "MLX"])
+def test_what_must_not_depend_on_values_is_named(mode, name, of_length):
+    pytest.importorskip(MODES[mode])
     images, length = pt.tensor("images", shape=(None, 2, None, None), dtype="float64"), pt.lscalar("length")
-    function = pytensor.function([images, length], of_length(images, length), mode="JAX")
-    with pytest.raises(ValueError, match=f"^{name} must be constant, or follow from shapes alone, in mode JAX"):
+    function = pytensor.function([images, length], of_length(images, length), mode=mode)
+    with pytest.raises(ValueError, match=f"^{name} must be constant, or follow from shapes alone, in mode {mode}"):
         function(np.ones((1, 2, 4, 4)), 1)
 
 
@@ -151,7 +162,7 @@ def test_vectorized_graphs(mode, batched):
     tensors = [pt.tensor(dtype="float64", shape=shape) for shape in shapes]
     maps = max_pool_2d(conv2d(*tensors), 2)
     # PyTensor's PyTorch linker hands an Op's integers on as one for each entry of the batch, of which no shape follows.
-    outputs = [maps, pytensor.grad(maps.sum(), tensors[1])] if mode == "JAX" else [conv2d(*tensors)]
+    outputs = [conv2d(*tensors)] if mode == "PYTORCH" else [maps, pytensor.grad(maps.sum(), tensors[1])]
     replacements = {tensors[i]: pt.tensor(dtype="float64", shape=(2, *shapes[i])) for i in batched}
     inputs = [replacements.get(x, x) for x in tensors]
     values = [random.standard_normal(x.type.shape) for x in inputs]
@@ -161,7 +172,7 @@ def test_vectorized_graphs(mode, batched):
         close(np.asarray(result), expected)
 
 
-@pytest.mark.parametrize("library", ["jax", "pytorch"])
+@pytest.mark.parametrize("library", ["jax", "mlx", "pytorch"])
 def test_a_backend_is_registered_with_when_pytensor_loads_it(library):
     pytest.importorskip({"pytorch": "torch"}.get(library, library))
     ours = f"pytensor_convnet.lowering.{library}"
@@ -174,7 +185,7 @@ print({ours!r} in sys.modules)
     assert in_a_fresh_process(code).split() == ["False", "True"]
 
 
-@pytest.mark.parametrize(("library", "package"), [("jax", "jax"), ("pytorch", "torch")])
+@pytest.mark.parametrize(("library", "package"), [("jax", "jax"), ("mlx", "mlx"), ("pytorch", "torch")])
 def test_without_its_library_a_mode_fails_as_pytensor_does_and_others_work(library, package):
     code = f"""
 import sys

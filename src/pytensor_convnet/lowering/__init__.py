@@ -24,6 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _REGISTRATIONS = {
     "pytensor.link.numba.dispatch": "pytensor_convnet.lowering.numba",
     "pytensor.link.jax.dispatch": "pytensor_convnet.lowering.jax",
+    "pytensor.link.mlx.dispatch": "pytensor_convnet.lowering.mlx",
     "pytensor.link.pytorch.dispatch": "pytensor_convnet.lowering.pytorch",
 }
 

@@ -13,8 +13,8 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     activations       tanh of maps is computed in vectors (Numba backend)
     products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
-    lengths           arithmetic with lengths is done before shapes depend on it (JAX backend)
-    dtypes            sums and ranges have the dtypes that PyTensor says they have (JAX backend)
+    lengths           arithmetic with lengths is done before shapes depend on it (JAX and MLX backends)
+    dtypes            sums and ranges have the dtypes that PyTensor says they have (JAX and MLX backends)
 """
 
 from pytensor_convnet.rewriting import (  # noqa: F401

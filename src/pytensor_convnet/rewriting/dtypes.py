@@ -44,4 +44,4 @@ def _kept(node: Apply) -> Variable | None:
 
 
 # After our last step at 41; before elementwise fusion, from 48 on.
-optdb.register("keep_dtypes", KeepDtypes(), "jax", TAG, position=42)
+optdb.register("keep_dtypes", KeepDtypes(), "jax", "mlx", TAG, position=42)

@@ -1,7 +1,7 @@
-"""What follows from shapes alone is known when JAX compiles a function for them.
+"""What follows from shapes alone is known when JAX or MLX compiles a function for them.
 
-JAX has the shapes of arguments in numbers then, and makes new arrays of such shapes only as are numbers, too. But what
-PyTensor computes with lengths, JAX would compute with arrays: not before the function runs.
+These have the shapes of arguments in numbers then, and make new arrays of such shapes only as are numbers, too. But
+what PyTensor computes with lengths, they would compute with arrays: not before the function runs.
 """
 
 from pytensor.compile.mode import optdb
@@ -57,4 +57,4 @@ def _is_length(x: Variable) -> bool:
 
 
 # After our last step at 41; before elementwise fusion, from 48 on.
-optdb.register("know_lengths", KnowLengths(), "jax", TAG, position=42)
+optdb.register("know_lengths", KnowLengths(), "jax", "mlx", TAG, position=42)

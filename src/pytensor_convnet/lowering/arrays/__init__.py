@@ -1,4 +1,4 @@
-"""Our Ops for array libraries with compilers of their own, JAX and torch: what is alike in both.
+"""Our Ops for array libraries with compilers of their own, JAX, MLX and torch: what is alike in all.
 
     base        the few operations on arrays that pools and normalisation are made of
     pooling, normalisation
@@ -6,5 +6,5 @@
     checks      whether arguments fit
     operations  from an Op to a function over a library's arrays
 
-Imports neither library.
+Imports none of these libraries.
 """
