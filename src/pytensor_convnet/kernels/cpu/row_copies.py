@@ -2,7 +2,7 @@
 
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import item_bytes
+from pytensor_convnet.kernels.cpu.llvm import MASKED_STORES, item_bytes
 
 AHEAD = 8192
 """How far ahead of what is copied, in bytes, memory is told to bring the next. Short rows with work between them are
@@ -164,18 +164,21 @@ def copy_beside(floats, array, image, channel, first, rows, target, before, pitc
 # ----------------------------------------------------------------------------------------- from a band
 
 
-def store_within(e, place, column, count, room, values):
-    """Write a vector of a row's numbers from ``column`` on.
+def store_within(e, place, column, count, room, values, offset=0):
+    """Write a vector of a row's numbers from ``column`` on, of which the row has ``count``, ``offset`` bytes after a place.
 
-    Whole, if ``room`` numbers from the row's start on may be overwritten, as later rows will overwrite them; else
-    only the row's ``count``. (A masked store of nothing takes hundreds of cycles.)
+    Long vectors leave out what is beyond at no cost. Others are written whole if ``room`` numbers from the row's start
+    on may be overwritten, as later rows will overwrite them.
     """
+    if MASKED_STORES:
+        e.store_first(place, count - column, values, offset)
+        return
 
     def store_some():
         with e.when(column < count):
-            e.store_first(place, count - column, values)
+            e.store_first(place, count - column, values, offset)
 
-    e.choose(column + values.type.count <= room, lambda: e.store(place, values), store_some)
+    e.choose(column + values.type.count <= room, lambda: e.store(place, values, offset), store_some)
 
 
 def _store_row(e, vector, line, count, target, room):

@@ -79,10 +79,18 @@ class Strip:
         """The column of each lane's window."""
         # With a stride, vectors begin with an even phase.
         self._start = x * common.stride - left + (common.left if common.stride > 1 else 0)
-        steps = [0, 0 if paired else lanes] if common.stride > 1 else range(common.window)
-        self._starts = [self._start + step for step in steps]
-        limit = e.splat(numbers, columns)
-        self._inside = [limit.exceeds(e.lane_numbers(numbers) + start.to(int32)) for start in self._starts]
+        offsets = [0, 0 if paired else lanes] if common.stride > 1 else range(common.window)
+        self._inside = {offset: self._are_there(offset) for offset in offsets}
+        # The pixel beside those of two vectors is in the last lane of the vector before, or the first of the one after.
+        offset = -lanes if common.left else 2 * lanes
+        lane = e.lane_numbers(numbers).equals(lanes - 1 if common.left else 0)
+        self._beside = offset, self._are_there(offset) & lane
+
+    def _are_there(self, offset):
+        """Whether a row has the pixels of a vector that begins so many columns after the first."""
+        numbers = self.windows.type
+        columns = self._e.lane_numbers(numbers) + self._e.splat(numbers, self._start + offset)
+        return self._e.splat(numbers, self._columns).exceeds(columns)
 
     def of_windows(self, place):
         """The numbers at ``place`` for each column of windows, in the lanes of those."""
@@ -99,41 +107,40 @@ class Strip:
     def taps(self, lines):
         """The taps in a row of an image, or if paired of each of two."""
         e, common, lanes, item = self._e, self._common, self._vector.count, item_bytes(self._vector)
-        lines = lines if self._paired else lines * len(self._starts)
-        for line, start in zip(lines, () if self._paired else self._starts[: common.stride]):
-            e.fetch(line + start * item + AHEAD)
-        parts = [
-            e.load_where(line + start * item, inside, self._filling)
-            for line, start, inside in zip(lines, self._starts, self._inside)
-        ]
+        places = [line + self._start * item for line in lines]
+        for place in places:
+            for n in range(1 if self._paired else common.stride):
+                e.fetch(place, n * lanes * item + AHEAD)
+        if self._paired:
+            parts = [self._load(place, 0, self._inside[0]) for place in places]
+        else:
+            parts = [self._load(places[0], offset, inside) for offset, inside in self._inside.items()]
         if common.stride == 1:
             return parts
         even, odd = (e.shuffle(*parts, range(phase, 2 * lanes, 2)) for phase in range(2))
         if common.window == 2:
             return [even, odd]
         if common.left:
-            return [self._before(odd, lines[0]), even, odd]
-        return [even, odd, self._after(even, lines[0])]
+            return [self._before(odd, places[0]), even, odd]
+        return [even, odd, self._after(even, places[0])]
 
-    def _before(self, phase, line):
+    def _load(self, place, offset, inside):
+        """The pixels so many columns after a place that a row has."""
+        return self._e.load_where(place, inside, self._filling, offset * item_bytes(self._vector))
+
+    def _before(self, phase, place):
         """The vector of a phase that is one column further to the left."""
         e, lanes, half = self._e, self._vector.count, self._vector.count // 2
         if self._paired:
             return e.shuffle(phase, self._filling, [lanes, *range(half - 1), lanes, *range(half, lanes - 1)])
-        return e.shuffle(self._pixel(line, -1), phase, range(lanes - 1, 2 * lanes - 1))
+        return e.shuffle(self._load(place, *self._beside), phase, range(lanes - 1, 2 * lanes - 1))
 
-    def _after(self, phase, line):
+    def _after(self, phase, place):
         """The vector of a phase that is one column further to the right."""
         e, lanes, half = self._e, self._vector.count, self._vector.count // 2
         if self._paired:
             return e.shuffle(phase, self._filling, [*range(1, half), lanes, *range(half + 1, lanes), lanes])
-        return e.shuffle(phase, self._pixel(line, 2 * lanes), range(1, lanes + 1))
-
-    def _pixel(self, line, offset):
-        """The pixel so many columns after the first, in all lanes."""
-        e, column, item = self._e, self._start + offset, item_bytes(self._vector)
-        place = e.select(self._columns.exceeds(column), line + column * item, self._padding_at)
-        return e.splat(self._vector, e.load(self._vector.element, place))
+        return e.shuffle(phase, self._load(place, *self._beside), range(1, lanes + 1))
 
     def store(self, target, done, room, values):
         """Write results of a row of windows, ``done`` after ``target``, from where ``room`` may be overwritten."""
@@ -226,8 +233,8 @@ def slide(
             paired = e.select(narrow, planes // 2 * 2, 0)
             with e.range(0, paired, 2) as plane:
                 down(common, plane, e.integer(0), True)
-        with e.range(paired, planes) as plane, e.range(0, strips) as strip:
-            # The last strip first: where it runs over the ends of rows, the others write later.
+        # The last strip first: where it runs over the ends of rows, the others write later.
+        with e.range(0, strips) as strip, e.range(paired, planes) as plane:
             down(common, plane, (strips - 1 - strip) * lanes, False)
 
     for_common(e, window, stride, left, body)
