@@ -208,7 +208,7 @@ def average_windows(chunk, chunks, images, biases, maps, heights, widths, window
             places = turn.target, address_of(heights), address_of(widths), turn.room
             geometry = (
                 turn.source, images.strides[1], images.strides[2], turn.units, turn.y, turn.end_y, w.rows, w.columns,
-                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
+                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at, plan.ahead,
             )  # fmt: skip
             if biased:
                 channel = turn.first // (w.out_rows * w.out_columns) % channels

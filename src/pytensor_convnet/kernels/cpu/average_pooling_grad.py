@@ -63,8 +63,8 @@ def _spread_common(e, vector, maps_at, maps_plane, maps_row, heights_at, widths_
         widths, taps = cells.of_columns(widths_at, e.constant(vector, 1)), taps_of_phases(cells.common)
         shares = Shares(e, list(widths.values()))
 
-        def read(number):
-            values = cells.read(number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
+        def read(plane, number):
+            values = cells.read(plane, number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
             shares_here = dict(zip(widths, shares.of_height(heights_at + number * item_bytes(vector))))
             return [
                 functools.reduce(operator.add, (values[shift] * shares_here[shift] for shift, _ in phase))
@@ -160,8 +160,8 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
             _spread_common(
                 maps, address_of(maps) + band.image * maps.strides[0] + band.channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(heights), address_of(widths), turn.units, 0, w.out_rows, band.step,
-                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, address_of(spare),
-                turn.room, turn.target,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead,
+                address_of(spare), turn.room, turn.target,
             )  # fmt: skip
             if muted:
                 _mute(shown, biases, sums, chunk, turn.plane, turn.units, band.first_row, band.rows, turn.target)
@@ -177,7 +177,8 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
                     _spread_common(
                         maps, lines_at - band.first_map * pitch, 0, pitch, address_of(heights), address_of(widths), 1,
                         band.first_map, band.first_map + band.maps, band.step, w.window_rows, sorted_.step, w.left,
-                        band.row_phase, band.rows, w.columns, w.out_columns, address_of(spare), room, place,
+                        band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead, address_of(spare), room,
+                        place,
                     )  # fmt: skip
                 else:
                     clear_around(maps, shares_at, spread, band)

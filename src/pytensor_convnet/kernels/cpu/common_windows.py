@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import MASKS, VECTOR_BYTES, int32, item_bytes
-from pytensor_convnet.kernels.cpu.row_copies import AHEAD, store_within
+from pytensor_convnet.kernels.cpu.row_copies import store_within
 
 
 class Common(NamedTuple):
@@ -22,7 +22,7 @@ class Common(NamedTuple):
     left: int  # padding on the left, modulo the stride
 
 
-SPARE_BYTES = 3 * VECTOR_BYTES
+SPARE_BYTES = 2 * VECTOR_BYTES
 """What is written of a row that is not there."""
 
 COMMON = (Common(2, 2, 0), Common(3, 2, 0), Common(3, 2, 1), Common(3, 1, 0))
@@ -77,9 +77,9 @@ class Cells:
     What is read begins ``offset`` columns further.
     """
 
-    def __init__(self, e, common, lanes, x, offset, paired, plane, columns):
-        self._e, self._lanes, self._first, self._columns, self.common = e, lanes, x + offset, columns, common
-        self.paired, self.planes = paired, [plane, plane + 1] if paired else [plane]
+    def __init__(self, e, common, lanes, x, offset, paired, columns, ahead):
+        self._e, self._lanes, self._first, self._ahead, self.common = e, lanes, x + offset, ahead, common
+        self.paired = paired
         numbers = ir.VectorType(int32, lanes)
         lane = [place % (lanes // 2) for place in range(lanes)] if paired else range(lanes)
         self.windows = {
@@ -91,33 +91,34 @@ class Cells:
         self.inside = {shift: e.splat(numbers, columns).exceeds(windows) for shift, windows in self.windows.items()}
         """Whether there is one."""
 
-    def read(self, number, address, plane_bytes, row_bytes, padding):
+    def read(self, plane, number, address, plane_bytes, row_bytes, padding):
         """The numbers of a row of windows, by how many columns further; what is ``padding`` beside the row."""
-        lines = [address + plane * plane_bytes + number * row_bytes for plane in self.planes]
-        return self._read_pairs(lines, padding) if self.paired else self._read(lines[0], padding, AHEAD)
+        line = address + plane * plane_bytes + number * row_bytes
+        if self.paired:
+            return self._read_pairs([line, line + plane_bytes], padding)
+        place = line + self._first * item_bytes(padding.type)
+        self._e.fetch(place + self._ahead)
+        return self._read(place, padding) if MASKS else self._read_all(place, padding.type)
 
     def of_columns(self, address, padding):
         """What each column of windows has at an address, by how many columns further; the same for all rows."""
-        return self._read_pairs([address, address], padding) if self.paired else self._read(address, padding)
+        if self.paired:
+            return self._read_pairs([address, address], padding)
+        return self._read(address + self._first * item_bytes(padding.type), padding)
 
-    def _read(self, line, padding, ahead=None):
-        e, vector = self._e, padding.type
-        place = line + self._first * item_bytes(vector)
-        if ahead is not None:
-            e.fetch(place, ahead)
-        # Without masks there is padding in memory.
+    def _read(self, place, padding):
+        item = item_bytes(padding.type)
         return {
-            shift: e.load_where(place, inside, padding, shift * item_bytes(vector))
-            if MASKS
-            else e.load(vector, place, shift * item_bytes(vector))
-            for shift, inside in self.inside.items()
+            shift: self._e.load_where(place, inside, padding, shift * item) for shift, inside in self.inside.items()
         }
+
+    def _read_all(self, place, vector):
+        """The same where there is padding in memory, beside the row."""
+        return {shift: self._e.load(vector, place, shift * item_bytes(vector)) for shift in self.inside}
 
     def _read_pairs(self, lines, padding):
         e, lanes, half = self._e, self._lanes, self._lanes // 2
         few = ir.VectorType(padding.type.element, half)
-        for line in lines:
-            e.fetch(line, AHEAD)
         values = e.shuffle(*(e.load(few, line) for line in lines), range(lanes))
         beside = {
             0: range(lanes),
@@ -129,27 +130,32 @@ class Cells:
 
 def spread_rows(
     e, vector, spreading, planes, begin_line, end_line, first_line, window, stride, left, row_phase, rows, columns,
-    out_columns, spare_at, room, target,
+    out_columns, ahead, spare_at, room, target,
 ):  # fmt: skip
     """Write ``rows`` rows of the gradients of some planes, the first of which has phase ``row_phase``.
 
-    The loop nest: for each plane, for each strip of columns, for each step of rows, for each row of taps, for each
+    The loop nest: for each strip of columns, for each plane, for each step of rows, for each row of taps, for each
     phase of columns, for each tap. Down a strip a row of windows is read once, and gives to all rows of pixels that it
     reaches. Nothing branches but the loops: what a row of pixels would get that is not there goes to spare memory.
 
-    ``first_line`` is the row of windows whose first tap is pixel row ``-row_phase``. Those from ``begin_line``, which is
-    no later, to ``end_line`` are there, ``out_columns`` windows each. ``spreading(cells)`` gives two functions:
-    ``read(number)`` reads a row of windows, and ``give(total, line, i, phase)`` adds to ``total``, None at first, what
-    the row gives to the pixels of a phase by its taps in row ``i``. From ``target`` on ``room`` numbers may be
-    overwritten, in any order; at ``spare_at`` `SPARE_BYTES`.
+    ``first_line`` is the row of windows whose first tap is pixel row ``-row_phase``. Those from ``begin_line``, which
+    is no later, to ``end_line`` are there, ``out_columns`` windows each. ``spreading(cells)`` gives two functions:
+    ``read(plane, number)`` reads a row of windows, and ``give(total, line, i, phase)`` adds to ``total``, None at
+    first, what the row gives to the pixels of a phase by its taps in row ``i``. From ``target`` on ``room`` numbers may
+    be overwritten, in any order; at ``spare_at`` `SPARE_BYTES`. ``ahead`` is that of `row_copies.fetch_ahead`.
     """
     lanes, item = vector.count, item_bytes(vector)
 
-    def down(common, plane, column, paired):
+    def down(common, column, paired, first_plane, end_plane):
         """A strip of columns."""
+        cells = Cells(e, common, lanes, column // common.stride, left // common.stride, paired, out_columns, ahead)
+        read, give = spreading(cells)
+        with e.range(first_plane, end_plane, 2 if paired else 1) as plane:
+            down_plane(common, plane, column, paired, read, give)
+
+    def down_plane(common, plane, column, paired, read, give):
         step, window, phases = common.stride, common.window, range(common.stride)
         reach = (window - 1) // step
-        read, give = spreading(Cells(e, common, lanes, column // step, left // step, paired, plane, out_columns))
 
         def write(row, vectors):
             for p in range(2 if paired else 1):
@@ -183,7 +189,7 @@ def spread_rows(
         begin, end = e.maximum(begin_line - first_line, e.integer(-reach)), (row_phase + rows + (step - 1)) // step
         known = e.maximum(e.minimum(end_line - first_line, end), begin)
         with e.range(begin, known) as v:
-            take_step(v, read(first_line + v))
+            take_step(v, read(plane, first_line + v))
         with e.range(known, end) as v:
             take_step(v, None)
 
@@ -192,12 +198,11 @@ def spread_rows(
         if common.stride > 1:
             whole = out_columns.equals(lanes // 2) & columns.equals(lanes) & (left < common.stride)
             paired = e.select(whole, planes // 2 * 2, 0)
-            with e.range(0, paired, 2) as plane:
-                down(common, plane, e.integer(0), True)
+            down(common, e.integer(0), True, 0, paired)
         width = common.stride * lanes
         strips = (columns + (width - 1)) // width
         # The last strip first: where it runs over the ends of rows, the others write later.
-        with e.range(0, strips) as strip, e.range(paired, planes) as plane:
-            down(common, plane, (strips - 1 - strip) * width, False)
+        with e.range(0, strips) as strip:
+            down(common, (strips - 1 - strip) * width, False, paired, planes)
 
     for_common(e, window, stride, left, body)

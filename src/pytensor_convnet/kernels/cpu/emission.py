@@ -232,8 +232,8 @@ class Emitter:
 
     # -------------------------------------------------------------------------------------- memory
 
-    # So many bytes after an address that changes in a loop: as an ``offset`` that is a constant of the instruction. LLVM
-    # adds it to what does not change otherwise, which takes a register for each.
+    # An ``offset`` is a number of bytes in the instruction. What is added to an address instead, LLVM adds to another
+    # constant of the loop first, which takes a register for each sum.
 
     def _pointer(self, address, type_, offset=0):
         if offset == 0:

@@ -28,8 +28,9 @@ VECTOR_BYTES, REGISTERS = _host_registers()
 MASKS = VECTOR_BYTES > 16
 """Whether some lanes of a vector are loaded as fast as all."""
 
-MASKED_STORES = VECTOR_BYTES > 32
-"""Whether some lanes of a vector are stored as fast as all: AVX2 takes 12 cycles."""
+MASK_REGISTERS = VECTOR_BYTES > 32
+"""Whether masks have registers of their own. Then some lanes of a vector are stored as fast as all, which takes AVX2 12
+cycles, and one mask serves lanes of any width."""
 
 
 def _host_multiply_adds() -> int:

@@ -83,10 +83,10 @@ def _collect_common(
         fit = Fit(e, winners, cells, misfits, row_taps_at, left, columns)
         taps = taps_of_phases(cells.common)
 
-        def read(number):
-            found = cells.read(number, winners_at, winners_plane, winners_row, e.constant(winners, 0))
+        def read(plane, number):
+            found = cells.read(plane, number, winners_at, winners_plane, winners_row, e.constant(winners, 0))
             fit.look(number, found)
-            values = cells.read(number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
+            values = cells.read(plane, number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
             return {shift: (values[shift], found[shift]) for shift in values}
 
         def give(total, line, i, phase):
@@ -144,8 +144,8 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
                 winners.strides[1], winners.strides[2], fits.row_taps_at, turn.units, 0, w.out_rows, band.step,
-                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, address_of(spare),
-                turn.room, turn.target,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead,
+                address_of(spare), turn.room, turn.target,
             ):  # fmt: skip
                 unit = begin
         for band_number in range(unit, begin):
@@ -180,7 +180,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                         winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize,
                         fits.row_taps_at, 1,
                         band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
-                        band.rows, w.columns, w.out_columns, address_of(spare), room, place,
+                        band.rows, w.columns, w.out_columns, spread.ahead, address_of(spare), room, place,
                     )  # fmt: skip
                 else:
                     _collect(

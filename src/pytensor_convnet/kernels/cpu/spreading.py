@@ -20,7 +20,7 @@ from pytensor_convnet.kernels.cpu.bands import (
 from pytensor_convnet.kernels.cpu.common_windows import SPARE_BYTES, in_strips
 from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.memory import new_array
-from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
+from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band, fetch_ahead
 from pytensor_convnet.kernels.cpu.stages import place_results
 
 
@@ -39,6 +39,7 @@ class Spread(NamedTuple):
     last: int  # step after the last row of the image
     direct: bool  # maps are read from where they are
     cells: int  # that a thread takes at once, about
+    ahead: int  # bytes, of what is read, that memory is told to bring
 
 
 class SpreadBand(NamedTuple):
@@ -68,13 +69,14 @@ def plan_spread(maps, windows):
     # Each window is among those of some strip that `Fit` looks at.
     seen = w.left <= 1 and w.out_columns <= (w.columns + w.left - 1 if step == 1 else (w.columns + 1) // 2)
     direct = seen and in_strips(maps, w, row_step, step)
-    cells = cells_of_band(direct, maps.shape[0] * maps.shape[1] * w.rows * w.columns * item)
+    nbytes = maps.shape[0] * maps.shape[1] * w.rows * w.columns * item
+    cells = cells_of_band(direct, nbytes)
     steps = rows_of_band(last - first, pitch * row_step * step, planes, cells)
     bands = (last - first + steps - 1) // steps
     sorted_maps = sorting(1, before, pitch, steps + overhang, item)
     return Spread(
         planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
-        row_step, pitch, overhang, first, steps, bands, last, direct, cells,
+        row_step, pitch, overhang, first, steps, bands, last, direct, cells, fetch_ahead(nbytes),
     )  # fmt: skip
 
 
