@@ -116,6 +116,15 @@ def test_planes_of_several_bands(shape):
         check_everything(images_of(*shape, dtype="float32"), windows)
 
 
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_averages_of_equal_numbers_are_exact(dtype, window, stride, padding):
+    images = np.ones((1, 40, 7, 19), dtype) * np.arange(40, dtype=dtype)[:, None, None]
+    windows = (window, window), (stride, stride), ((padding, padding), (padding, padding))
+    averages = average_pool2d(images, *windows, True, MODES["average_exc_pad"])
+    np.testing.assert_array_equal(averages, images[:, :, : averages.shape[2], : averages.shape[3]])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "bool"])
 def test_maxima_of_integers(dtype):
     images = np.random.default_rng(0).integers(0, 100, (2, 3, 9, 8)).astype(dtype)

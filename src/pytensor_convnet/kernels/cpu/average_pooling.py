@@ -116,19 +116,42 @@ def _average_rows(
             store_within(e, maps_at + (done + x) * item, x, out_columns, room - done, average)
 
 
+class Shares:
+    """What sums of windows are multiplied by: one divided by their heights and each of some vectors of widths.
+
+    They are divided when another height comes, for that takes ten times as long as to multiply. With the divisors of
+    `COMMON` windows the product of what can be divided exactly is exact.
+    """
+
+    def __init__(self, e, widths):
+        self._e, self._widths = e, widths
+        self._height = e.variable(e.constant(widths[0].type.element, 0))
+        self._shares = [e.variable(width) for width in widths]
+
+    def of_height(self, place):
+        """Those for the height at an address."""
+        e, vector = self._e, self._widths[0].type
+        height = e.load(vector.element, place)
+        with e.when(~height.equals(self._height.get())):
+            self._height.set(height)
+            for share, width in zip(self._shares, self._widths):
+                share.set(e.constant(vector, 1) / (e.splat(vector, height) * width))
+        return [share.get() for share in self._shares]
+
+
 def _strips(e, vector, pixels_of, maps_at, heights_at, widths_at, room, geometry):
     """The sum of every window, divided; ``pixels_of(strip)`` is a function of what is read."""
 
     def pooling(strip):
-        widths, of_pixels = strip.of_windows(widths_at), pixels_of(strip)
+        shares, of_pixels = Shares(e, [strip.of_windows(widths_at)]), pixels_of(strip)
 
         def of_taps(taps):
             return [functools.reduce(operator.add, map(of_pixels, taps))]
 
         def leave(rows, done, y):
             total = functools.reduce(operator.add, (row for (row,) in rows)) + 0  # as 0 + -0 is 0
-            height = e.splat(vector, e.load(vector.element, heights_at + y * item_bytes(vector)))
-            strip.store(maps_at, done, room, total / (height * widths))
+            (share,) = shares.of_height(heights_at + y * item_bytes(vector))
+            strip.store(maps_at, done, room, total * share)
 
         return of_taps, leave
 
@@ -185,7 +208,7 @@ def average_windows(chunk, chunks, images, biases, maps, heights, widths, window
             places = turn.target, address_of(heights), address_of(widths), turn.room
             geometry = (
                 turn.source, images.strides[1], images.strides[2], turn.units, turn.y, turn.end_y, w.rows, w.columns,
-                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
+                w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at, plan.ahead,
             )  # fmt: skip
             if biased:
                 channel = turn.first // (w.out_rows * w.out_columns) % channels

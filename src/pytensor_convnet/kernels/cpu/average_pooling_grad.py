@@ -5,19 +5,21 @@
 With the divisors of `average_pooling`. As there a window is summed along rows first, maps are spread along rows first.
 """
 
+import functools
+import operator
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 
-from pytensor_convnet.kernels.cpu.average_pooling import divisors, sum_taps
+from pytensor_convnet.kernels.cpu.average_pooling import Shares, divisors, sum_taps
 from pytensor_convnet.kernels.cpu.bands import (
     buffer_places,
     new_buffer,
     plane_number,
 )
-from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows, taps_of_phases
 from pytensor_convnet.kernels.cpu.detached import chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, leaf_part, part
@@ -33,9 +35,9 @@ from pytensor_convnet.kernels.cpu.spreading import (
     place_spread,
     place_spread_turn,
     plan_spread,
+    spare_memory,
     spread_room,
     turn_pixels,
-    zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 
@@ -57,21 +59,24 @@ def _divide_lines(e, vector, lines, target, pitch, y, end_y, out_columns, height
 def _spread_common(e, vector, maps_at, maps_plane, maps_row, heights_at, widths_at, *geometry):
     """The sums of the maps that reach each pixel, divided when they are read, for `COMMON` windows."""
 
-    def reader(cells):
-        widths = cells.of_columns(widths_at, e.constant(vector, 1))
+    def spreading(cells):
+        widths, taps = cells.of_columns(widths_at, e.constant(vector, 1)), taps_of_phases(cells.common)
+        shares = Shares(e, list(widths.values()))
 
-        def read(number):
-            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
-            place = e.select(cells.has_line(number), heights_at + number * item_bytes(vector), heights_at)
-            height = e.splat(vector, e.load(vector.element, place))
-            return {shift: (value / (height * widths[shift]),) for shift, value in values.items()}
+        def read(plane, number):
+            values = cells.read(plane, number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
+            shares_here = dict(zip(widths, shares.of_height(heights_at + number * item_bytes(vector))))
+            return [
+                functools.reduce(operator.add, (values[shift] * shares_here[shift] for shift, _ in phase))
+                for phase in taps
+            ]
 
-        return read
+        def give(total, line, i, phase):
+            return line[phase] if total is None else total + line[phase]
 
-    def add(total, values, tap):
-        return values[0] if total is None else total + values[0]
+        return read, give
 
-    spread_rows(e, vector, reader, add, *geometry)
+    spread_rows(e, vector, spreading, *geometry)
 
 
 @part
@@ -141,9 +146,7 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
     rows_at = shares_at + maps_plane
     sums_at = rows_at + sorted_.step * maps_plane
     common, before = is_common(w, spread.row_step, sorted_.step), spread.maps.before
-    no_maps = zeros_line(spread, maps)
-    _, no_maps_at = buffer_places(no_maps)
-    no_maps_at += 8 * before
+    spare = spare_memory(images)
     streaming = is_streamed(images, spread.planes)
     stage = new_stage(images, turn_pixels(spread, w), streaming)
     units = spread.planes.groups * spread.bands
@@ -157,8 +160,8 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
             _spread_common(
                 maps, address_of(maps) + band.image * maps.strides[0] + band.channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(heights), address_of(widths), turn.units, 0, w.out_rows, band.step,
-                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
-                turn.room, turn.target,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead,
+                address_of(spare), turn.room, turn.target,
             )  # fmt: skip
             if muted:
                 _mute(shown, biases, sums, chunk, turn.plane, turn.units, band.first_row, band.rows, turn.target)
@@ -174,7 +177,8 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
                     _spread_common(
                         maps, lines_at - band.first_map * pitch, 0, pitch, address_of(heights), address_of(widths), 1,
                         band.first_map, band.first_map + band.maps, band.step, w.window_rows, sorted_.step, w.left,
-                        band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                        band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead, address_of(spare), room,
+                        place,
                     )  # fmt: skip
                 else:
                     clear_around(maps, shares_at, spread, band)
@@ -195,7 +199,7 @@ def spread_averages(chunk, chunks, maps, images, muting, heights, widths, window
                     _mute(shown, biases, sums, chunk, plane, 1, band.first_row, band.rows, place)
         if streaming:
             leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
-    keep_alive(no_maps)
+    keep_alive(spare)
     keep_alive(stage)
     keep_alive(column_taps)
     keep_alive(row_taps)

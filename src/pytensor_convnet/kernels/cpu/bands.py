@@ -20,6 +20,7 @@ from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.jit import part
 from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.memory import new_array
+from pytensor_convnet.kernels.cpu.row_copies import CACHED_BYTES, fetch_ahead
 
 CELLS = 1024
 """Cells of a band's results, about: with what they come from they fill a first-level cache."""
@@ -27,9 +28,6 @@ CELLS = 1024
 STRIP_CELLS = 4 * CELLS
 """The same where nothing but results is stored, for images that a cache holds. Of others, what is fetched ahead must
 lie in the bands that follow, for one strip of a band after the other reads its lines."""
-
-CACHED_BYTES = 1 << 25
-"""Images of fewer bytes are taken to be in a cache."""
 
 VECTORS = 4
 """How many vectors a pass over a band computes side by side, to share what the loop over taps costs."""
@@ -141,6 +139,7 @@ class Plan(NamedTuple):
     taps: int  # in a row of taps, without those that no window has inside the image
     direct: bool  # no bands are needed (`strips`)
     cells: int  # that a thread takes at once, about
+    ahead: int  # bytes, of what is read, that memory is told to bring
 
 
 class Band(NamedTuple):
@@ -167,7 +166,8 @@ def plan_bands(images, windows):
     rows = min(w.rows, (band_rows - 1) * w.stride_rows + w.window_rows)
     bands = (w.out_rows + band_rows - 1) // band_rows
     taps = min(w.window_columns, w.left + w.columns)
-    return Plan(planes, sorting(step, w.left, pitch, rows, item), item, pitch, band_rows, bands, taps, direct, cells)
+    sorted_, ahead = sorting(step, w.left, pitch, rows, item), fetch_ahead(images.nbytes)
+    return Plan(planes, sorted_, item, pitch, band_rows, bands, taps, direct, cells, ahead)
 
 
 @part

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.llvm import MASKS, int32, item_bytes
-from pytensor_convnet.kernels.cpu.row_copies import AHEAD, store_within
+from pytensor_convnet.kernels.cpu.llvm import MASKS, VECTOR_BYTES, int32, item_bytes
+from pytensor_convnet.kernels.cpu.row_copies import store_within
 
 
 class Common(NamedTuple):
@@ -21,6 +21,9 @@ class Common(NamedTuple):
     stride: int
     left: int  # padding on the left, modulo the stride
 
+
+SPARE_BYTES = 2 * VECTOR_BYTES
+"""What is written of a row that is not there."""
 
 COMMON = (Common(2, 2, 0), Common(3, 2, 0), Common(3, 2, 1), Common(3, 1, 0))
 
@@ -50,7 +53,7 @@ def for_common(e, window, stride, left, body):
             body(common)
 
 
-def _taps_of_phases(common):
+def taps_of_phases(common):
     """For each phase of an image's columns the columns of taps that are such pixels.
 
     Each with how many cells further than the pixel's, by number, the cell of its window is.
@@ -74,136 +77,132 @@ class Cells:
     What is read begins ``offset`` columns further.
     """
 
-    def __init__(self, e, common, lanes, x, offset, paired, plane, begin, end, columns, zeros_at):
-        self._e, self._lanes, self._first, self._columns = e, lanes, x + offset, columns
-        self._begin, self._end, self._zeros_at, self.common, self.x = begin, end, zeros_at, common, x
-        self.paired, self.planes = paired, [plane, plane + 1] if paired else [plane]
+    def __init__(self, e, common, lanes, x, offset, paired, columns, ahead):
+        self._e, self._lanes, self._first, self._ahead, self.common = e, lanes, x + offset, ahead, common
+        self.paired = paired
         numbers = ir.VectorType(int32, lanes)
         lane = [place % (lanes // 2) for place in range(lanes)] if paired else range(lanes)
-        self.windows = e.numbers(numbers, lane) + e.splat(numbers, x)
-        """The column of each lane's window."""
-        self.real = self._are_there(self.windows)
-        """Whether there is one."""
-        shifts = {shift for phase in _taps_of_phases(common) for shift, _ in phase}
-        self._inside = {shift: self._are_there(self.windows + (offset + shift)) for shift in shifts}
-
-    def _are_there(self, columns):
-        return self._e.splat(columns.type, self._columns).exceeds(columns)
-
-    def has_line(self, number):
-        """Whether there is a row of windows, in the memory that is read."""
-        return (self._end - self._begin).exceeds(number - self._begin)
-
-    def lines(self, number, address, plane_bytes, row_bytes):
-        """Where a row of windows is, in each plane; zeros where there is none."""
-        e, inside = self._e, self.has_line(number)
-        return [
-            e.select(inside, address + plane * plane_bytes + number * row_bytes, self._zeros_at)
-            for plane in self.planes
-        ]
-
-    def read(self, lines, padding):
-        """The windows' numbers, by how many columns further; what is ``padding`` beside the row."""
-        e, vector, half = self._e, padding.type, self._lanes // 2
-        item = item_bytes(vector)
-        if self.paired:
-            few = ir.VectorType(vector.element, half)
-            values = e.shuffle(*(e.load(few, line) for line in lines), range(self._lanes))
-            beside = {
-                0: range(self._lanes),
-                1: [*range(1, half), self._lanes, *range(half + 1, self._lanes), self._lanes],
-                -1: [self._lanes, *range(half - 1), self._lanes, *range(half, self._lanes - 1)],
-            }
-            return {shift: e.shuffle(values, padding, beside[shift]) for shift in self._inside}
-        e.fetch(lines[0] + self._first * item + AHEAD)
-        return {
-            shift: self.load(lines[0] + (self._first + shift) * item, inside, padding)
-            for shift, inside in self._inside.items()
+        self.windows = {
+            shift: e.numbers(numbers, lane) + e.splat(numbers, self._first + shift)
+            for phase in taps_of_phases(common)
+            for shift, _ in phase
         }
+        """The column of each lane's window, by how many columns further it is read."""
+        self.inside = {shift: e.splat(numbers, columns).exceeds(windows) for shift, windows in self.windows.items()}
+        """Whether there is one."""
 
-    def of_columns(self, place, padding):
-        """What each column of windows has at ``place``, by how many columns further; the same for all rows."""
+    def read(self, plane, number, address, plane_bytes, row_bytes, padding):
+        """The numbers of a row of windows, by how many columns further; what is ``padding`` beside the row."""
+        line = address + plane * plane_bytes + number * row_bytes
         if self.paired:
-            return self.read([place, place], padding)
+            return self._read_pairs([line, line + plane_bytes], padding)
+        place = line + self._first * item_bytes(padding.type)
+        self._e.fetch(place + self._ahead)
+        return self._read(place, padding) if MASKS else self._read_all(place, padding.type)
+
+    def of_columns(self, address, padding):
+        """What each column of windows has at an address, by how many columns further; the same for all rows."""
+        if self.paired:
+            return self._read_pairs([address, address], padding)
+        return self._read(address + self._first * item_bytes(padding.type), padding)
+
+    def _read(self, place, padding):
         item = item_bytes(padding.type)
         return {
-            shift: self._e.load_where(place + (self._first + shift) * item, inside, padding)
-            for shift, inside in self._inside.items()
+            shift: self._e.load_where(place, inside, padding, shift * item) for shift, inside in self.inside.items()
         }
 
-    def load(self, place, inside, padding):
-        """The numbers from a place on, some of which are beside the row. Without masks there is padding in memory."""
-        return self._e.load_where(place, inside, padding) if MASKS else self._e.load(padding.type, place)
+    def _read_all(self, place, vector):
+        """The same where there is padding in memory, beside the row."""
+        return {shift: self._e.load(vector, place, shift * item_bytes(vector)) for shift in self.inside}
+
+    def _read_pairs(self, lines, padding):
+        e, lanes, half = self._e, self._lanes, self._lanes // 2
+        few = ir.VectorType(padding.type.element, half)
+        values = e.shuffle(*(e.load(few, line) for line in lines), range(lanes))
+        beside = {
+            0: range(lanes),
+            1: [*range(1, half), lanes, *range(half + 1, lanes), lanes],
+            -1: [lanes, *range(half - 1), lanes, *range(half, lanes - 1)],
+        }
+        return {shift: e.shuffle(values, padding, beside[shift]) for shift in self.windows}
 
 
 def spread_rows(
-    e, vector, reader, add, planes, begin_line, end_line, first_line, window, stride, left, row_phase, rows, columns,
-    out_columns, zeros_at, room, target,
+    e, vector, spreading, planes, begin_line, end_line, first_line, window, stride, left, row_phase, rows, columns,
+    out_columns, ahead, spare_at, room, target,
 ):  # fmt: skip
     """Write ``rows`` rows of the gradients of some planes, the first of which has phase ``row_phase``.
 
-    The loop nest: for each plane, for each strip of columns, for each step of rows, for each phase of rows and of
-    columns, for each tap. Down a strip, what a row of windows gives is read once for all rows of pixels that get it.
+    The loop nest: for each strip of columns, for each plane, for each step of rows, for each row of taps, for each
+    phase of columns, for each tap. Down a strip a row of windows is read once, and gives to all rows of pixels that it
+    reaches. Nothing branches but the loops: what a row of pixels would get that is not there goes to spare memory.
 
-    ``first_line`` is the row of windows whose first tap is pixel row ``-row_phase``; those from ``begin_line`` to
-    ``end_line`` are there, ``out_columns`` windows each, and at ``zeros_at`` is one of zeros. ``reader(cells)`` gives a
-    function that reads from a row of windows, by how many columns further they are, what ``add(total, values, tap)``
-    adds to those pixels that are their tap; ``total`` is None at first. From ``target`` on ``room`` numbers may be
-    overwritten, in any order.
+    ``first_line`` is the row of windows whose first tap is pixel row ``-row_phase``. Those from ``begin_line``, which
+    is no later, to ``end_line`` are there, ``out_columns`` windows each. ``spreading(cells)`` gives two functions:
+    ``read(plane, number)`` reads a row of windows, and ``give(total, line, i, phase)`` adds to ``total``, None at
+    first, what the row gives to the pixels of a phase by its taps in row ``i``. From ``target`` on ``room`` numbers may
+    be overwritten, in any order; at ``spare_at`` `SPARE_BYTES`. ``ahead`` is that of `row_copies.fetch_ahead`.
     """
     lanes, item = vector.count, item_bytes(vector)
 
-    def down(common, plane, column, paired):
+    def down(common, column, paired, first_plane, end_plane):
         """A strip of columns."""
-        step, window = common.stride, common.window
-        x, offset = column // step, left // step
-        read = reader(Cells(e, common, lanes, x, offset, paired, plane, begin_line, end_line, out_columns, zeros_at))
-        earlier = [
-            {shift: [e.variable(value) for value in values] for shift, values in read(first_line - m).items()}
-            for m in range(1, (window - 1) // step + 1)
-        ]
-        with e.range(0, (row_phase + rows + (step - 1)) // step) as v:
-            lines = [read(first_line + v)]
-            lines += [{shift: [value.get() for value in values] for shift, values in line.items()} for line in earlier]
-            for a in range(step):
-                row = v * step + a - row_phase
-                with e.when(rows.exceeds(row)):
-                    done = (plane * rows + row) * columns
-                    place, left_over = target + (done + column) * item, room - done
-                    for n, values in enumerate(_of_row(e, common, lines, a, add)):
-                        if paired:
-                            e.store(place + n * rows * columns * item, values)
-                        else:
-                            far = column + n * lanes
-                            store_within(e, place + n * lanes * item, far, columns, left_over, values)
-            for variables, values in zip(earlier, lines):
-                for shift in variables:
-                    for variable, value in zip(variables[shift], values[shift]):
-                        variable.set(value)
+        cells = Cells(e, common, lanes, column // common.stride, left // common.stride, paired, out_columns, ahead)
+        read, give = spreading(cells)
+        with e.range(first_plane, end_plane, 2 if paired else 1) as plane:
+            down_plane(common, plane, column, paired, read, give)
+
+    def down_plane(common, plane, column, paired, read, give):
+        step, window, phases = common.stride, common.window, range(common.stride)
+        reach = (window - 1) // step
+
+        def write(row, vectors):
+            for p in range(2 if paired else 1):
+                done = ((plane + p) * rows + row) * columns
+                place = e.select(rows.exceeds(row), target + (done + column) * item, spare_at)
+                if paired:
+                    e.store(place, vectors[p])
+                    continue
+                for n, values in enumerate(vectors):
+                    store_within(e, place, column + n * lanes, columns, room - done, values, n * lanes * item)
+
+        # What earlier rows of windows gave to rows of pixels further on, by how many steps and phase of rows.
+        given = {
+            (m, a): [e.variable(e.constant(vector, 0)) for _ in phases]
+            for m in range(1, reach + 1)
+            for a in phases[: window - m * step]
+        }
+
+        def take_step(v, line):
+            for m, a in [(0, a) for a in phases] + list(given):
+                earlier = [variable.get() for variable in given.get((m + 1, a), ())] or [None for _ in phases]
+                totals = [
+                    total if line is None else give(total, line, m * step + a, p) for p, total in enumerate(earlier)
+                ]
+                totals = [e.constant(vector, 0) if total is None else total for total in totals]
+                for variable, total in zip(given.get((m, a), ()), totals):
+                    variable.set(total)
+                if m == 0:
+                    write(v * step + a - row_phase, _interleave(e, totals))
+
+        begin, end = e.maximum(begin_line - first_line, e.integer(-reach)), (row_phase + rows + (step - 1)) // step
+        known = e.maximum(e.minimum(end_line - first_line, end), begin)
+        with e.range(begin, known) as v:
+            take_step(v, read(plane, first_line + v))
+        with e.range(known, end) as v:
+            take_step(v, None)
 
     def body(common):
         paired = e.integer(0)
         if common.stride > 1:
             whole = out_columns.equals(lanes // 2) & columns.equals(lanes) & (left < common.stride)
             paired = e.select(whole, planes // 2 * 2, 0)
-            with e.range(0, paired, 2) as plane:
-                down(common, plane, e.integer(0), True)
+            down(common, e.integer(0), True, 0, paired)
         width = common.stride * lanes
         strips = (columns + (width - 1)) // width
-        with e.range(paired, planes) as plane, e.range(0, strips) as strip:
-            # The last strip first: where it runs over the ends of rows, the others write later.
-            down(common, plane, (strips - 1 - strip) * width, False)
+        # The last strip first: where it runs over the ends of rows, the others write later.
+        with e.range(0, strips) as strip:
+            down(common, (strips - 1 - strip) * width, False, paired, planes)
 
     for_common(e, window, stride, left, body)
-
-
-def _of_row(e, common, lines, a, add):
-    """Vectors of neighbouring pixels, in a row of phase ``a``."""
-    phases = []
-    for phase in _taps_of_phases(common):
-        total = None
-        for i in range(a, common.window, common.stride):
-            for shift, j in phase:
-                total = add(total, lines[i // common.stride][shift], i * common.window + j)
-        phases.append(total)
-    return _interleave(e, phases)

@@ -232,32 +232,38 @@ class Emitter:
 
     # -------------------------------------------------------------------------------------- memory
 
-    def _pointer(self, address, type_):
-        return self.builder.inttoptr(address.value, type_.as_pointer())
+    # An ``offset`` is a number of bytes in the instruction. What is added to an address instead, LLVM adds to another
+    # constant of the loop first, which takes a register for each sum.
 
-    def load(self, type_, address):
-        return Value(self, self.builder.load(self._pointer(address, type_), align=item_bytes(type_)))
+    def _pointer(self, address, type_, offset=0):
+        if offset == 0:
+            return self.builder.inttoptr(address.value, type_.as_pointer())
+        start = self.builder.inttoptr(address.value, ir.IntType(8).as_pointer())
+        return self.builder.bitcast(self.builder.gep(start, [int64(offset)]), type_.as_pointer())
 
-    def store(self, address, value):
-        self.builder.store(value.value, self._pointer(address, value.type), align=item_bytes(value.type))
+    def load(self, type_, address, offset=0):
+        return Value(self, self.builder.load(self._pointer(address, type_, offset), align=item_bytes(type_)))
+
+    def store(self, address, value, offset=0):
+        self.builder.store(value.value, self._pointer(address, value.type, offset), align=item_bytes(value.type))
 
     def stream(self, address, value):
         """Write a whole vector, where one begins, past the caches."""
         llvm.stream_vector(self.builder, value.value, self._pointer(address, value.type))
 
-    def fetch(self, address):
+    def fetch(self, address, offset=0):
         """Start to read the cache line of ``address``, which may be anywhere, without waiting for it."""
-        llvm.fetch(self.builder, self._pointer(address, ir.IntType(8)), 1)
+        llvm.fetch(self.builder, self._pointer(address, ir.IntType(8), offset), 1)
 
     def _first(self, count, lanes):
         """The mask of the first ``count`` lanes."""
         bound = self.minimum(count, self.integer(lanes)).to(int32)
         return self.lane_numbers(ir.VectorType(int32, lanes)) < bound
 
-    def load_where(self, address, mask, others):
+    def load_where(self, address, mask, others, offset=0):
         """The numbers at ``address`` in the lanes of a mask, those of ``others`` in the others; no more are read."""
         vector = others.type
-        arguments = [self._pointer(address, vector), int32(item_bytes(vector)), mask.value, others.value]
+        arguments = [self._pointer(address, vector, offset), int32(item_bytes(vector)), mask.value, others.value]
         return Value(self, self.builder.call(llvm.masked_access(self.builder.module, "load", vector), arguments))
 
     def load_first(self, address, count, others):
@@ -267,11 +273,11 @@ class Emitter:
         """
         return self.load_where(address, self._first(count, others.type.count), others)
 
-    def store_first(self, address, count, values):
+    def store_first(self, address, count, values, offset=0):
         """Write the first ``count`` lanes to ``address``, nothing beyond; ``count`` may be any number."""
         vector = values.type
         mask, align = self._first(count, vector.count), int32(item_bytes(vector))
-        arguments = [values.value, self._pointer(address, vector), align, mask.value]
+        arguments = [values.value, self._pointer(address, vector, offset), align, mask.value]
         self.builder.call(llvm.masked_access(self.builder.module, "store", vector), arguments)
 
     # ------------------------------------------------------------------------------------- vectors

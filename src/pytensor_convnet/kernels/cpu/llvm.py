@@ -28,6 +28,10 @@ VECTOR_BYTES, REGISTERS = _host_registers()
 MASKS = VECTOR_BYTES > 16
 """Whether some lanes of a vector are loaded as fast as all."""
 
+MASK_REGISTERS = VECTOR_BYTES > 32
+"""Whether masks have registers of their own. Then some lanes of a vector are stored as fast as all, which takes AVX2 12
+cycles, and one mask serves lanes of any width."""
+
 
 def _host_multiply_adds() -> int:
     """Vectors that the host multiplies and adds in a cycle; Zen 4 takes a long one in two halves."""

@@ -28,7 +28,7 @@ from pytensor_convnet.kernels.cpu.bands import (
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
-from pytensor_convnet.kernels.cpu.llvm import int64, item_bytes
+from pytensor_convnet.kernels.cpu.llvm import MASK_REGISTERS, int64, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.pool_checks import WINDOWS, check_pool, useful_threads
 from pytensor_convnet.kernels.cpu.row_copies import copy_band, store_within
@@ -139,19 +139,22 @@ def _pool_rows(
 @emitted(arrays=2, returns=True)
 def _pool_in_strips(e, vector, shown, maxima_at, winners_at, room, *geometry):
     """The first greatest of every window; returns whether there was a NaN, for which it is none."""
-    numbers, nans = _integers_beside(vector), NanWatch(e, vector)
+    # With masks of their own registers, vectors of narrow integers follow them.
+    numbers = ir.VectorType(ir.IntType(8), vector.count) if MASK_REGISTERS else _integers_beside(vector)
+    nans = NanWatch(e, vector)
     window, step, top, left = geometry[8:12]
 
     def pooling(strip):
         # Where padding seems to win, as all are as low, the first tap inside the image does.
-        inside = (left - strip.windows * step).to(numbers)
+        inside = left - strip.windows * step
+        names = [e.maximum(e.constant(inside.type, j), inside).to(numbers) for j in range(strip.common.window)]
 
         def of_taps(taps):
             nans.look(taps)
-            greatest, winner = Challenge(e, taps[0]), e.constant(numbers, 0)
-            for j, tap in enumerate(taps[1:], 1):
-                winner = e.select(greatest.challenge(tap), e.constant(numbers, j), winner)
-            return [greatest.best, e.maximum(winner, inside)]
+            greatest, winner = Challenge(e, taps[0]), names[0]
+            for tap, name in zip(taps[1:], names[1:]):
+                winner = e.select(greatest.challenge(tap), name, winner)
+            return [greatest.best, winner]
 
         def leave(rows, done, y):
             first_row = e.maximum(top - y * step, e.integer(0))
@@ -220,7 +223,7 @@ def _pool_floats(chunk, chunks, images, maxima, winners, windows):
         if direct and not _pool_in_strips(
             images, winners, turn.target, numbers_at, turn.room, turn.source, images.strides[1], images.strides[2],
             turn.units, turn.y, turn.end_y, w.rows, w.columns, w.window_rows, w.stride_rows, w.top, w.left,
-            w.out_columns, padding_at,
+            w.out_columns, padding_at, plan.ahead,
         ):  # fmt: skip
             unit = begin
         for number in range(unit, begin):

@@ -16,7 +16,7 @@ from numba.extending import overload
 
 from pytensor_convnet.geometry import WINNER, WINNERS, ShapeError
 from pytensor_convnet.kernels.cpu.bands import VECTORS, buffer_places, new_buffer
-from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows
+from pytensor_convnet.kernels.cpu.common_windows import is_common, spread_rows, taps_of_phases
 from pytensor_convnet.kernels.cpu.detached import FLOATS, chunked
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted, keep_alive
 from pytensor_convnet.kernels.cpu.jit import any_layout, kernel, part
@@ -31,9 +31,9 @@ from pytensor_convnet.kernels.cpu.spreading import (
     place_spread,
     place_spread_turn,
     plan_spread,
+    spare_memory,
     spread_room,
     turn_pixels,
-    zeros_line,
 )
 from pytensor_convnet.kernels.cpu.stages import is_streamed, leave_stage, new_stage
 from pytensor_convnet.kernels.cpu.winner_fits import Fit, find_misfit, list_fits
@@ -79,24 +79,26 @@ def _collect_common(
     left, columns = geometry[6], geometry[9]
     misfits = e.variable(e.constant(ir.VectorType(int32, vector.count), 0))
 
-    def reader(cells):
+    def spreading(cells):
         fit = Fit(e, winners, cells, misfits, row_taps_at, left, columns)
+        taps = taps_of_phases(cells.common)
 
-        def read(number):
-            lines = cells.lines(number, winners_at, winners_plane, winners_row)
-            found = cells.read(lines, e.constant(winners, 0))
-            fit.look(number, lines, found)
-            values = cells.read(cells.lines(number, maps_at, maps_plane, maps_row), e.constant(vector, 0))
+        def read(plane, number):
+            found = cells.read(plane, number, winners_at, winners_plane, winners_row, e.constant(winners, 0))
+            fit.look(number, found)
+            values = cells.read(plane, number, maps_at, maps_plane, maps_row, e.constant(vector, 0))
             return {shift: (values[shift], found[shift]) for shift in values}
 
-        return read
+        def give(total, line, i, phase):
+            for shift, j in taps[phase]:
+                value, winner = line[shift]
+                hit = winner.equals(e.constant(winners, i * cells.common.window + j))
+                total = e.select(hit, value if total is None else total + value, 0 if total is None else total)
+            return total
 
-    def add(total, values, tap):
-        value, winner = values
-        hit = winner.equals(e.constant(winners, tap))
-        return e.select(hit, value if total is None else total + value, 0 if total is None else total)
+        return read, give
 
-    spread_rows(e, vector, reader, add, *geometry)
+    spread_rows(e, vector, spreading, *geometry)
     none = misfits.get().equals(0)
     return e.select((~none).first_set() < vector.count, e.integer(0), 1)
 
@@ -125,9 +127,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
     common = is_common(w, spread.row_step, sorted_.step)
     before, tap_sets = spread.maps.before, new_array((w.out_rows + w.out_columns,), np.int64)
     fits = list_fits(maps, address_of(tap_sets), w)
-    no_maps = zeros_line(spread, maps)
-    _, no_maps_at = buffer_places(no_maps)
-    no_maps_at += 8 * before
+    spare = spare_memory(images)
     direct = spread.direct and winners.strides[3] == winners.itemsize
     streaming = is_streamed(images, spread.planes)
     stage = new_stage(images, turn_pixels(spread, w), streaming)
@@ -144,8 +144,8 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                 maps, winners, address_of(maps) + image * maps.strides[0] + channel * maps.strides[1], maps.strides[1],
                 maps.strides[2], address_of(winners) + image * winners.strides[0] + channel * winners.strides[1],
                 winners.strides[1], winners.strides[2], fits.row_taps_at, turn.units, 0, w.out_rows, band.step,
-                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, no_maps_at,
-                turn.room, turn.target,
+                w.window_rows, sorted_.step, w.left, band.row_phase, band.rows, w.columns, w.out_columns, spread.ahead,
+                address_of(spare), turn.room, turn.target,
             ):  # fmt: skip
                 unit = begin
         for band_number in range(unit, begin):
@@ -180,7 +180,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                         winners_at + map_0 * winners.itemsize, 0, spread.pitch * winners.itemsize,
                         fits.row_taps_at, 1,
                         band.first_map, end_map, band.step, w.window_rows, sorted_.step, w.left, band.row_phase,
-                        band.rows, w.columns, w.out_columns, no_maps_at, room, place,
+                        band.rows, w.columns, w.out_columns, spread.ahead, address_of(spare), room, place,
                     )  # fmt: skip
                 else:
                     _collect(
@@ -191,7 +191,7 @@ def _spread_floats(chunk, chunks, maps, winners, images, misfits, windows):
                     store_band(sums_at, sorted_, spread.row_step, band.row_phase, band.rows, room, images, place)
         if streaming:
             leave_stage(stage, images, start, turn.first, turn.pixels, begin == end)
-    keep_alive(no_maps)
+    keep_alive(spare)
     keep_alive(stage)
     keep_alive(zeros)
     keep_alive(tap_sets)

@@ -133,6 +133,7 @@ def _maxima_of_floats(chunk, chunks, images, maxima, windows):
         if direct and not _greatest_in_strips(
             images, turn.target, turn.room, turn.source, images.strides[1], images.strides[2], turn.units, turn.y,
             turn.end_y, w.rows, w.columns, w.window_rows, w.stride_rows, w.top, w.left, w.out_columns, padding_at,
+            plan.ahead,
         ):  # fmt: skip
             unit = begin
         for number in range(unit, begin):

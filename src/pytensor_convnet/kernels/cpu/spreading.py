@@ -14,13 +14,13 @@ from pytensor_convnet.kernels.cpu.bands import (
     cells_of_band,
     first_plane,
     group_planes,
-    new_buffer,
     rows_of_band,
     sorting,
 )
-from pytensor_convnet.kernels.cpu.common_windows import in_strips
+from pytensor_convnet.kernels.cpu.common_windows import SPARE_BYTES, in_strips
 from pytensor_convnet.kernels.cpu.jit import part
-from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band
+from pytensor_convnet.kernels.cpu.memory import new_array
+from pytensor_convnet.kernels.cpu.row_copies import clear, copy_band, fetch_ahead
 from pytensor_convnet.kernels.cpu.stages import place_results
 
 
@@ -39,6 +39,7 @@ class Spread(NamedTuple):
     last: int  # step after the last row of the image
     direct: bool  # maps are read from where they are
     cells: int  # that a thread takes at once, about
+    ahead: int  # bytes, of what is read, that memory is told to bring
 
 
 class SpreadBand(NamedTuple):
@@ -65,16 +66,17 @@ def plan_spread(maps, windows):
     overhang, before = (w.window_rows - 1) // row_step, (w.window_columns - 1) // step
     pitch = (w.left + w.columns - 1) // step + 1 + before
     first, last = w.top // row_step, (w.top + w.rows - 1) // row_step + 1
-    # Each window is among those of some strip.
-    seen = w.left <= 1 and (w.out_columns - 1) * w.stride_columns < w.columns
+    # Each window is among those of some strip that `Fit` looks at.
+    seen = w.left <= 1 and w.out_columns <= (w.columns + w.left - 1 if step == 1 else (w.columns + 1) // 2)
     direct = seen and in_strips(maps, w, row_step, step)
-    cells = cells_of_band(direct, maps.shape[0] * maps.shape[1] * w.rows * w.columns * item)
+    nbytes = maps.shape[0] * maps.shape[1] * w.rows * w.columns * item
+    cells = cells_of_band(direct, nbytes)
     steps = rows_of_band(last - first, pitch * row_step * step, planes, cells)
     bands = (last - first + steps - 1) // steps
     sorted_maps = sorting(1, before, pitch, steps + overhang, item)
     return Spread(
         planes, sorted_maps, sorting(step, w.left, pitch, steps, item),
-        row_step, pitch, overhang, first, steps, bands, last, direct, cells,
+        row_step, pitch, overhang, first, steps, bands, last, direct, cells, fetch_ahead(nbytes),
     )  # fmt: skip
 
 
@@ -167,6 +169,6 @@ def place_rows(plane, band, turn, spread, windows):
 
 
 @part
-def zeros_line(spread, maps):
-    """A row of maps that are zero, for maps of up to 8 bytes, and as many numbers as may be read beside it."""
-    return new_buffer(8 * (spread.pitch + spread.maps.before), maps, 0)
+def spare_memory(images):
+    """Where what is written of rows that are not there may go."""
+    return new_array((SPARE_BYTES // images.itemsize,), images.dtype)

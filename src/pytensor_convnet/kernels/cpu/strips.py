@@ -68,10 +68,12 @@ def padding_line(images, direct, filling):
 class Strip:
     """As many windows as a vector has lanes: neighbours in a row, or if ``paired`` whole rows of two planes."""
 
-    def __init__(self, e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at):
-        self._e, self._vector, self._common, self._columns, self._padding_at = e, vector, common, columns, padding_at
+    def __init__(
+        self, e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at, ahead
+    ):
+        self._e, self._vector, self.common, self._columns = e, vector, common, columns
         self._x, self._paired, self._out_columns, self._plane_results = x, paired, out_columns, plane_results
-        self._plane = plane
+        self._plane, self._ahead = plane, ahead
         self._filling, lanes = e.load(vector, padding_at), vector.count
         numbers, places = ir.VectorType(int32, lanes), list(range(lanes))
         self._order = (places[: lanes // 2] * 2) if paired else places
@@ -79,10 +81,18 @@ class Strip:
         """The column of each lane's window."""
         # With a stride, vectors begin with an even phase.
         self._start = x * common.stride - left + (common.left if common.stride > 1 else 0)
-        steps = [0, 0 if paired else lanes] if common.stride > 1 else range(common.window)
-        self._starts = [self._start + step for step in steps]
-        limit = e.splat(numbers, columns)
-        self._inside = [limit.exceeds(e.lane_numbers(numbers) + start.to(int32)) for start in self._starts]
+        offsets = [0, 0 if paired else lanes] if common.stride > 1 else range(common.window)
+        self._inside = {offset: self._are_there(offset) for offset in offsets}
+        # The pixel beside those of two vectors is in the last lane of the vector before, or the first of the one after.
+        offset = -lanes if common.left else 2 * lanes
+        lane = e.lane_numbers(numbers).equals(lanes - 1 if common.left else 0)
+        self._beside = offset, self._are_there(offset) & lane
+
+    def _are_there(self, offset):
+        """Whether a row has the pixels of a vector that begins so many columns after the first."""
+        numbers = self.windows.type
+        columns = self._e.lane_numbers(numbers) + self._e.splat(numbers, self._start + offset)
+        return self._e.splat(numbers, self._columns).exceeds(columns)
 
     def of_windows(self, place):
         """The numbers at ``place`` for each column of windows, in the lanes of those."""
@@ -96,44 +106,46 @@ class Strip:
         numbers = [e.splat(self._vector, e.load(self._vector.element, place)) for place in places]
         return e.shuffle(numbers[0], numbers[-1], [*range(half), *range(3 * half, 4 * half)])
 
-    def taps(self, lines):
-        """The taps in a row of an image, or if paired of each of two."""
-        e, common, lanes, item = self._e, self._common, self._vector.count, item_bytes(self._vector)
-        lines = lines if self._paired else lines * len(self._starts)
-        for line, start in zip(lines, () if self._paired else self._starts[: common.stride]):
-            e.fetch(line + start * item + AHEAD)
-        parts = [
-            e.load_where(line + start * item, inside, self._filling)
-            for line, start, inside in zip(lines, self._starts, self._inside)
-        ]
+    def taps(self, line):
+        """The taps in a row of an image."""
+        e, common, lanes, item = self._e, self.common, self._vector.count, item_bytes(self._vector)
+        place = line + self._start * item
+        for n in range(common.stride):
+            e.fetch(place + self._ahead, n * lanes * item)
+        parts = [self._load(place, offset, inside) for offset, inside in self._inside.items()]
         if common.stride == 1:
             return parts
-        even, odd = (e.shuffle(*parts, range(phase, 2 * lanes, 2)) for phase in range(2))
+        even, odd = self._phases(parts)
+        if common.window == 2:
+            return [even, odd]
+        beside = self._load(place, *self._beside)
+        if common.left:
+            return [e.shuffle(beside, odd, range(lanes - 1, 2 * lanes - 1)), even, odd]
+        return [even, odd, e.shuffle(even, beside, range(1, lanes + 1))]
+
+    def taps_of_pairs(self, lines, there):
+        """The taps in a row of each of two images, or padding if the rows are not ``there``."""
+        e, common, lanes, half = self._e, self.common, self._vector.count, self._vector.count // 2
+        inside = e.select(there, self._inside[0], 0)
+        places = [line + self._start * item_bytes(self._vector) for line in lines]
+        for place in places:
+            e.fetch(place, AHEAD)  # caches foresee one run of memory, not two
+        even, odd = self._phases([self._load(place, 0, inside) for place in places])
         if common.window == 2:
             return [even, odd]
         if common.left:
-            return [self._before(odd, lines[0]), even, odd]
-        return [even, odd, self._after(even, lines[0])]
+            before = [lanes, *range(half - 1), lanes, *range(half, lanes - 1)]
+            return [e.shuffle(odd, self._filling, before), even, odd]
+        after = [*range(1, half), lanes, *range(half + 1, lanes), lanes]
+        return [even, odd, e.shuffle(even, self._filling, after)]
 
-    def _before(self, phase, line):
-        """The vector of a phase that is one column further to the left."""
-        e, lanes, half = self._e, self._vector.count, self._vector.count // 2
-        if self._paired:
-            return e.shuffle(phase, self._filling, [lanes, *range(half - 1), lanes, *range(half, lanes - 1)])
-        return e.shuffle(self._pixel(line, -1), phase, range(lanes - 1, 2 * lanes - 1))
+    def _load(self, place, offset, inside):
+        """The pixels so many columns after a place that a row has."""
+        return self._e.load_where(place, inside, self._filling, offset * item_bytes(self._vector))
 
-    def _after(self, phase, line):
-        """The vector of a phase that is one column further to the right."""
-        e, lanes, half = self._e, self._vector.count, self._vector.count // 2
-        if self._paired:
-            return e.shuffle(phase, self._filling, [*range(1, half), lanes, *range(half + 1, lanes), lanes])
-        return e.shuffle(phase, self._pixel(line, 2 * lanes), range(1, lanes + 1))
-
-    def _pixel(self, line, offset):
-        """The pixel so many columns after the first, in all lanes."""
-        e, column, item = self._e, self._start + offset, item_bytes(self._vector)
-        place = e.select(self._columns.exceeds(column), line + column * item, self._padding_at)
-        return e.splat(self._vector, e.load(self._vector.element, place))
+    def _phases(self, parts):
+        """The pixels of even columns of two vectors, and those of odd ones."""
+        return [self._e.shuffle(*parts, range(phase, 2 * self._vector.count, 2)) for phase in range(2)]
 
     def store(self, target, done, room, values):
         """Write results of a row of windows, ``done`` after ``target``, from where ``room`` may be overwritten."""
@@ -187,13 +199,14 @@ class NanWatch:
 
 def slide(
     e, vector, pooling, source, plane_bytes, row_bytes, planes, y, end_y, rows, columns, window, stride, top, left,
-    out_columns, padding_at,
+    out_columns, padding_at, ahead,
 ):  # fmt: skip
-    """Emit the loop nest: for each plane, for each strip of windows, for each row of windows, for each of its new rows.
+    """Emit the loop nest: for each strip of windows, for each plane, for each row of windows, for each of its new rows.
 
     ``pooling(strip)`` gives two functions: ``of_taps(taps)`` makes some vectors of the taps in a row, and
     ``leave(rows, done, y)`` stores what becomes of those of all rows of the windows, ``done`` results after the first.
-    ``source`` is row 0 of the first plane; at ``padding_at`` is a line of padding.
+    ``source`` is row 0 of the first plane; at ``padding_at`` is a line of padding. ``ahead`` is that of
+    `row_copies.fetch_ahead`.
     """
 
     lanes = vector.count
@@ -201,13 +214,16 @@ def slide(
 
     def down(common, plane, x, paired):
         """A strip of windows."""
-        strip = Strip(e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at)
+        strip = Strip(e, vector, common, plane, x, paired, left, columns, out_columns, plane_results, padding_at, ahead)
         of_taps, leave = pooling(strip)
         places = [source + (plane + p) * plane_bytes for p in range(2 if paired else 1)]
 
         def of_row(number):
             inside = rows.exceeds(number)
-            return of_taps(strip.taps([e.select(inside, place + number * row_bytes, padding_at) for place in places]))
+            lines = [place + number * row_bytes for place in places]
+            if paired:
+                return of_taps(strip.taps_of_pairs(lines, inside))
+            return of_taps(strip.taps(e.select(inside, lines[0], padding_at)))
 
         step, kept = common.stride, common.window - common.stride
         earlier = [[e.variable(value) for value in of_row(y * step - top + i)] for i in range(kept)]
@@ -226,8 +242,8 @@ def slide(
             paired = e.select(narrow, planes // 2 * 2, 0)
             with e.range(0, paired, 2) as plane:
                 down(common, plane, e.integer(0), True)
-        with e.range(paired, planes) as plane, e.range(0, strips) as strip:
-            # The last strip first: where it runs over the ends of rows, the others write later.
+        # The last strip first: where it runs over the ends of rows, the others write later.
+        with e.range(0, strips) as strip, e.range(paired, planes) as plane:
             down(common, plane, (strips - 1 - strip) * lanes, False)
 
     for_common(e, window, stride, left, body)

@@ -135,27 +135,21 @@ class Fit:
     """Whether winners are taps of their windows inside the image; `list_fits` listed those of each row of windows."""
 
     def __init__(self, e, winners, cells, misfits, row_taps_at, left, columns):
-        self._e, self._winners, self._cells, self._misfits, self._row_taps_at = e, winners, cells, misfits, row_taps_at
-        taps, window = e.constant(cells.windows.type, 0), cells.common.window
+        self._e, self._misfits, self._row_taps_at = e, misfits, row_taps_at
+        window, stride, _ = cells.common
+        # The windows of each strip are these, so that all strips have all.
+        self._shift = 0 if stride > 1 else -1
+        windows, self._real = cells.windows[self._shift], cells.inside[self._shift]
+        taps = e.constant(windows.type, 0)
         for j in range(window):
-            inside = e.splat(taps.type, columns).exceeds(cells.windows * cells.common.stride + (j - left))
+            inside = e.splat(taps.type, columns).exceeds(windows * stride + (j - left))
             taps |= e.select(inside, e.constant(taps.type, sum(1 << i * window + j for i in range(window))), 0)
         self._column_taps = taps  # those whose columns are inside, as bits
 
-    def look(self, number, lines, found):
-        """Look at the winners of a row of windows; in pairs they are ``found``."""
-        e, winners = self._e, self._winners
-        with e.when(self._cells.has_line(number)):
-            if self._cells.paired:
-                winner = found[0]
-            else:
-                place = lines[0] + self._cells.x * item_bytes(winners)
-                winner = self._cells.load(place, self._cells.real, e.constant(winners, 0))
-            none = e.constant(winners, 31)
-            tap = e.constant(self._column_taps.type, 1) << e.select(winner.exceeds(none), none, winner).to(
-                self._column_taps.type
-            )
-            row_taps = e.load(int32, self._row_taps_at + number * 8)
-            fits = self._column_taps & e.splat(self._column_taps.type, row_taps)
-            misfits = e.select(self._cells.real, tap & ~fits, 0)
-            self._misfits.set(self._misfits.get() | misfits)
+    def look(self, number, found):
+        """Look at the winners of a row of windows."""
+        e, winner, numbers = self._e, found[self._shift], self._column_taps.type
+        none = e.constant(winner.type, 31)
+        tap = e.constant(numbers, 1) << e.select(winner.exceeds(none), none, winner).to(numbers)
+        fits = self._column_taps & e.splat(numbers, e.load(int32, self._row_taps_at + number * 8))
+        self._misfits.set(self._misfits.get() | e.select(self._real, tap & ~fits, 0))
