@@ -17,8 +17,7 @@ from pytensor.link.jax.dispatch import jax_funcify
 
 from pytensor_convnet.kernels.collectives import all_mean_of_arrays
 from pytensor_convnet.lowering.arrays.library import Library
-from pytensor_convnet.lowering.arrays.operations import BUILDERS, function_of
-from pytensor_convnet.ops.lengths import KnownLength, KnownLengths
+from pytensor_convnet.lowering.arrays.operations import register, register_lengths
 from pytensor_convnet.reference import tap_slices
 
 _PRECISION = lax.Precision.HIGHEST
@@ -163,19 +162,5 @@ class _Jax(Library):
     locally_connected2d_input_grad, locally_connected2d_filter_grad = _gradients(_locally_connected2d)
 
 
-def _funcify(op, node, **kwargs):
-    return function_of(op, node, _Jax())
-
-
-@jax_funcify.register(KnownLength)
-def _known_length(op, **kwargs):
-    return lambda *lengths: int(op.scalar_op.impl(*lengths))
-
-
-@jax_funcify.register(KnownLengths)
-def _known_lengths(op, **kwargs):
-    return lambda *lengths: lengths
-
-
-for _op_type in BUILDERS:
-    jax_funcify.register(_op_type)(_funcify)
+register(jax_funcify, _Jax())
+register_lengths(jax_funcify)

@@ -12,8 +12,7 @@ from pytensor.link.mlx.dispatch.basic import convert_dtype_to_mlx
 
 from pytensor_convnet.kernels.collectives import process_count
 from pytensor_convnet.lowering.arrays.library import Library
-from pytensor_convnet.lowering.arrays.operations import BUILDERS, function_of
-from pytensor_convnet.ops.lengths import KnownLength, KnownLengths
+from pytensor_convnet.lowering.arrays.operations import register, register_lengths
 from pytensor_convnet.reference import tap_slices
 
 
@@ -146,19 +145,5 @@ class _Mlx(Library):
     locally_connected2d_input_grad, locally_connected2d_filter_grad = _gradients(_locally_connected2d)
 
 
-def _funcify(op, node, **kwargs):
-    return function_of(op, node, _Mlx())
-
-
-@mlx_funcify.register(KnownLength)
-def _known_length(op, **kwargs):
-    return lambda *lengths: int(op.scalar_op.impl(*lengths))
-
-
-@mlx_funcify.register(KnownLengths)
-def _known_lengths(op, **kwargs):
-    return lambda *lengths: lengths
-
-
-for _op_type in BUILDERS:
-    mlx_funcify.register(_op_type)(_funcify)
+register(mlx_funcify, _Mlx())
+register_lengths(mlx_funcify)

@@ -6,10 +6,15 @@ last step, which makes Ops that no other rewrite knows, follows everything that 
 comes before elementwise fusion.
 """
 
+from collections.abc import Callable
+
 from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.rewriting.basic import MergeOptimizer, NodeRewriter
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.rewriting.basic import GraphRewriter, MergeOptimizer, NodeRewriter, copy_stack_trace
 from pytensor.graph.rewriting.db import EquilibriumDB
+
+from pytensor_convnet.ops.base import ConvnetOp
 
 TAG = "convnet"
 """The tag that all our rewrites bear."""
@@ -51,6 +56,39 @@ def _registering(database: EquilibriumDB, tags: tuple[str, ...]):
     def decorator(rewriter: NodeRewriter) -> NodeRewriter:
         database.register(rewriter.__name__, rewriter, *tags, TAG)
         return rewriter
+
+    return decorator
+
+
+Replaced = Callable[[FunctionGraph, Apply], Variable | None]
+"""The output of a node by another that is to take its place; None if it is to stay."""
+
+
+class _InOurGraphs(GraphRewriter):
+    """Replaces outputs of nodes, first to last, in graphs that hold one of our Ops."""
+
+    def __init__(self, replaced: Replaced) -> None:
+        super().__init__()
+        self._replaced = replaced
+
+    def apply(self, fgraph):
+        nodes = fgraph.toposort()
+        if not any(isinstance(node.op, ConvnetOp) for node in nodes):
+            return
+        for node in nodes:
+            new = self._replaced(fgraph, node)
+            if new is not None:
+                copy_stack_trace(node.outputs[0], new)
+                fgraph.replace(node.outputs[0], new, reason=self._replaced.__name__)
+
+
+def register_in_our_graphs(*tags: str):
+    """Let a function replace what PyTensor's own Ops give, after all these; ``tags`` are the backends that need it."""
+
+    def decorator(replaced: Replaced) -> Replaced:
+        # Before elementwise fusion, from 48 on.
+        optdb.register(replaced.__name__, _InOurGraphs(replaced), *tags, TAG, position=42)
+        return replaced
 
     return decorator
 

@@ -8,32 +8,18 @@ and 1, and fails for more than 127.
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.compile.mode import optdb
 from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.rewriting.basic import GraphRewriter, copy_stack_trace
+from pytensor.graph.fg import FunctionGraph
 from pytensor.tensor.basic import ARange
 from pytensor.tensor.math import Sum
 
-from pytensor_convnet.ops.base import FLOATS, ConvnetOp
-from pytensor_convnet.rewriting.databases import TAG
+from pytensor_convnet.ops.base import FLOATS
+from pytensor_convnet.rewriting.databases import register_in_our_graphs
 
 
-class KeepDtypes(GraphRewriter):
-    """Sums are accumulated in their own dtype, and ranges counted in theirs, in graphs that hold one of our Ops."""
-
-    def apply(self, fgraph):
-        nodes = fgraph.toposort()
-        if not any(isinstance(node.op, ConvnetOp) for node in nodes):
-            return
-        for node in nodes:
-            new = _kept(node)
-            if new is not None:
-                copy_stack_trace(node.outputs[0], new)
-                fgraph.replace(node.outputs[0], new, reason="keep_dtypes")
-
-
-def _kept(node: Apply) -> Variable | None:
-    """The output of a node by one whose numbers all have its dtype; ``None`` if they do, or it is of another kind."""
+@register_in_our_graphs("jax", "mlx")
+def keep_dtypes(fgraph: FunctionGraph, node: Apply) -> Variable | None:
+    """Sums are accumulated in their own dtype, and ranges counted in theirs."""
     op = node.op
     if isinstance(op, Sum) and node.outputs[0].type.dtype in FLOATS and op.acc_dtype != node.outputs[0].type.dtype:
         return Sum(op.axis, dtype=node.outputs[0].type.dtype, acc_dtype=node.outputs[0].type.dtype)(*node.inputs)
@@ -41,7 +27,3 @@ def _kept(node: Apply) -> Variable | None:
         numbers = [pt.constant(np.asarray(x.data, op.dtype)) if isinstance(x, Constant) else x for x in node.inputs]
         return op(*numbers)
     return None
-
-
-# After our last step at 41; before elementwise fusion, from 48 on.
-optdb.register("keep_dtypes", KeepDtypes(), "jax", "mlx", TAG, position=42)

@@ -36,6 +36,7 @@ from pytensor_convnet.ops import (
     MaxPool2dGrad,
     MaxPool2dMaxima,
 )
+from pytensor_convnet.ops.lengths import KnownLength, KnownLengths
 
 BUILDERS: dict[type[Op], Callable[[Any, Apply, Library], Callable[..., Any]]] = {}
 """By Op, how its function is made: one of its tensors, and of its integers as Python's.
@@ -78,6 +79,18 @@ def function_of(op: Any, node: Apply, library: Library) -> Callable[..., Any]:
         return compute(*tensors, *integers)
 
     return function
+
+
+def register(dispatch: Any, library: Library) -> None:
+    """Let a backend of PyTensor, by its ``dispatch``, compute our Ops with a library."""
+    for op_type in BUILDERS:
+        dispatch.register(op_type)(lambda op, node, **kwargs: function_of(op, node, library))
+
+
+def register_lengths(dispatch: Any) -> None:
+    """Let lengths be plain numbers there, where they are such before a function is compiled for them."""
+    dispatch.register(KnownLength)(lambda op, **kwargs: lambda *lengths: int(op.scalar_op.impl(*lengths)))
+    dispatch.register(KnownLengths)(lambda op, **kwargs: lambda *lengths: lengths)
 
 
 def tensor_count(node: Apply) -> int:
