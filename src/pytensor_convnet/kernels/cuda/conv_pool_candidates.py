@@ -279,6 +279,5 @@ register(
         pool_fixed_choice,
         carry_out,
         (Pair, PoolGather, PoolShare, Spread, Gather, Share, PoolBlocks, PoolGradBlocks, Blocks, GradBlocks),
-        (),
     ),
 )

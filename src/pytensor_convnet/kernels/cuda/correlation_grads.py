@@ -152,8 +152,8 @@ def _prepared_fixed_choice(task: PreparedTask) -> Any:
     return prepared_candidates(task, task.product, 1)[0]
 
 
-register(GradsTask, Family(grads_candidates, grads_fixed_choice, carry_out, (Pair, Joint), ()))
+register(GradsTask, Family(grads_candidates, grads_fixed_choice, carry_out, (Pair, Joint)))
 register(
     PreparedTask,
-    Family(_prepared_candidates, _prepared_fixed_choice, methods.carry_out, (Gather, Share, Blocks, GradBlocks), ()),
+    Family(_prepared_candidates, _prepared_fixed_choice, methods.carry_out, (Gather, Share, Blocks, GradBlocks)),
 )

@@ -77,15 +77,12 @@ class Family:
     carry_out : function of a task, a method and operands
     classes : tuple of types
         What methods are made of, to be read from disk.
-    alone : tuple of types
-        Methods that have nothing to be compiled ahead.
     """
 
     candidates: Callable[[Any, int], list[Any]]
     fixed_choice: Callable[[Any], Any]
     carry_out: Callable[..., Any]
     classes: tuple[type, ...]
-    alone: tuple[type, ...]
 
 
 class GpuStopped(RuntimeError):
@@ -191,9 +188,8 @@ def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]
         method: functools.partial(family.carry_out, task, method, *operands)
         for method in family.candidates(task, CANDIDATES)
     }
-    compile_ahead(
-        family.carry_out, task, [method for method in calls if not isinstance(method, family.alone)], operands
-    )
+    ours = [method for method in calls if not isinstance(method, Cudnn)]
+    compile_ahead(family.carry_out, task, ours, operands)
     usable = [method for method, call in calls.items() if _works(task, method, call)]
     seconds: dict[Any, float] = {}
     for method in usable * LOOKS:
@@ -339,4 +335,4 @@ def method_from_json(content: Any) -> Any:
     return _classes[fields.pop("kind")](**fields)
 
 
-register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks), (Cudnn,)))
+register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks)))
