@@ -16,7 +16,7 @@ from jax.experimental import io_callback
 from pytensor.link.jax.dispatch import jax_funcify
 
 from pytensor_convnet.kernels.collectives import all_mean_of_arrays
-from pytensor_convnet.lowering.arrays.library import Library
+from pytensor_convnet.lowering.arrays.library import Library, gradients_of
 from pytensor_convnet.lowering.arrays.operations import register, register_lengths
 from pytensor_convnet.reference import tap_slices
 
@@ -56,22 +56,9 @@ def _locally_connected2d(images, filters, stride, padding, dilation, groups, fli
     return maps.reshape((len(images), count, *counts))
 
 
-def _gradients(forward):
-    """The transposes of a correlation, which is linear in images and in filters: for images, and for filters."""
-
-    def input_grad(filters, maps, rows, columns, *sliding):
-        _, _, _, groups, _ = sliding
-        images = jax.ShapeDtypeStruct((len(maps), filters.shape[-3] * groups, rows, columns), maps.dtype)
-        return jax.linear_transpose(lambda images: forward(images, filters, *sliding), images)(maps)[0]
-
-    def filter_grad(images, maps, rows, columns, *sliding):
-        _, _, _, groups, _ = sliding
-        positions = maps.shape[2:] if forward is _locally_connected2d else ()
-        shape = (maps.shape[1], *positions, images.shape[1] // groups, rows, columns)
-        filters = jax.ShapeDtypeStruct(shape, maps.dtype)
-        return jax.linear_transpose(lambda filters: forward(images, filters, *sliding), filters)(maps)[0]
-
-    return staticmethod(input_grad), staticmethod(filter_grad)
+def _transpose(function, shape, maps):
+    [gradient] = jax.linear_transpose(function, jax.ShapeDtypeStruct(shape, maps.dtype))(maps)
+    return gradient
 
 
 def _max_pool2d_grad(arrays, winners, maps, rows, columns, windows):
@@ -157,9 +144,11 @@ class _Jax(Library):
         return io_callback(means, tuple(jax.typeof(tensor) for tensor in tensors), *tensors, ordered=True)
 
     correlate2d = staticmethod(_correlate2d)
-    correlate2d_input_grad, correlate2d_filter_grad = _gradients(_correlate2d)
+    correlate2d_input_grad, correlate2d_filter_grad = gradients_of(_correlate2d, _transpose, False)
     locally_connected2d = staticmethod(_locally_connected2d)
-    locally_connected2d_input_grad, locally_connected2d_filter_grad = _gradients(_locally_connected2d)
+    locally_connected2d_input_grad, locally_connected2d_filter_grad = gradients_of(
+        _locally_connected2d, _transpose, True
+    )
 
 
 register(jax_funcify, _Jax())

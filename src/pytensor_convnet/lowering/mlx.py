@@ -10,8 +10,9 @@ import numpy as np
 from pytensor.link.mlx.dispatch import mlx_funcify
 from pytensor.link.mlx.dispatch.basic import convert_dtype_to_mlx
 
+from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.collectives import process_count
-from pytensor_convnet.lowering.arrays.library import Library
+from pytensor_convnet.lowering.arrays.library import Library, gradients_of
 from pytensor_convnet.lowering.arrays.operations import register, register_lengths
 from pytensor_convnet.reference import tap_slices
 
@@ -40,14 +41,14 @@ def _correlate_by_taps(product, images, filters, stride, padding, dilation, grou
     """A sum over taps of ``product``, of the pixels under a tap and all filters' weights there."""
     filters = filters[..., ::-1, ::-1] if flip else filters
     taps, count = filters.shape[-2:], len(filters)
-    padded = mx.pad(images, ((0, 0), (0, 0), *padding))
     counts = [
-        (length - (n - 1) * apart - 1) // step + 1
-        for length, n, apart, step in zip(padded.shape[2:], taps, dilation, stride)
+        correlation_length(length, n, step, before, after, apart)
+        for length, n, step, (before, after), apart in zip(images.shape[2:], taps, stride, padding, dilation)
     ]
     shape = len(images), count, *counts
     if images.size == 0:
         return mx.zeros(shape, images.dtype)
+    padded = mx.pad(images, ((0, 0), (0, 0), *padding))
     padded = padded.reshape((len(images), groups, images.shape[1] // groups, *padded.shape[2:]))
     filters = filters.reshape((groups, count // groups, *filters.shape[1:]))
     maps = sum(
@@ -57,25 +58,9 @@ def _correlate_by_taps(product, images, filters, stride, padding, dilation, grou
     return maps.reshape(shape)
 
 
-def _gradients(forward):
-    """The transposes of a correlation, which is linear in images and in filters: for images, and for filters."""
-
-    def transpose(function, shape, maps):
-        _, [gradient] = mx.vjp(function, [mx.zeros(shape, maps.dtype)], [maps])
-        return gradient
-
-    def input_grad(filters, maps, rows, columns, *sliding):
-        _, _, _, groups, _ = sliding
-        shape = len(maps), filters.shape[-3] * groups, rows, columns
-        return transpose(lambda images: forward(images, filters, *sliding), shape, maps)
-
-    def filter_grad(images, maps, rows, columns, *sliding):
-        _, _, _, groups, _ = sliding
-        positions = maps.shape[2:] if forward is _locally_connected2d else ()
-        shape = maps.shape[1], *positions, images.shape[1] // groups, rows, columns
-        return transpose(lambda filters: forward(images, filters, *sliding), shape, maps)
-
-    return staticmethod(input_grad), staticmethod(filter_grad)
+def _transpose(function, shape, maps):
+    _, [gradient] = mx.vjp(function, [mx.zeros(shape, maps.dtype)], [maps])
+    return gradient
 
 
 class _Mlx(Library):
@@ -140,9 +125,11 @@ class _Mlx(Library):
         return tensors
 
     correlate2d = staticmethod(_correlate2d)
-    correlate2d_input_grad, correlate2d_filter_grad = _gradients(_correlate2d)
+    correlate2d_input_grad, correlate2d_filter_grad = gradients_of(_correlate2d, _transpose, False)
     locally_connected2d = staticmethod(_locally_connected2d)
-    locally_connected2d_input_grad, locally_connected2d_filter_grad = _gradients(_locally_connected2d)
+    locally_connected2d_input_grad, locally_connected2d_filter_grad = gradients_of(
+        _locally_connected2d, _transpose, True
+    )
 
 
 register(mlx_funcify, _Mlx())

@@ -1,6 +1,7 @@
 """What a backend that computes with arrays of a library must offer."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from pytensor_convnet.geometry import Pair
@@ -57,3 +58,24 @@ class Library(Arrays):
 
     def average_pool2d_grad(self, maps: Any, rows: int, columns: int, windows: Windows, mode: str) -> Any:
         return pooling.average_pool2d_grad(self, maps, rows, columns, windows, mode)
+
+
+def gradients_of(forward: Callable[..., Any], transpose: Callable[..., Any], unshared: bool) -> tuple[Any, Any]:
+    """Both gradients of a correlation, which is linear in images and in filters: for images, and for filters.
+
+    ``transpose(function, shape, maps)`` applies to ``maps`` the transpose of a linear function of an array of such a
+    shape; ``unshared`` filters have axes of positions, too.
+    """
+
+    def input_grad(filters, maps, rows, columns, *sliding):
+        _, _, _, groups, _ = sliding
+        shape = maps.shape[0], filters.shape[-3] * groups, rows, columns
+        return transpose(lambda images: forward(images, filters, *sliding), shape, maps)
+
+    def filter_grad(images, maps, rows, columns, *sliding):
+        _, _, _, groups, _ = sliding
+        positions = maps.shape[2:] if unshared else ()
+        shape = maps.shape[1], *positions, images.shape[1] // groups, rows, columns
+        return transpose(lambda filters: forward(images, filters, *sliding), shape, maps)
+
+    return staticmethod(input_grad), staticmethod(filter_grad)
