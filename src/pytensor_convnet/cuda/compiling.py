@@ -4,6 +4,7 @@ The second part updates shared variables. For the compiler an update can be comp
 each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
 """
 
+import gc
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,14 +29,15 @@ MOST_IN_KEYS = 2**18
 
 def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     """The step traced on fake tensors and fused by torch's compiler, or what this made of it before, from disk."""
-    from torch._inductor import compile as inductor_compile
-    from torch._inductor import config
-    from torch.fx.experimental.proxy_tensor import make_fx
+    with _uncollected():  # its import, too
+        from torch._inductor import compile as inductor_compile
+        from torch._inductor import config
+        from torch.fx.experimental.proxy_tensor import make_fx
 
     settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
-    with torch.no_grad(), config.patch(settings), _cacheable() as fake:
+    with torch.no_grad(), _uncollected(), config.patch(settings), _cacheable() as fake:
         examples = [fake.from_tensor(tensor) for tensor in tensors]
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         make_constants(graph)
@@ -57,6 +59,18 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         return results[:count]
 
     return both
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python's search for garbage rest, which goes through all that a compiler makes, time and again, in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pytensor.graph.basic import Variable
 
+from pytensor_convnet.cuda.ahead import foreseen
 from pytensor_convnet.cuda.arrays import DeviceArray, recorded
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
 from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
@@ -192,8 +193,9 @@ class Execution:
         program = self.program
         if len(program.target.uploaded) > MOST_UPLOADED:
             program.target.uploaded.clear()
-        with exact_or_not(program.target.precision):
-            outputs = program.run(list(tensors.values()), program.feed_tensors(host), host, known)
+        inputs = list(tensors.values())
+        with exact_or_not(program.target.precision), foreseen(program, inputs, host, known):
+            outputs = program.run(inputs, program.feed_tensors(host), host, known)
         held = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for place, tensor in enumerate(outputs):
             if tensor is not None and (tensor.untyped_storage().data_ptr() in held or _is_stretched(tensor)):

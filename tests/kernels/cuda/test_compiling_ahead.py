@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import compiling_ahead  # noqa: E402
+from pytensor_convnet.kernels.cuda.compiling_ahead import run_without_gpu  # noqa: E402
 from tests.kernels.cuda.test_tuning import task_of  # noqa: E402
 
 COMPILED_AHEAD = """
@@ -22,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels.cuda import copying, gather_kernel, packing, products
 from pytensor_convnet.kernels.cuda.candidates import candidates
-from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu, compile_here
+from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu, without_gpu
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.methods import carry_out
 from tests.kernels.cuda.test_tuning import task_of
@@ -30,17 +33,16 @@ from tests.kernels.cuda.test_tuning import task_of
 task, target = task_of(), GPUTarget("cuda", 90, 32)
 method = candidates(task, 1)[0]
 operands = [empty(task.geometry.images, "batch_last", torch.float32, "cpu"), torch.ones(task.geometry.filters)]
-said = [(tuple(operand.shape), operand.stride(), operand.dtype) for operand in operands]
-compiled = []
+compiled, on_meta = [], replace(task, device=torch.device("meta"))
 knobs.compilation.listener = lambda metadata, **_: compiled.append(metadata["name"])
-assert compile_here(carry_out, task, method, said, target, {"TRITON_CACHE_DIR": FOLDER})
+assert run_without_gpu(carry_out, (on_meta, method), described(operands), target, {"TRITON_CACHE_DIR": FOLDER})
 assert "_gather_correlate" in compiled, compiled
 
 # The CPU's memory stands for the GPU's. Nothing new is compiled.
 compiled.clear()
 for module in (copying, gather_kernel, packing, products):
     module.launch_options = lambda device: {"DEPENDENT": True, "launch_pdl": True}
-with _without_gpu(target):
+with without_gpu(target):
     carry_out(replace(task, device=torch.device("cpu")), method, *operands)
 assert not compiled, compiled
 """
@@ -59,7 +61,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels.cuda import products
-from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu, compile_here
+from pytensor_convnet.kernels.cuda.compiling_ahead import run_without_gpu, without_gpu
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread
@@ -83,20 +85,20 @@ def said(*shapes, dtype=torch.float32):
 
 task = GradsTask("correlate2d_grads", geometry, torch.float32, "medium", ("batch_last",) * 3, meta)
 for method in (Joint("float16"), Joint("bf16x3"), Pair()):
-    assert compile_here(gradients, task, method, said(images, filters, maps), target, {}), method
+    assert run_without_gpu(gradients, (task, method), said(images, filters, maps), target, {}), method
 windows = check_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), True)
 pool = (geometry, torch.float32, "medium", ("batch_last",) * 3, meta, windows, "relu", torch.uint8)
 given = [*said(images, filters), ((2,), (1,), torch.float32)]
 forward = PoolGather(True, "bf16x3", PoolBlocks(16, 64, 2, (32,), 8, 4, 1, True))
 for method in (forward, Pair()):
-    assert compile_here(pooled, PoolTask("correlate2d_max_pool2d", *pool), method, given, target, {}), method
+    assert run_without_gpu(pooled, (PoolTask("correlate2d_max_pool2d", *pool), method), given, target, {}), method
 small = (images[0], 2, windows.out_rows, windows.out_columns)
 given = [*said(images), *said(small, dtype=torch.uint8), *said(small)]
 task = PoolTask("correlate2d_max_pool2d_filter_grad", *pool)
 share = Share(True, "bf16x3", (1, 1), GradBlocks(32, 16, 32, 32, 132, 4, 3))
 for method in (share, PoolShare(True, "bf16x3", PoolGradBlocks(32, 16, 32, 132, 4, 1))):
-    assert compile_here(pooled, task, Spread(None, method), given, target, {}), method
-with _without_gpu(target):  # only one of them past 2**31 elements
+    assert run_without_gpu(pooled, (task, Spread(None, method)), given, target, {}), method
+with without_gpu(target):  # only one of them past 2**31 elements
     products.largest_magnitudes(*(torch.empty(size, device="meta") for size in (3, 2**31, 5)))
 """
 
@@ -111,7 +113,7 @@ def test_kernels_for_tensors_past_two_to_the_31_elements_can_be_compiled(tmp_pat
 def test_settings_are_those_of_the_process_that_asks_and_then_as_before(monkeypatch):
     monkeypatch.setenv("TRITON_OF_THIS_PROCESS", "1")
     before = dict(os.environ)
-    with compiling_ahead._with_settings({"TRITON_CACHE_DIR": "elsewhere"}):
+    with compiling_ahead.with_settings({"TRITON_CACHE_DIR": "elsewhere"}):
         assert compiling_ahead._settings() == {"TRITON_CACHE_DIR": "elsewhere"}
     assert dict(os.environ) == before
 
@@ -125,7 +127,7 @@ class Pool:
     def submit(self, function, *arguments):
         if self.error is not None:
             raise self.error
-        self.asked.append(arguments)
+        self.asked.append((function, *arguments))
         job = Future()
         job.set_exception(RuntimeError("the process has died"))
         return job
@@ -135,8 +137,14 @@ class Pool:
 def target(monkeypatch):
     """A driver for a GPU that is not there."""
     found = compiling_ahead.GPUTarget("cuda", 90, 32)
-    with compiling_ahead._without_gpu(found):
+    with compiling_ahead.without_gpu(found):
         yield found
+
+
+@pytest.fixture(autouse=True)
+def nothing_begun(monkeypatch):
+    monkeypatch.setattr(compiling_ahead, "_begun", {})
+    monkeypatch.setattr(compiling_ahead, "_given_up", [])
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("no pipe"), OSError("closed")])
@@ -144,19 +152,40 @@ def test_processes_that_fail_stop_nobody(monkeypatch, target, error):
     pool = Pool(error)
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
     compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [torch.ones(2, 3)])
-    said = [((2, 3), (3, 1), torch.float32)]
-    assert [asked[2:5] for asked in pool.asked] == ([] if error else [(name, said, target) for name in "abc"])
+    on_meta, said = replace(task_of(), device=torch.device("meta")), (((2, 3), (3, 1), torch.float32),)
+    expected = [(run_without_gpu, print, (on_meta, name), said, target) for name in "abc"]
+    assert [asked[:5] for asked in pool.asked] == ([] if error else expected)
+
+
+class WaitingPool(Pool):
+    """Processes that never answer."""
+
+    def submit(self, *asked):
+        self.asked.append(asked)
+        return Future()
 
 
 def test_processes_that_do_not_answer_are_asked_once(monkeypatch, target):
-    pool = Pool()
-    pool.submit = lambda *arguments: pool.asked.append(arguments) or Future()
+    pool = WaitingPool()
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
     monkeypatch.setattr(compiling_ahead, "PATIENCE", 0.0)
-    monkeypatch.setattr(compiling_ahead, "_given_up", [])
     for _ in range(2):
         compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [])
     assert len(pool.asked) == 3
+
+
+def test_what_was_begun_before_is_awaited_and_not_begun_again(monkeypatch, target):
+    pool = WaitingPool()
+    monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
+    awaited = []
+    monkeypatch.setattr(compiling_ahead, "wait", lambda jobs, patience: awaited.extend(jobs) or SimpleNamespace(done=1))
+    operands = [torch.ones(2, 3)]
+    compiling_ahead.begin(print, task_of(), ["a", "b"], compiling_ahead.described(operands))
+    begun = [*compiling_ahead._begun.values()]
+    compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], operands)
+    assert [asked[2][1] for asked in pool.asked] == ["a", "b", "c"]
+    assert awaited[:2] == begun
+    assert len(awaited) == 3
 
 
 def test_for_few_methods_no_processes_are_started(monkeypatch):
@@ -168,4 +197,13 @@ def test_what_cannot_be_compiled_raises_nothing(target):
     def carry_out(task, method, *operands):
         raise ValueError("too large")
 
-    assert not compiling_ahead.compile_here(carry_out, task_of(), "a", [], target, {})
+    assert not run_without_gpu(carry_out, (task_of(), "a"), [], target, {})
+
+
+def test_nothing_is_noted_unless_someone_listens():
+    noted = []
+    compiling_ahead.note("before", [])
+    with compiling_ahead.noted(lambda task, operands: noted.append(task)):
+        compiling_ahead.note("within", [])
+    compiling_ahead.note("after", [])
+    assert noted == ["within"]

@@ -100,6 +100,20 @@ def test_processes_that_compile_start_early_only_where_nothing_was_measured(meas
     assert len(started) == 1
 
 
+def test_what_is_foreseen_is_begun_before_the_first_measurement(measurements):
+    begun = []
+    with tuning.foreseeing(lambda: begun.append(len(measurements))):
+        tuning.choose(task_of(), ())
+        tuning.choose(task_of(name="correlate2d_input_grad"), ())
+    assert begun == [0]
+
+
+def test_what_is_foreseen_is_not_begun_where_everything_is_known(measurements):
+    tuning.choose(task_of(), ())
+    with tuning.foreseeing(lambda: pytest.fail("nothing has to be measured")):
+        tuning.choose(task_of(), ())
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"key": KEY, "method": {"kind": "Nothing"}}'])
 def test_a_file_that_cannot_be_read_is_made_anew(measurements, content, tmp_path):
     task = task_of()

@@ -1,16 +1,18 @@
-"""Candidates compiled side by side in other processes, before they are tried.
+"""Kernels compiled side by side in other processes, before they are launched.
 
 Triton holds Python's lock while it compiles, so threads compile one kernel after another. The processes are those that
 torch's compiler starts for its own kernels. They use no GPU: operands are meta tensors, which have shapes and no
 memory, Triton's driver only says for which GPU kernels are meant, and nothing is launched. What they compile lies in
 Triton's cache on disk, where this process finds it at once. Nothing depends on it: what is not there is compiled here.
-Of methods whose parts are chosen in turn, the kernels are compiled that are theirs whatever those choices.
+Of methods whose parts are chosen in turn, the kernels are compiled that are theirs whatever those choices; what is
+chosen among for the parts, `tuning_ahead` finds out.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +33,11 @@ Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 _given_up: list[Any] = []
 """Processes that have done nothing for so long: who waited for them at each task would wait for hours."""
 
+_begun: dict[Any, Future] = {}
+"""What is being compiled: by task, method and operands."""
+
+_noting: ContextVar[Callable[[Any, Sequence[torch.Tensor]], None] | None] = ContextVar("noting", default=None)
+
 
 def compile_ahead(
     carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: Sequence[torch.Tensor]
@@ -42,36 +49,88 @@ def compile_ahead(
     carry_out : function of a task, a method and operands
         Of a module, and one that asks its operands for no values.
     """
-    pool = _pool() if len(methods) >= FEWEST else None
+    said = described(operands)
+    keys = [(task, method, said) for method in methods]
+    if len(methods) >= FEWEST:
+        begin(carry_out, task, methods, said)
+    jobs = [_begun.pop(key) for key in keys if key in _begun]
+    pool = _pool() if jobs else None
+    if pool is not None and pool not in _given_up and not wait(jobs, PATIENCE).done:
+        _given_up.append(pool)
+
+
+def begin(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: tuple[Operand, ...]) -> None:
+    """Begin to compile what these methods launch, and do not wait; a method that was begun before is not again."""
+    on_meta = replace(task, device=torch.device("meta"))
+    for method in methods:
+        key = task, method, operands
+        job = None if key in _begun else submit(run_without_gpu, carry_out, (on_meta, method), operands)
+        if job is not None:
+            _begun[key] = job
+
+
+def submit(function: Callable[..., Any], *arguments: Any) -> Future | None:
+    """A function of these arguments, the GPU that kernels are for, and Triton's settings, in another process.
+
+    None where there is no process that could, or none that answers.
+    """
+    pool = _pool()
     if pool is None or pool in _given_up:
-        return
-    target, settings = driver.active.get_current_target(), _settings()
-    said = [(tuple(operand.shape), operand.stride(), operand.dtype) for operand in operands]
+        return None
     try:
-        jobs = [pool.submit(compile_here, carry_out, task, method, said, target, settings) for method in methods]
-        if not wait(jobs, PATIENCE).done:
-            _given_up.append(pool)
+        return pool.submit(function, *arguments, driver.active.get_current_target(), _settings())
     except Exception:  # whatever has become of the processes
-        return
+        return None
+
+
+def described(tensors: Sequence[torch.Tensor]) -> tuple[Operand, ...]:
+    """What kernels are compiled for, of these tensors."""
+    return tuple((tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in tensors)
+
+
+def stand_ins(operands: Sequence[Operand]) -> list[torch.Tensor]:
+    """Tensors such as these, of no memory."""
+    return [torch.empty_strided(shape, strides, dtype=dtype, device="meta") for shape, strides, dtype in operands]
+
+
+def note(task: Any, operands: Sequence[torch.Tensor]) -> None:
+    """Tell whoever is `noting` that a method is chosen for a task, on tensors without memory."""
+    noting = _noting.get()
+    if noting is not None:
+        noting(task, operands)
+
+
+@contextmanager
+def noted(by: Callable[[Any, Sequence[torch.Tensor]], None]) -> Iterator[None]:
+    """Let a function be called with each task for which a method is chosen within, and its operands."""
+    token = _noting.set(by)
+    try:
+        yield
+    finally:
+        _noting.reset(token)
 
 
 def start_processes() -> None:
-    """Let the processes start, and do not wait for them."""
-    _pool()
+    """Let the processes start and import what they will need, and do not wait for them."""
+    from torch._inductor.async_compile import get_compile_threads
+
+    for _ in range(get_compile_threads()):
+        submit(run_without_gpu, _nothing, (), ())
 
 
-def compile_here(
-    carry_out: Callable[..., Any], task: Any, method: Any, operands: Sequence[Operand], target: GPUTarget,
+def _nothing() -> None:
+    """What a process does that has only to be there."""
+
+
+def run_without_gpu(
+    function: Callable[..., Any], arguments: Sequence[Any], operands: Sequence[Operand], target: GPUTarget,
     settings: Mapping[str, str],
 ) -> bool:  # fmt: skip
-    """Compile what a method launches for ``target``, without a GPU; whether that was possible."""
-    with _with_settings(settings), _without_gpu(target):
-        tensors = [
-            torch.empty_strided(shape, strides, dtype=dtype, device="meta") for shape, strides, dtype in operands
-        ]
+    """Compile what a function of arguments and tensors launches for ``target``; whether that was possible."""
+    with with_settings(settings), without_gpu(target):
         try:
-            carry_out(replace(task, device=torch.device("meta")), method, *tensors)
-        except Exception:  # who tries the method will see it again
+            function(*arguments, *stand_ins(operands))
+        except Exception:  # who launches it will see it again
             return False
     return True
 
@@ -94,7 +153,7 @@ def _settings() -> dict[str, str]:
 
 
 @contextmanager
-def _with_settings(settings: Mapping[str, str]) -> Iterator[None]:
+def with_settings(settings: Mapping[str, str]) -> Iterator[None]:
     before = _settings()
     for name in before:
         del os.environ[name]
@@ -124,12 +183,12 @@ class _Driver:
 
 
 @contextmanager
-def _without_gpu(target: GPUTarget) -> Iterator[None]:
-    """Let kernels be compiled for a GPU, and not launched."""
+def without_gpu(target: GPUTarget, compile: bool = True) -> Iterator[None]:
+    """Let kernels be compiled for a GPU, or not even that, and not launched."""
     run, before = JITFunction.run, dict(vars(driver))
 
     def only_compile(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        return run(self, *arguments, grid=grid, warmup=True, **options)
+        return run(self, *arguments, grid=grid, warmup=True, **options) if compile else None
 
     driver.set_active(_Driver(target))
     JITFunction.run = only_compile

@@ -14,6 +14,7 @@ from pytensor_convnet.kernels.cuda.copying import preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import (
+    Composed,
     Gather,
     Pair,
     Share,
@@ -64,7 +65,7 @@ class PreparedTask(Task):
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Composed):
     """Both gradients from maps that are prepared once, for ``product``, each by the best method that takes these."""
 
     product: str

@@ -65,8 +65,12 @@ class Share:
     blocks: GradBlocks
 
 
+class Composed:
+    """A method of parts that are tasks of their own."""
+
+
 @dataclass(frozen=True)
-class Pair:
+class Pair(Composed):
     """A pass that is two, each by the function that is its own, as is best for it."""
 
 

@@ -20,7 +20,9 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, inf
@@ -32,7 +34,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
-from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, start_processes
+from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks
@@ -94,6 +96,7 @@ _classes: dict[str, Any] = {}
 _chosen: dict[Task, Any] = {}
 _of_smaller: dict[Task, Any] = {}  # batches, that took the method of larger ones
 _lock = threading.RLock()
+_foreseen: ContextVar[list[Callable[[], None]] | None] = ContextVar("foreseen", default=None)
 
 
 def register(kind: type, family: Family) -> None:
@@ -110,7 +113,9 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
     method = _chosen.get(task) or _of_smaller.get(task)
     if method is not None:
         return method
-    if task.device.type != "cuda" or os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") == "0":
+    if task.device.type == "meta":
+        note(task, operands)
+    if task.device.type != "cuda" or not is_tuned():
         return fixed_choice(task)
     with _lock:
         method = known_choice(task)
@@ -121,6 +126,7 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
             nothing = any(not operand.numel() for operand in operands)
             if nothing or torch.cuda.is_current_stream_capturing():
                 return fixed_choice(task)
+            _begin_foreseen()
             found = best_method(task, operands)
             if found is None:  # and let the caller see why
                 return fixed_choice(task)
@@ -130,9 +136,33 @@ def choose(task: Task, operands: tuple[torch.Tensor, ...]) -> Any:
     return method
 
 
+def is_tuned() -> bool:
+    """Whether anything is measured at all."""
+    return os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") != "0"
+
+
 def known_choice(task: Task) -> Any:
     """What was measured for a task before, by this process or another; None where it was not."""
     return _chosen.get(task) or _load(task)
+
+
+@contextmanager
+def foreseeing(begin: Callable[[], None]) -> Iterator[None]:
+    """Let ``begin`` be called before the first measurement within, if any is made.
+
+    It may begin to compile what will be chosen among later.
+    """
+    token = _foreseen.set([begin])
+    try:
+        yield
+    finally:
+        _foreseen.reset(token)
+
+
+def _begin_foreseen() -> None:
+    foreseen = _foreseen.get()
+    while foreseen:
+        foreseen.pop()()
 
 
 def _of_larger_batch(task: Task) -> Any:
@@ -153,7 +183,17 @@ def _with_batch(task: Task, batch: int) -> Task:
 @functools.lru_cache(maxsize=4096)
 def fixed_choice(task: Task) -> Any:
     """What is taken without measurements."""
-    return _families[type(task)].fixed_choice(task)
+    return family_of(task).fixed_choice(task)
+
+
+def family_of(task: Task) -> Family:
+    """How tasks of its kind may be computed."""
+    return _families[type(task)]
+
+
+def ours(methods: Sequence[Any]) -> list[Any]:
+    """The methods that launch kernels of ours."""
+    return [method for method in methods if not isinstance(method, Cudnn)]
 
 
 def _fixed_correlation(task: Task) -> Method:
@@ -168,7 +208,7 @@ def _fixed_correlation(task: Task) -> Method:
 
 def prepare() -> None:
     """Start the processes that compile candidates, where nothing was measured yet: they take seconds to start."""
-    if os.environ.get("PYTENSOR_CONVNET_AUTOTUNE", "1") != "0" and not any(cache_folder().glob("*.json")):
+    if is_tuned() and not any(cache_folder().glob("*.json")):
         start_processes()
 
 
@@ -183,13 +223,10 @@ def forget() -> None:
 
 def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]:
     """Seconds of each candidate that works; those `CLOSE` to the best more exactly than the others."""
-    family = _families[type(task)]
-    calls = {
-        method: functools.partial(family.carry_out, task, method, *operands)
-        for method in family.candidates(task, CANDIDATES)
-    }
-    ours = [method for method in calls if not isinstance(method, Cudnn)]
-    compile_ahead(family.carry_out, task, ours, operands)
+    family = family_of(task)
+    methods = family.candidates(task, CANDIDATES)
+    calls = {method: functools.partial(family.carry_out, task, method, *operands) for method in methods}
+    compile_ahead(family.carry_out, task, ours(methods), operands)
     usable = [method for method, call in calls.items() if _works(task, method, call)]
     seconds: dict[Any, float] = {}
     for method in usable * LOOKS:

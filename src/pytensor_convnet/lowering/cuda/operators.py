@@ -7,9 +7,11 @@ keeps on disk means the same in every process.
 Several calls at once run side by side, each on a stream of its own: at small batches no kernel fills a GPU alone.
 """
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from pytensor_convnet.kernels import cuda as kernel_functions
+from pytensor_convnet.kernels.cuda.compiling_ahead import Operand, described
 from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.kernels.cuda.tuning_ahead import Call
 
 Result = tuple[Sequence[int], torch.dtype, str]
 """Shape, dtype and physical format."""
@@ -123,23 +126,37 @@ def kernels(tensors: list[Tensor], said: str) -> list[Tensor]:
     given = iter(tensors)
     found: list[Tensor] = []
     with _streams(tensors[0].device, len(calls)) as streams:
-        for stream, (name, count, named, arguments, keywords, _) in zip(streams, calls):
-            first = [next(given) for _ in range(count - len(named))]
-            last = {argument: next(given) for argument in named}
+        for stream, (call, count, _) in zip(streams, calls):
             with torch.cuda.stream(stream):  # nothing where there is none
-                result = getattr(kernel_functions, name)(*first, *arguments, **last, **keywords)
+                result = call.run(*itertools.islice(given, count))
             found.extend(result if isinstance(result, tuple) else (result,))
     return found
 
 
 @kernels.register_fake
 def _(tensors: list[Tensor], said: str) -> list[Tensor]:
-    device = tensors[0].device
+    calls, device, given = _called.get(), tensors[0].device, iter(tensors)
+    if calls is not None:
+        calls += [(call, described(list(itertools.islice(given, count)))) for call, count, _ in _understood(said)]
     return [
         empty(shape, format, dtype, device) if len(shape) == 4 else torch.empty(shape, dtype=dtype, device=device)
         for *_, results in _understood(said)
         for shape, dtype, format in results
     ]
+
+
+_called: ContextVar[list[tuple[Call, tuple[Operand, ...]]] | None] = ContextVar("called", default=None)
+
+
+@contextmanager
+def calls_noted() -> Iterator[list[tuple[Call, tuple[Operand, ...]]]]:
+    """A list that gets what is called on fake tensors within."""
+    calls: list[tuple[Call, tuple[Operand, ...]]] = []
+    token = _called.set(calls)
+    try:
+        yield calls
+    finally:
+        _called.reset(token)
 
 
 @contextmanager
@@ -169,9 +186,10 @@ def _other_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
 
 
 @lru_cache(maxsize=4096)
-def _understood(said: str) -> list[tuple[str, int, list[str], Any, dict[str, Any], Any]]:
+def _understood(said: str) -> list[tuple[Call, int, Any]]:
+    """Of each call, how many tensors it takes, and its results."""
     return [
-        (name, count, named, _restored(arguments), keywords, _restored(results))
+        (Call(name, named, _restored(arguments), keywords), count, _restored(results))
         for name, count, named, arguments, keywords, results in json.loads(said)
     ]
 

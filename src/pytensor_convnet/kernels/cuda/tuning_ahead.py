@@ -1,0 +1,93 @@
+"""All that a step will choose among, compiled side by side before its first task is measured.
+
+Tasks are met one after the other, each when the step comes to it, and those that a method is composed of only when that
+is tried. If each had to wait for its own candidates, most processors would be idle most of the time. So what a step
+calls is first gone through on tensors without memory, in another process: no kernel is launched there, but every task
+comes by. Then all candidates of all tasks are given to the processes, in the order in which they will be needed.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+
+from pytensor_convnet.kernels import cuda as kernel_functions
+from pytensor_convnet.kernels.cuda.compiling_ahead import (
+    PATIENCE,
+    Operand,
+    begin,
+    described,
+    noted,
+    run_without_gpu,
+    stand_ins,
+    submit,
+    with_settings,
+    without_gpu,
+)
+from pytensor_convnet.kernels.cuda.methods import Composed, Task
+from pytensor_convnet.kernels.cuda.tuning import CANDIDATES, family_of, known_choice, ours
+
+Need = tuple[Task, tuple[Operand, ...]]
+"""A task for which a method will be chosen, and its operands."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of `kernels.cuda` as it is called: ``named`` are the names of its last tensors."""
+
+    name: str
+    named: Sequence[str]
+    arguments: Sequence[Any]
+    keywords: Mapping[str, Any]
+
+    def run(self, *tensors: torch.Tensor) -> Any:
+        """Call it."""
+        count = len(tensors) - len(self.named)
+        named = dict(zip(self.named, tensors[count:]))
+        return getattr(kernel_functions, self.name)(*tensors[:count], *self.arguments, **named, **self.keywords)
+
+
+def tune_ahead(calls: Sequence[tuple[Call, tuple[Operand, ...]]], device: torch.device) -> None:
+    """Begin to compile what these calls on a GPU launch and will choose among, where that is not known yet.
+
+    It waits until it knows what that is, not until it is compiled.
+    """
+    plan = submit(needs, calls)
+    if plan is None:
+        return
+    for call, operands in calls:
+        submit(run_without_gpu, call.run, (), operands)
+    with suppress(Exception):  # whatever has become of the processes
+        for task, operands in plan.result(PATIENCE):
+            here = dataclasses.replace(task, device=device)
+            if known_choice(here) is None:
+                family = family_of(here)
+                begin(family.carry_out, here, ours(family.candidates(here, CANDIDATES)), operands)
+
+
+def needs(
+    calls: Sequence[tuple[Call, tuple[Operand, ...]]], target: GPUTarget, settings: Mapping[str, str]
+) -> list[Need]:
+    """All tasks of these calls, and those that their methods are composed of, in the order in which they come."""
+    found: dict[Need, None] = {}
+
+    def by(task: Task, operands: Sequence[torch.Tensor]) -> None:
+        need = task, described(operands)
+        if need in found:
+            return
+        found[need] = None
+        family = family_of(task)
+        for method in family.candidates(task, CANDIDATES):
+            if isinstance(method, Composed):
+                with suppress(Exception):  # who carries it out will see it again
+                    family.carry_out(task, method, *operands)
+
+    with with_settings(settings), without_gpu(target, compile=False), noted(by):
+        for call, operands in calls:
+            with suppress(Exception):
+                call.run(*stand_ins(operands))
+    return list(found)
