@@ -104,7 +104,7 @@ def calls_together(monkeypatch):
     together = []
 
     def noted(said):
-        together.append([name for name, *_ in understood(said)])
+        together.append([call.name for call, *_ in understood(said)])
         return understood(said)
 
     understood = operators._understood

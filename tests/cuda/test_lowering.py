@@ -115,6 +115,16 @@ def test_products_of_matrices(mode):
     assert_same(mode, [x, y, v], [x @ y, y.T @ v, pt.outer(v[:5], v[:4]), v @ v], a, b, a[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (1, 7), (5, 1)])
+def test_gradients_for_what_a_dense_layer_read_have_the_batch_innermost(mode, rows, columns):
+    x, w = pt.fmatrix("x"), pt.fmatrix("w")
+    gradients, weights = (RNG.normal(size=(length, 3)).astype("float32") for length in (rows, columns))
+    assert_same(mode, [x, w], x @ w.T, gradients, weights)
+    [result] = pytensor.function([x, w], [x @ w.T], mode=mode)(gradients, weights)
+    assert result.tensor.T.is_contiguous()
+
+
+
 def test_products_over_batches(mode):
     x, y = pt.ftensor3s("x", "y")
     a, b = RNG.normal(size=(2, 3, 4)).astype("float32"), RNG.normal(size=(2, 4, 5)).astype("float32")

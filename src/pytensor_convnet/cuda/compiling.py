@@ -34,7 +34,10 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         from torch._inductor import config
         from torch.fx.experimental.proxy_tensor import make_fx
 
-    settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    settings = {
+        "combo_kernels": True,  # small kernels that need nothing of each other become one
+        "reorder_for_peak_memory": False,  # or sums that only updates read would come before what the step goes on with
+    }
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
     with torch.no_grad(), _uncollected(), config.patch(settings), _cacheable() as fake:

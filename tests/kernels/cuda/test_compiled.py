@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from pytensor_convnet.bench.cases import CONV  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import tuning  # noqa: E402
-from pytensor_convnet.kernels.cuda.compiling_ahead import _without_gpu  # noqa: E402
+from pytensor_convnet.kernels.cuda.compiling_ahead import without_gpu  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, Spread  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task  # noqa: E402
@@ -133,7 +133,7 @@ def problem(function: Callable[..., None], *case: str) -> str:
     """What was wrong when the kernels that a function launches were compiled; '' if nothing."""
     knobs.compilation.listener = check_memory
     try:
-        with _without_gpu(H100):
+        with without_gpu(H100):
             function(*case)
     except Exception:  # not all of them could be sent to another process
         return traceback.format_exc()

@@ -23,7 +23,7 @@ def _lower_product(op: Any, node: Apply, target: Target) -> Lowering:
         x, y = target.tensor(x, working), target.tensor(y, working)
         parts = _parts(x, y) if target.device.type == "cuda" else 1
         if parts == 1:
-            return torch.matmul(x, y).to(dtype)
+            return _matmul(x, y).to(dtype)
         rows, length = x.shape
         products = torch.bmm(
             x.reshape(rows, parts, length // parts).transpose(0, 1), y.reshape(parts, length // parts, y.shape[1])
@@ -31,6 +31,16 @@ def _lower_product(op: Any, node: Apply, target: Target) -> Lowering:
         return products.sum(dim=0, dtype=dtype)
 
     return Lowering(product)
+
+
+def _matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The product, in the order of elements that a transposed second factor suggests.
+
+    That is the gradient of a dense layer for what it read: maps whose batch is innermost, if a convolution made them.
+    """
+    if x.ndim == y.ndim == 2 and y.stride(0) == 1 < y.stride(1):
+        return torch.matmul(y.T, x.T).T
+    return torch.matmul(x, y)
 
 
 def _parts(x: torch.Tensor, y: torch.Tensor) -> int:
