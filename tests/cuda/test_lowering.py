@@ -124,7 +124,6 @@ def test_gradients_for_what_a_dense_layer_read_have_the_batch_innermost(mode, ro
     assert result.tensor.T.is_contiguous()
 
 
-
 def test_products_over_batches(mode):
     x, y = pt.ftensor3s("x", "y")
     a, b = RNG.normal(size=(2, 3, 4)).astype("float32"), RNG.normal(size=(2, 4, 5)).astype("float32")
