@@ -31,7 +31,7 @@ Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Shape, strides and dtype."""
 
 _given_up: list[Any] = []
-"""Processes that have done nothing for so long: who waited for them at each task would wait for hours."""
+"""Processes that did nothing for so long: who waited for them at each task would wait for hours."""
 
 _begun: dict[Any, Future] = {}
 """What is being compiled: by task, method and operands."""
@@ -53,10 +53,7 @@ def compile_ahead(
     keys = [(task, method, said) for method in methods]
     if len(methods) >= FEWEST:
         begin(carry_out, task, methods, said)
-    jobs = [_begun.pop(key) for key in keys if key in _begun]
-    pool = _pool() if jobs else None
-    if pool is not None and pool not in _given_up and not wait(jobs, PATIENCE).done:
-        _given_up.append(pool)
+    await_all([_begun.pop(key) for key in keys if key in _begun])
 
 
 def begin(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: tuple[Operand, ...]) -> None:
@@ -81,6 +78,13 @@ def submit(function: Callable[..., Any], *arguments: Any) -> Future | None:
         return pool.submit(function, *arguments, driver.active.get_current_target(), _settings())
     except Exception:  # whatever has become of the processes
         return None
+
+
+def await_all(jobs: Sequence[Future]) -> None:
+    """Wait until all that was submitted is done, at most `PATIENCE`; give processes up that did nothing by then."""
+    pool = _pool() if jobs else None
+    if pool is not None and pool not in _given_up and not wait(jobs, PATIENCE).done:
+        _given_up.append(pool)
 
 
 def described(tensors: Sequence[torch.Tensor]) -> tuple[Operand, ...]:
@@ -112,9 +116,9 @@ def noted(by: Callable[[Any, Sequence[torch.Tensor]], None]) -> Iterator[None]:
 
 def start_processes() -> None:
     """Let the processes start and import what they will need, and do not wait for them."""
-    from torch._inductor.async_compile import get_compile_threads
-
-    for _ in range(get_compile_threads()):
+    if _pool() is None:
+        return
+    for _ in range(os.cpu_count() or 1):
         submit(run_without_gpu, _nothing, (), ())
 
 

@@ -17,8 +17,8 @@ from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels import cuda as kernel_functions
 from pytensor_convnet.kernels.cuda.compiling_ahead import (
-    PATIENCE,
     Operand,
+    await_all,
     begin,
     described,
     noted,
@@ -61,8 +61,9 @@ def tune_ahead(calls: Sequence[tuple[Call, tuple[Operand, ...]]], device: torch.
         return
     for call, operands in calls:
         submit(run_without_gpu, call.run, (), operands)
+    await_all([plan])
     with suppress(Exception):  # whatever has become of the processes
-        for task, operands in plan.result(PATIENCE):
+        for task, operands in plan.result(0):
             here = dataclasses.replace(task, device=device)
             if known_choice(here) is None:
                 family = family_of(here)
