@@ -12,10 +12,11 @@ from numba import types
 from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps, gradient_signature
 from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
+from pytensor_convnet.kernels.cpu.emission import address_of, emitted
 from pytensor_convnet.kernels.cpu.input_rows import pack_rows
 from pytensor_convnet.kernels.cpu.jit import any_layout, leaf_part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.lane_pooling import WINNERS, new_pooled, no_windows, no_winners, unpool_maps
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES, item_bytes
 from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.minimal_filtering import transform_maps, transform_sums
 from pytensor_convnet.kernels.cpu.packing import (
@@ -330,6 +331,22 @@ def _sum_tasks(
         )  # fmt: skip
 
 
+@emitted(arrays=1)
+def _add_numbers(e, vector, source, target, count):
+    """``target[n] += source[n]`` for ``count`` numbers."""
+    item, lanes = item_bytes(vector), vector.count
+
+    def add(type_, n):
+        place = target + n * item
+        e.store(place, e.load(type_, place) + e.load(type_, source + n * item))
+
+    whole = count // lanes * lanes
+    with e.range(0, whole, lanes) as n:
+        add(vector, n)
+    with e.range(whole, count) as n:
+        add(vector.element, n)
+
+
 def _slices_signature(number):
     return number[:, ::1], types.NamedUniTuple(types.intp, 7, Blocking), READS, types.Array(number, 4, "A")
 
@@ -337,42 +354,42 @@ def _slices_signature(number):
 @chunked(_slices_signature)
 @plain_part
 def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
-    """Chunk ``chunk`` of all blocks: add up a block's slices, in order, and turn the sums at points into
-    ``gradient`` (filters, channels, rows, columns)."""
-    row_taps = gradient.shape[2]
-    blocks = partials.shape[0] // blocking.slices
-    for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
-        total = partials[block * blocking.slices]
-        for later in range(1, blocking.slices):
-            more = partials[block * blocking.slices + later]
-            for i in range(total.size):
-                total[i] += more[i]
+    """Chunk ``chunk`` of each block's row taps, reads and channels: add up the slices, in order, and turn the sums at
+    points into ``gradient`` (filters, channels, rows, columns)."""
+    number_of_reads, lanes = reads.offsets.size, VECTOR_BYTES // partials.itemsize
+    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
+    padded = ceil_div(most_filters, lanes) * lanes
+    sums = new_array((reads.taps.shape[1] * padded,), partials.dtype)
+    for block in range(partials.shape[0] // blocking.slices):
         group_and_filters, channel_block = divmod(block, blocking.channel_blocks)
         group, filter_block = divmod(group_and_filters, blocking.filter_blocks)
         first_filter, filters = _part(filter_block, blocking.filter_blocks, blocking.filters)
         first_channel, channels = _part(channel_block, blocking.channel_blocks, blocking.channels)
         first_filter += group * blocking.filters
-        point_step = row_taps * channels * reads.offsets.size * filters
-        lanes = VECTOR_BYTES // partials.itemsize
-        padded = ceil_div(filters, lanes) * lanes
-        sums = new_array((reads.taps.shape[1] * padded,), partials.dtype)
-        at = 0
-        for r in range(row_taps):
-            for read in range(reads.offsets.size):
-                for channel in range(first_channel, first_channel + channels):
-                    if reads.points == 1:
-                        for f in range(filters):
-                            sums[f] = total[at + f]
-                    else:
-                        transform_sums(
-                            reads.form, total, at, point_step, lanes, sums, 0, padded, lanes, padded // lanes
-                        )
-                    for tap in range(reads.taps.shape[1]):
-                        column = reads.taps[read, tap]
-                        if column >= 0:
-                            for f in range(filters):
-                                gradient[first_filter + f, channel, r, column] = sums[tap * padded + f]
-                    at += filters
+        products = gradient.shape[2] * number_of_reads * channels
+        first, some = _part(chunk, chunks, products)
+        total = partials[block * blocking.slices]
+        for later in range(1, blocking.slices):
+            more = partials[block * blocking.slices + later]
+            for point in range(reads.points):
+                at = (point * products + first) * filters * partials.itemsize
+                _add_numbers(partials, address_of(more) + at, address_of(total) + at, some * filters)
+        for number in range(first, first + some):
+            tap_and_read, channel = divmod(number, channels)
+            r, read = divmod(tap_and_read, number_of_reads)
+            at = number * filters
+            if reads.points == 1:
+                for f in range(filters):
+                    sums[f] = total[at + f]
+            else:
+                transform_sums(
+                    reads.form, total, at, products * filters, lanes, sums, 0, padded, lanes, ceil_div(filters, lanes)
+                )
+            for tap in range(reads.taps.shape[1]):
+                column = reads.taps[read, tap]
+                if column >= 0:
+                    for f in range(filters):
+                        gradient[first_filter + f, first_channel + channel, r, column] = sums[tap * padded + f]
 
 
 @plain_part
