@@ -13,7 +13,8 @@ from pytensor_convnet.geometry import correlation_length
 from pytensor_convnet.kernels.cpu.activations import activate_run, check_activation
 from pytensor_convnet.kernels.cpu.checks import SLIDING, check_correlation
 from pytensor_convnet.kernels.cpu.column_reads import READS
-from pytensor_convnet.kernels.cpu.correlation import ROW_PLAN, correlate2d, correlate_band, plan_rows
+from pytensor_convnet.kernels.cpu.correlation import correlate2d
+from pytensor_convnet.kernels.cpu.correlation_bands import ROW_PLAN, correlate_band, plan_rows
 from pytensor_convnet.kernels.cpu.detached import FLOATS, NO_ARRAYS, chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of
 from pytensor_convnet.kernels.cpu.filter_packing import FilterOrder, pack_filters, packed_filters_size, split_groups
