@@ -144,42 +144,46 @@ def _slices_signature(number):
 @chunked(_slices_signature)
 @plain_part
 def _add_slices(chunk, chunks, partials, blocking, reads, gradient):
-    """Chunk ``chunk`` of each block's row taps, reads and channels: add up the slices, in order, and turn the sums at
-    points into ``gradient`` (filters, channels, rows, columns)."""
-    number_of_reads, lanes = reads.offsets.size, VECTOR_BYTES // partials.itemsize
-    most_filters = ceil_div(blocking.filters, blocking.filter_blocks)
-    padded = ceil_div(most_filters, lanes) * lanes
+    """Chunk ``chunk`` of all blocks' channels: add up the slices, in order, and turn the sums at points into
+    ``gradient`` (filters, channels, rows, columns)."""
+    item, number_of_reads = partials.itemsize, reads.offsets.size
+    lanes = VECTOR_BYTES // item
+    row_sums = gradient.shape[2] * number_of_reads
+    padded = ceil_div(ceil_div(blocking.filters, blocking.filter_blocks), lanes) * lanes
     sums = new_array((reads.taps.shape[1] * padded,), partials.dtype)
-    for block in range(partials.shape[0] // blocking.slices):
+    blocks, most_channels = partials.shape[0] // blocking.slices, ceil_div(blocking.channels, blocking.channel_blocks)
+    begin, count = piece(chunk, chunks, blocks * most_channels)
+    for block in range(blocks):
         group_and_filters, channel_block = divmod(block, blocking.channel_blocks)
         group, filter_block = divmod(group_and_filters, blocking.filter_blocks)
         first_filter, filters = piece(filter_block, blocking.filter_blocks, blocking.filters)
         first_channel, channels = piece(channel_block, blocking.channel_blocks, blocking.channels)
         first_filter += group * blocking.filters
-        products = gradient.shape[2] * number_of_reads * channels
-        first, some = piece(chunk, chunks, products)
+        first = max(0, min(channels, begin - block * most_channels))
+        some = max(0, min(channels, begin + count - block * most_channels)) - first
         total = partials[block * blocking.slices]
         for later in range(1, blocking.slices):
             more = partials[block * blocking.slices + later]
-            for point in range(reads.points):
-                at = (point * products + first) * filters * partials.itemsize
+            for run in range(reads.points * row_sums):
+                at = (run * channels + first) * filters * item
                 _add_numbers(partials, address_of(more) + at, address_of(total) + at, some * filters)
-        for number in range(first, first + some):
-            tap_and_read, channel = divmod(number, channels)
-            r, read = divmod(tap_and_read, number_of_reads)
-            at = number * filters
-            if reads.points == 1:
-                for f in range(filters):
-                    sums[f] = total[at + f]
-            else:
-                transform_sums(
-                    reads.form, total, at, products * filters, lanes, sums, 0, padded, lanes, ceil_div(filters, lanes)
-                )
-            for tap in range(reads.taps.shape[1]):
-                column = reads.taps[read, tap]
-                if column >= 0:
+        for channel in range(first, first + some):
+            for number in range(row_sums):
+                r, read = divmod(number, number_of_reads)
+                at = (number * channels + channel) * filters
+                if reads.points == 1:
                     for f in range(filters):
-                        gradient[first_filter + f, first_channel + channel, r, column] = sums[tap * padded + f]
+                        sums[f] = total[at + f]
+                else:
+                    transform_sums(
+                        reads.form, total, at, row_sums * channels * filters, lanes,
+                        sums, 0, padded, lanes, ceil_div(filters, lanes),
+                    )  # fmt: skip
+                for tap in range(reads.taps.shape[1]):
+                    column = reads.taps[read, tap]
+                    if column >= 0:
+                        for f in range(filters):
+                            gradient[first_filter + f, first_channel + channel, r, column] = sums[tap * padded + f]
 
 
 @plain_part
