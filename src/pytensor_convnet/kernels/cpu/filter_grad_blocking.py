@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.jit import leaf_part, plain_part
-from pytensor_convnet.kernels.cpu.llvm import VECTOR_BYTES
+from pytensor_convnet.kernels.cpu.llvm import MULTIPLY_ADDS, VECTOR_BYTES
 from pytensor_convnet.kernels.cpu.packing import ceil_div, inputs_read
 from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILTERS
 
@@ -54,9 +54,8 @@ def piece(number, pieces, total):
 
 
 @leaf_part
-def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
-    """Filter and channel blocks for so many bands, as large as memory allows, and the cycles that the bands cost
-    beside multiply-adds: every block is packed anew for all others that it meets."""
+def _fewest_blocks(bands, filters, channels, rows, reads, tiling):
+    """Filter and channel blocks for so many bands, as large as memory allows."""
     band_rows = ceil_div(tiling.rows, bands)
     image_vectors = inputs_read(rows, band_rows) * reads.row_vectors
     map_vectors = band_rows * reads.points * reads.tiles
@@ -64,26 +63,40 @@ def _blocks_in_bands(bands, filters, channels, rows, reads, tiling):
     # Half for either, or what the other leaves.
     some_channels = max(1, min(channels, max(most // 2, most - filters * map_vectors) // image_vectors))
     some_filters = max(MOST_FILTERS, min(filters, (most - some_channels * image_vectors) // map_vectors))
-    channel_blocks, filter_blocks = ceil_div(channels, some_channels), ceil_div(filters, some_filters)
-    packed = filter_blocks * channels * image_vectors + channel_blocks * filters * map_vectors
+    return ceil_div(filters, some_filters), ceil_div(channels, some_channels)
+
+
+@leaf_part
+def _cycles(blocking, rows, reads, tiling):
+    """Of a group and lane group: multiply-adds, register blocks, and packing, for every block is packed anew for all
+    others that it meets. An odd number of tasks leaves one of two threads idle during the last."""
+    groups, filters, channels, filter_blocks, channel_blocks, bands, slices = blocking
+    band_rows = ceil_div(tiling.rows, bands)
+    packed = filter_blocks * channels * inputs_read(rows, band_rows) * reads.row_vectors
+    packed += channel_blocks * filters * band_rows * reads.points * reads.tiles
     products = channels * rows.taps.size * reads.offsets.size
     register_blocks = reads.points * ceil_div(filters, MOST_FILTERS) * ceil_div(products, MOST_COLUMNS[MOST_FILTERS])
-    cycles = bands * (_PACKING_CYCLES * packed + _BLOCK_CYCLES * register_blocks)
-    return filter_blocks, channel_blocks, cycles
+    cycles = reads.points * filters * products * tiling.rows * reads.tiles / MULTIPLY_ADDS
+    cycles += bands * (_PACKING_CYCLES * packed + _BLOCK_CYCLES * register_blocks)
+    tasks = groups * filter_blocks * channel_blocks * slices
+    return cycles * (tasks + 1) / tasks if tasks % 2 == 1 and tasks > 1 else cycles
 
 
 @plain_part
 def choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
     """The cheapest bands and blocks, and enough slices to make `_TASKS` tasks."""
     fewest = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
-    bands, least = fewest, np.inf
-    for number in range(fewest, tiling.rows + 1):
-        cycles = _blocks_in_bands(number, filters, channels, rows, reads, tiling)[2]
-        if cycles < least:
-            bands, least = number, cycles
-    filter_blocks, channel_blocks, _ = _blocks_in_bands(bands, filters, channels, rows, reads, tiling)
-    blocks = groups * filter_blocks * channel_blocks
     sums = groups * filters * channels * rows.taps.size * reads.offsets.size * reads.points
     affordable = PARTIAL_BYTES // (sums * item_bytes)
-    slices = max(1, min(tiling.lane_groups * bands, _TASKS // blocks, affordable))
-    return Blocking(groups, filters, channels, filter_blocks, channel_blocks, bands, slices)
+    least, best = np.inf, Blocking(groups, filters, channels, 1, 1, 1, 1)
+    for bands in range(fewest, tiling.rows + 1):
+        filter_blocks, channel_blocks = _fewest_blocks(bands, filters, channels, rows, reads, tiling)
+        for more in range(2):
+            blocks = min(channels, channel_blocks + more)
+            tasks = groups * filter_blocks * blocks
+            slices = max(1, min(tiling.lane_groups * bands, _TASKS // tasks, affordable))
+            blocking = Blocking(groups, filters, channels, filter_blocks, blocks, bands, slices)
+            cycles = _cycles(blocking, rows, reads, tiling)
+            if cycles < least:
+                best, least = blocking, cycles
+    return best
