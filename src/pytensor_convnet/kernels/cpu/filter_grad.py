@@ -246,8 +246,9 @@ def _correlate2d_filter_grad(images, maps, rows, columns, stride, padding, dilat
     shape = (maps.shape[1], images.shape[1] // max(groups, 1), rows, columns)
     check_maps(images.shape, shape, maps.shape, stride, padding, dilation, groups)
     gradient = new_array(shape, images.dtype)
-    gradient[:] = 0
-    if images.size > 0 and maps.size > 0:
+    if images.size == 0 or maps.size == 0:
+        gradient[:] = 0
+    else:
         step = -1 if flip else 1
         view = gradient[:, :, ::step, ::step]
         none, misfits = any_layout(no_winners()), integers(1)
