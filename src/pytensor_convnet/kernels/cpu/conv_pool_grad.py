@@ -26,7 +26,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import split_groups
 from pytensor_convnet.kernels.cpu.jit import any_layout, part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cpu.memory import new_array
-from pytensor_convnet.kernels.cpu.packing import integers
+from pytensor_convnet.kernels.cpu.packing import follow_each_other, integers
 from pytensor_convnet.kernels.cpu.pool_checks import POOL_NUMBERS, WINDOWS, check_pooled_numbers, pool_numbers
 from pytensor_convnet.kernels.cpu.winner_filter_grad import filter_grad_of_winners
 from pytensor_convnet.kernels.cpu.winner_input_grad import input_grad_of_winners
@@ -91,16 +91,6 @@ def _check_gradient(images, filters, winners, maps_grad, windows, stride, paddin
     check_maps(images, filters, maps, stride, padding, dilation, groups)
 
 
-@plain_part
-def _follow_each_other(array):
-    """Whether an array's numbers lie in memory in order, without gaps."""
-    step, adjacent = array.itemsize, True
-    for axis in range(3, -1, -1):
-        adjacent &= array.strides[axis] == step
-        step *= array.shape[axis]
-    return adjacent
-
-
 def _pooled_gradient_signature(number, winner):
     lengths = (types.intp,) * 4
     gradient = number[:, :, :, ::1]
@@ -116,7 +106,7 @@ def _filter_grad(
     windows = check_pooled_numbers(map_shape, winners.shape, numbers)
     shape = (winners.shape[1], images.shape[1] // max(groups, 1), rows, columns)
     _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
+    together = follow_each_other(winners) and follow_each_other(maps_grad) and images.size > 0
     gradient, misfits = new_array(shape, images.dtype), integers(1)
     gradient[:] = 0
     misfits[0] = 1
@@ -159,7 +149,7 @@ def _input_grad(
     windows = check_pooled_numbers(map_shape, winners.shape, numbers)
     shape = (winners.shape[0], filters.shape[1] * groups, rows, columns)
     _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
+    together = follow_each_other(winners) and follow_each_other(maps_grad) and filters.size > 0
     images, misfits = new_array(shape, maps_grad.dtype), integers(1)
     misfits[0] = 1
     slides, item, few = (stride, padding, dilation), maps_grad.itemsize, has_byte_winners(winners, windows)
