@@ -137,9 +137,9 @@ def _rows_in_images(r, used, band_rows, rows):
 
 @leaf_part
 def _sum_band(
-    images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
+    images, used, maps, steps, taps, positions, partial, adding, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
-    """Add to a block of the gradient what one packed band contributes::
+    """Add to a block of the gradient, which is none yet unless it is ``adding``, what one packed band contributes::
 
         for point: for f in range(filters):
             for row tap, read, channel:
@@ -187,7 +187,7 @@ def _sum_band(
                             count, size, images, point * plane_step, taps, tap,
                             positions, start * reads.tiles, stop * reads.tiles,
                             maps, first * map_step + point * point_step, map_step,
-                            partial, (point * rows.taps.size * row_sums + tap) * filters + first, filters,
+                            partial, (point * rows.taps.size * row_sums + tap) * filters + first, filters, adding,
                         )  # fmt: skip
                     r += alike
                 first += count
@@ -276,7 +276,13 @@ def _sum_task(
     positions = _list_positions(most_rows, lanes, rows, reads)
     raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
 
-    partial[:] = 0
+    # Where some reads have no filters at some points, the bands leave sums out.
+    adding = False
+    for point in range(reads.points):
+        begin, end = reads_at(point, 0, reads)
+        adding |= end - begin < reads.offsets.size
+    if adding:
+        partial[:] = 0
     units = tiling.lane_groups * blocking.bands
     for unit in range(slice_ * units // blocking.slices, (slice_ + 1) * units // blocking.slices):
         lane_group, band = divmod(unit, blocking.bands)
@@ -299,8 +305,10 @@ def _sum_task(
                 group * blocking.filters + first_filter, filters, packed_maps, steps, raw, collected, runs,
             )  # fmt: skip
         _sum_band(
-            packed_images, used, packed_maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
-        )
+            packed_images, used, packed_maps, steps, taps, positions, partial, adding, filters, channels, band_rows,
+            rows, reads,
+        )  # fmt: skip
+        adding = True
     return misfits
 
 
