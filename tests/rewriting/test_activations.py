@@ -4,10 +4,12 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.tensor.math import Sum
 
 from pytensor_convnet import conv2d, max_pool_2d
+from pytensor_convnet.ops import TanhGrad
 from pytensor_convnet.ops.activations import RationalTanh, rational_tanh
-from tests.rewriting.common import operations
+from tests.rewriting.common import count, operations
 
 images = pt.tensor4("images", dtype="float32")
 filters = pt.tensor4("filters", dtype="float32")
@@ -67,3 +69,41 @@ def test_a_tanh_of_something_else_is_left_alone():
 def test_float64_is_left_alone():
     x, w = pt.tensor4("x", dtype="float64"), pt.tensor4("w", dtype="float64")
     assert not uses_it(compiled([x, w], [pt.tanh(conv2d(x, w))]))
+
+
+# ------------------------------------------------------------------------------ gradients of maps and biases
+
+GRADS = "fuse_tanh_grad_and_bias_grad"
+biases = pt.vector("biases", dtype="float32")
+biased = conv2d(images, filters) + biases.dimshuffle("x", 0, "x", "x")
+WITH_BIASES = [*VALUES, np.array([0.5, -0.5, 0.1], "float32")]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_the_gradients_of_maps_and_of_biases_are_one_step(pooled):
+    tanhs = pt.tanh(max_pool_2d(biased, (2, 2), True) if pooled else biased)
+    inputs = [images, filters, biases]
+    outputs = pytensor.grad((tanhs**2).sum(), inputs)
+    rewritten, plain = compiled(inputs, outputs), compiled(inputs, outputs, GRADS)
+    assert [count(function, TanhGrad) for function in (rewritten, plain)] == [1, 0]
+    assert [count(function, Sum) for function in (rewritten, plain)] == [0, 1]
+    for a, b in zip(rewritten(*WITH_BIASES), plain(*WITH_BIASES)):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+OTHERS = {
+    "no biases": lambda: pytensor.grad((pt.tanh(conv2d(images, filters)) ** 2).sum(), [images, filters]),
+    "of no maps": lambda: [(filters * (1 - pt.tanh(filters) ** 2)).sum(axis=(0, 2, 3))],
+    "another sum": lambda: [(biased * (1 - pt.tanh(biased) ** 2)).sum(axis=(0, 2))],
+    "another slope": lambda: [(biased * (2 - pt.tanh(biased) ** 2)).sum(axis=(0, 2, 3))],
+    "one number for all": lambda: pytensor.grad(pt.tanh(biased).sum(), [biases]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_products_and_sums_stay(name):
+    inputs, outputs = [images, filters, biases], OTHERS[name]()
+    mode = pytensor.compile.get_mode("NUMBA").excluding("elemwise_fusion", "inplace")
+    function = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+    assert count(function, TanhGrad) == 0

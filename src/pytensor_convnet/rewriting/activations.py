@@ -1,5 +1,6 @@
 """Activations of maps, and of what is computed from maps, are computed in vectors."""
 
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.rewriting.basic import copy_stack_trace, node_rewriter
 from pytensor.scalar.basic import Mul, Sqr, Sub, Tanh
@@ -30,19 +31,22 @@ def vectorize_tanh(fgraph, node):
 @register_last("numba")
 @node_rewriter([Sum])
 def fuse_tanh_grad_and_bias_grad(fgraph, node):
-    """``g * (1 - tanhs**2)`` and its sum over all but channels -> ``TanhGrad(tanhs, g)``, for what is computed from maps."""
+    """``g * (1 - tanhs**2)`` and its sum over all but channels -> ``TanhGrad(tanhs, g)``, where maps had a part in it."""
     (maps_grad,) = node.inputs
     if node.op.axis != (0, 2, 3) or maps_grad.type.dtype not in FLOATS or maps_grad.owner is None:
         return None
-    if not is_elementwise(maps_grad.owner, Mul) or len(maps_grad.owner.inputs) != 2:
-        return None
-    for slope, gradient in (maps_grad.owner.inputs, maps_grad.owner.inputs[::-1]):
-        tanhs = _tanhs_of_slope(slope)
-        if tanhs is not None and gradient.type.broadcastable == tanhs.type.broadcastable and of_maps(tanhs):
-            pairs = dict(zip((maps_grad, node.outputs[0]), TanhGrad()(tanhs, gradient)))
-            if all(old.type.is_super(new.type) for old, new in pairs.items()):
-                copy_stack_trace(list(pairs), list(pairs.values()))
-                return pairs
+    factors = maps_grad.owner.inputs if is_elementwise(maps_grad.owner, Mul) else []
+    for place, tanhs in enumerate(map(_tanhs_of_slope, factors)):
+        if tanhs is None or not of_maps(tanhs):
+            continue
+        others = [*factors[:place], *factors[place + 1 :]]
+        gradient = others[0] if len(others) == 1 else pt.mul(*others)
+        if gradient.type.dtype != tanhs.type.dtype or gradient.type.broadcastable != tanhs.type.broadcastable:
+            continue
+        pairs = dict(zip((maps_grad, node.outputs[0]), TanhGrad()(tanhs, gradient)))
+        if all(old.type.is_super(new.type) for old, new in pairs.items()):
+            copy_stack_trace(list(pairs), list(pairs.values()))
+            return pairs
     return None
 
 

@@ -290,9 +290,7 @@ class Emitter:
     def multiply_add(self, a, b, c):
         """``a * b + c`` of vectors, rounded once where the host has such an instruction."""
         name = f"llvm.fmuladd.{llvm.vector_suffix(a.type)}"
-        function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(a.type, [a.type] * 3), name
-        )
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
         return Value(self, self.builder.call(function, [a.value, b.value, c.value]))
 
     def numbers(self, vector, numbers):

@@ -295,8 +295,8 @@ def filter_grad_block(
                     for k in range(start, stop)
                 )
 
-    where an element of ``images`` and ``maps`` is the first of a vector, and ``sum`` adds the lanes as well. Unless it is
-    ``adding``, what ``out`` held counts as zero.
+    where an element of ``images`` and ``maps`` is the first of a vector, and ``sum`` adds the lanes as well. What
+    ``out`` held counts as zero unless it is ``adding``.
     """
     integer = types.intp
     signature = types.void(

@@ -1,7 +1,7 @@
 """The gradient of what tanh was applied to, and its sum over each channel, in one pass over bc01 tensors.
 
-    gradient[b, c, y, x] = tanhs_grad[b, c, y, x] * (1 - tanhs[b, c, y, x]**2)
-    sums[c] = sum of gradient[b, c, y, x]
+gradient[b, c, y, x] = tanhs_grad[b, c, y, x] * (1 - tanhs[b, c, y, x]**2)
+sums[c] = sum of gradient[b, c, y, x]
 """
 
 import numpy as np
