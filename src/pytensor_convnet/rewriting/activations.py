@@ -31,7 +31,7 @@ def vectorize_tanh(fgraph, node):
 @register_last("numba")
 @node_rewriter([Sum])
 def fuse_tanh_grad_and_bias_grad(fgraph, node):
-    """``g * (1 - tanhs**2)`` and its sum over all but channels -> ``TanhGrad(tanhs, g)``, where maps had a part in it."""
+    """``g * (1 - tanhs**2)`` and its sum over all but channels -> ``TanhGrad(tanhs, g)``, if maps had a part in it."""
     (maps_grad,) = node.inputs
     if node.op.axis != (0, 2, 3) or maps_grad.type.dtype not in FLOATS or maps_grad.owner is None:
         return None
