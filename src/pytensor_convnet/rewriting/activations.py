@@ -35,6 +35,8 @@ def fuse_tanh_grad_and_bias_grad(fgraph, node):
     (maps_grad,) = node.inputs
     if node.op.axis != (0, 2, 3) or maps_grad.type.dtype not in FLOATS or maps_grad.owner is None:
         return None
+    if len(fgraph.clients[maps_grad]) == 1:
+        return None  # a sum alone need not write the product
     factors = maps_grad.owner.inputs if is_elementwise(maps_grad.owner, Mul) else []
     for place, tanhs in enumerate(map(_tanhs_of_slope, factors)):
         if tanhs is None or not of_maps(tanhs):
