@@ -304,6 +304,12 @@ def rectified_average_pool2d_grad(images, biases, maps, window, stride, padding,
     return images_grad, images_grad.sum(axis=(0, 2, 3), dtype=np.float64).astype(images.dtype)
 
 
+def tanh_grad(tanhs, tanhs_grad):
+    """The gradients for maps and for the biases of their channels, given that for ``tanhs``, the tanh of their sum."""
+    maps_grad = tanhs_grad * (1 - tanhs * tanhs)
+    return maps_grad, maps_grad.sum(axis=(0, 2, 3), dtype=np.float64).astype(tanhs.dtype)
+
+
 # -------------------------------------------------------------------------------------- normalisation
 
 

@@ -29,17 +29,21 @@ NUMBA_NAMES = [
     "fuse_filter_grad_and_max_pool_grad",
     "fuse_input_grad_and_max_pool_grad",
     "fuse_rectifier_and_average_pool",
+    "fuse_tanh_grad_and_bias_grad",
     "move_activation_before_reshape",
     "keep_memory_of_dot",
     "order_transposes",
     "vectorize_tanh",
 ]
+NUMBA_ALONE = {
+    "fuse_bias_and_rectifier",
+    "fuse_tanh_grad_and_bias_grad",
+    "keep_memory_of_dot",
+    "order_transposes",
+    "vectorize_tanh",
+}
 CUDA_NAMES = [
-    *(
-        name
-        for name in NUMBA_NAMES
-        if name not in ("fuse_bias_and_rectifier", "keep_memory_of_dot", "order_transposes", "vectorize_tanh")
-    ),
+    *(name for name in NUMBA_NAMES if name not in NUMBA_ALONE),
     "fuse_bias_grad_and_muted_winners",
     "fuse_rectifier_by_muting_winners",
 ]

@@ -42,6 +42,7 @@ from pytensor_convnet.ops import (
     MaxPool2dMaxima,
     RectifiedAveragePool2d,
     RectifiedAveragePool2dGrad,
+    TanhGrad,
 )
 from pytensor_convnet.ops.activations import RationalTanh
 from pytensor_convnet.ops.correlation import FilterGrad
@@ -264,6 +265,15 @@ def _rectified_average_pool2d_grad(op, node, kernel):
         return kernel(images, biases, maps, window, stride, padding, mode)
 
     return rectified_average_pool2d_grad
+
+
+@_register(TanhGrad, "tanh_grad")
+def _tanh_grad(op, node, kernel):
+    @numba_njit
+    def tanh_grad(tanhs, tanhs_grad):
+        return kernel(tanhs, tanhs_grad)
+
+    return tanh_grad
 
 
 @_register(CrossMapSum, "cross_map_sum")

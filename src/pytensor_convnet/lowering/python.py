@@ -31,6 +31,7 @@ from pytensor_convnet.ops import (
     MaxPool2dMaxima,
     RectifiedAveragePool2d,
     RectifiedAveragePool2dGrad,
+    TanhGrad,
 )
 from pytensor_convnet.ops.base import evaluate
 from pytensor_convnet.ops.conv_pool import NO_TAP
@@ -173,6 +174,11 @@ def _rectified_average_pool2d(op, node, images, biases, *windows):
 def _rectified_average_pool2d_grad(op, node, images, biases, maps, *windows):
     arguments = *_windows(*windows), _kernels().MODES[op.mode]
     return _kernels().rectified_average_pool2d_grad(images, biases, maps, *arguments)
+
+
+@evaluate.register(TanhGrad)
+def _tanh_grad(op, node, tanhs, tanhs_grad):
+    return _kernels().tanh_grad(tanhs, tanhs_grad)
 
 
 @evaluate.register(CrossMapSum)

@@ -24,6 +24,7 @@ from pytensor_convnet.ops.pooling import (
 )
 from pytensor_convnet.ops.rectified_pooling import RectifiedAveragePool2d, RectifiedAveragePool2dGrad
 from pytensor_convnet.ops.stochastic_pooling import DrawWinners2d
+from pytensor_convnet.ops.tanh_grad import TanhGrad
 
 __all__ = [
     "AllMean",
@@ -49,4 +50,5 @@ __all__ = [
     "MaxPool2dMaxima",
     "RectifiedAveragePool2d",
     "RectifiedAveragePool2dGrad",
+    "TanhGrad",
 ]

@@ -10,7 +10,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     winners           winners that nobody reads are not computed
     fusion            correlation and max pooling become one step (Numba backend)
     rectified_pools   bias and rectifier, with average pooling or without, become one step (Numba backend, mode CUDA)
-    activations       tanh of maps is computed in vectors (Numba backend)
+    activations       tanh of maps is computed in vectors, and its gradient with that of biases (Numba backend)
     products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
     lengths           arithmetic with lengths is done before shapes depend on it (JAX and MLX backends)

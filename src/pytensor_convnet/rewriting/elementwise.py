@@ -13,8 +13,17 @@ def is_elementwise(node: Apply, scalar_op: type) -> bool:
 
 def is_zero(x: Variable) -> bool:
     """Whether ``x`` is known to be zero everywhere."""
+    return _is_known(x, 0)
+
+
+def is_one(x: Variable) -> bool:
+    """Whether ``x`` is known to be one everywhere."""
+    return _is_known(x, 1)
+
+
+def _is_known(x: Variable, number: int) -> bool:
     value = get_underlying_scalar_constant_value(x, raise_not_constant=False)
-    return not isinstance(value, Variable) and bool(value == 0)
+    return not isinstance(value, Variable) and bool(value == number)
 
 
 def uncast(x: Variable) -> Variable:

@@ -23,6 +23,7 @@ from pytensor_convnet.kernels.cpu.max_pooling import max_pool2d
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_gather, max_pool2d_grad
 from pytensor_convnet.kernels.cpu.maxima import max_pool2d_maxima
 from pytensor_convnet.kernels.cpu.rectified_pooling import rectified_average_pool2d, rectified_average_pool2d_grad
+from pytensor_convnet.kernels.cpu.tanh_grad import tanh_grad
 from pytensor_convnet.kernels.cpu.winner_drawing import draw_winners2d
 
 KERNELS = (
@@ -47,6 +48,7 @@ KERNELS = (
     max_pool2d_maxima,
     rectified_average_pool2d,
     rectified_average_pool2d_grad,
+    tanh_grad,
 )
 """Every kernel, as Numba's dispatcher."""
 

@@ -133,6 +133,12 @@ def _pool_rows(
     some = max(1, (_STAGE_BYTES // row_bytes - w.window_rows) // w.stride_rows)
     some = min(some, w.out_rows, max(1, MOST_COLLECTED // w.out_columns))
     some = ceil_div(w.out_rows, ceil_div(w.out_rows, some))
+    # Whole cache lines, if that takes a few rows.
+    line = lanes
+    while line > 1 and w.out_columns * line // 2 % lanes == 0:
+        line //= 2
+    if line < some < w.out_rows:
+        some -= some % line
     step = ((some - 1) * w.stride_rows + w.window_rows + plan.band) * row_step
     staged = vectors(plan.filters * step // lanes, source)
     size = ceil_div(some * w.out_columns, lanes) * lanes

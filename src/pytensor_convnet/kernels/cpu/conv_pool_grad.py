@@ -26,7 +26,7 @@ from pytensor_convnet.kernels.cpu.filter_packing import split_groups
 from pytensor_convnet.kernels.cpu.jit import any_layout, part, plain_kernel, plain_part
 from pytensor_convnet.kernels.cpu.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cpu.memory import new_array
-from pytensor_convnet.kernels.cpu.packing import integers
+from pytensor_convnet.kernels.cpu.packing import follow_each_other, integers
 from pytensor_convnet.kernels.cpu.pool_checks import POOL_NUMBERS, WINDOWS, check_pooled_numbers, pool_numbers
 from pytensor_convnet.kernels.cpu.winner_filter_grad import filter_grad_of_winners
 from pytensor_convnet.kernels.cpu.winner_input_grad import input_grad_of_winners
@@ -92,13 +92,14 @@ def _check_gradient(images, filters, winners, maps_grad, windows, stride, paddin
 
 
 @plain_part
-def _follow_each_other(array):
-    """Whether an array's numbers lie in memory in order, without gaps."""
-    step, adjacent = array.itemsize, True
-    for axis in range(3, -1, -1):
-        adjacent &= array.strides[axis] == step
-        step *= array.shape[axis]
-    return adjacent
+def _windows_of(
+    images, filters, winners, maps_grad, map_rows, map_columns, numbers, stride, padding, dilation, groups
+):  # fmt: skip
+    """The windows of a gradient that has images and filters of such shapes, and whether fused loops read its arrays."""
+    windows = check_pooled_numbers((winners.shape[0], winners.shape[1], map_rows, map_columns), winners.shape, numbers)
+    _check_gradient(images, filters, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
+    together = follow_each_other(winners) and follow_each_other(maps_grad)
+    return windows, together and has_byte_winners(winners, windows)
 
 
 def _pooled_gradient_signature(number, winner):
@@ -112,20 +113,18 @@ def _pooled_gradient_signature(number, winner):
 def _filter_grad(
     images, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip
-    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
-    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
     shape = (winners.shape[1], images.shape[1] // max(groups, 1), rows, columns)
-    _check_gradient(images.shape, shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and images.size > 0
+    slides, item = (stride, padding, dilation, groups), images.itemsize
+    windows, fused = _windows_of(images.shape, shape, winners, maps_grad, map_rows, map_columns, numbers, *slides)
+    fused &= images.size > 0
     gradient, misfits = new_array(shape, images.dtype), integers(1)
     gradient[:] = 0
     misfits[0] = 1
     step = -1 if flip else 1
     view = gradient[:, :, ::step, ::step]
-    slides, item, few = (stride, padding, dilation, groups), images.itemsize, has_byte_winners(winners, windows)
-    if together and few and filter_grad_pays(images.shape, shape, windows, *slides, item):
+    if fused and filter_grad_pays(images.shape, shape, windows, *slides, item):
         misfits[0] = filter_grad_of_winners(images, any_layout(as_bytes(winners)), maps_grad, view, windows, *slides)
-    elif together and few and shapes_fuse(images.shape, shape, item, windows):
+    elif fused and shapes_fuse(images.shape, shape, item, windows):
         _filter_grad_of_pixels(any_layout(as_bytes(winners)), windows, misfits, images, maps_grad, view, *slides)
     if misfits[0] == 0:
         return gradient
@@ -155,22 +154,22 @@ def correlate2d_max_pool2d_filter_grad(
 def _input_grad(
     filters, winners, maps_grad, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, flip, numbers
 ):  # fmt: skip
-    map_shape = (winners.shape[0], winners.shape[1], map_rows, map_columns)
-    windows = check_pooled_numbers(map_shape, winners.shape, numbers)
     shape = (winners.shape[0], filters.shape[1] * groups, rows, columns)
-    _check_gradient(shape, filters.shape, winners.shape, maps_grad.shape, windows, stride, padding, dilation, groups)
-    together = _follow_each_other(winners) and _follow_each_other(maps_grad) and filters.size > 0
+    slides, item = (stride, padding, dilation), maps_grad.itemsize
+    windows, fused = _windows_of(
+        shape, filters.shape, winners, maps_grad, map_rows, map_columns, numbers, *slides, groups
+    )  # fmt: skip
+    fused &= filters.size > 0
     images, misfits = new_array(shape, maps_grad.dtype), integers(1)
     misfits[0] = 1
-    slides, item, few = (stride, padding, dilation), maps_grad.itemsize, has_byte_winners(winners, windows)
     grouped = split_groups(filters, max(groups, 1))
     if flip:
         grouped = grouped[:, :, :, ::-1, ::-1]
     if images.size == 0:
         misfits[0] = 0
-    elif together and few and input_grad_pays(shape, filters.shape, windows, *slides, groups, item):
+    elif fused and input_grad_pays(shape, filters.shape, windows, *slides, groups, item):
         misfits[0] = input_grad_of_winners(grouped, any_layout(as_bytes(winners)), maps_grad, images, windows, *slides)
-    elif together and few and shapes_fuse(shape, filters.shape, item, windows):
+    elif fused and shapes_fuse(shape, filters.shape, item, windows):
         _input_grad_of_pixels(any_layout(as_bytes(winners)), windows, misfits, maps_grad, grouped, images, *slides)
     if misfits[0] == 0:
         return images

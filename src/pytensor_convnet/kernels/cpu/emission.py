@@ -287,6 +287,12 @@ class Emitter:
         number = number if is_float(vector) else number.to(vector.element)
         return Value(self, llvm.splat(self.builder, number.value, vector))
 
+    def multiply_add(self, a, b, c):
+        """``a * b + c`` of vectors, rounded once where the host has such an instruction."""
+        name = f"llvm.fmuladd.{llvm.vector_suffix(a.type)}"
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+        return Value(self, self.builder.call(function, [a.value, b.value, c.value]))
+
     def numbers(self, vector, numbers):
         """A vector of these numbers."""
         return Value(self, ir.Constant(vector, [vector.element(number) for number in numbers]))

@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from pytensor_convnet.kernels.cpu.checks import SLIDING, check_maps, gradient_signature
-from pytensor_convnet.kernels.cpu.column_reads import READS
+from pytensor_convnet.kernels.cpu.column_reads import READS, reads_at
 from pytensor_convnet.kernels.cpu.detached import chunked, detached
 from pytensor_convnet.kernels.cpu.emission import address_of, emitted
 from pytensor_convnet.kernels.cpu.filter_grad_bands import list_positions, list_taps, pack_maps, sum_band
@@ -68,7 +68,13 @@ def _sum_task(
     positions = list_positions(most_rows, lanes, rows, reads)
     raw = vectors(max(reads.width, reads.tiles * reads.outputs), images)
 
-    partial[:] = 0
+    # Where some reads have no filters at some points, the bands leave sums out.
+    adding = False
+    for point in range(reads.points):
+        begin, end = reads_at(point, 0, reads)
+        adding |= end - begin < reads.offsets.size
+    if adding:
+        partial[:] = 0
     units = tiling.lane_groups * blocking.bands
     for unit in range(slice_ * units // blocking.slices, (slice_ + 1) * units // blocking.slices):
         lane_group, band = divmod(unit, blocking.bands)
@@ -91,8 +97,10 @@ def _sum_task(
                 group * blocking.filters + first_filter, filters, packed_maps, steps, raw, collected, runs,
             )  # fmt: skip
         sum_band(
-            packed_images, used, packed_maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
-        )
+            packed_images, used, packed_maps, steps, taps, positions, partial, adding, filters, channels, band_rows,
+            rows, reads,
+        )  # fmt: skip
+        adding = True
     return misfits
 
 

@@ -39,9 +39,9 @@ def _rows_in_images(r, used, band_rows, rows):
 
 @leaf_part
 def sum_band(
-    images, used, maps, steps, taps, positions, partial, filters, channels, band_rows, rows, reads
+    images, used, maps, steps, taps, positions, partial, adding, filters, channels, band_rows, rows, reads
 ):  # fmt: skip
-    """Add to a block of the gradient what one packed band contributes::
+    """Add to a block of the gradient, which is none yet unless it is ``adding``, what one packed band contributes::
 
         for point: for f in range(filters):
             for row tap, read, channel:
@@ -89,7 +89,7 @@ def sum_band(
                             count, size, images, point * plane_step, taps, tap,
                             positions, start * reads.tiles, stop * reads.tiles,
                             maps, first * map_step + point * point_step, map_step,
-                            partial, (point * rows.taps.size * row_sums + tap) * filters + first, filters,
+                            partial, (point * rows.taps.size * row_sums + tap) * filters + first, filters, adding,
                         )  # fmt: skip
                     r += alike
                 first += count

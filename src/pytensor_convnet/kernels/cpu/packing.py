@@ -99,6 +99,16 @@ TILES = types.NamedUniTuple(types.intp[::1], 3, Tiles)
 RUNS = types.NamedUniTuple(types.intp[::1], 4, Runs)
 
 
+@leaf_part
+def follow_each_other(array):
+    """Whether an array's numbers lie in memory in order, without gaps."""
+    step, adjacent = array.itemsize, True
+    for axis in range(3, -1, -1):
+        adjacent &= array.strides[axis] == step
+        step *= array.shape[axis]
+    return adjacent
+
+
 @plain_part
 def integers(count):
     """Uninitialised memory for so many integers."""

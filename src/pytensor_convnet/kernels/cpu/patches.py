@@ -198,15 +198,25 @@ def _pack_sharing(images, origin, top, patches, rows, columns, begin, end, flat,
 @emitted(arrays=1)
 def _fold_runs(e, vector, line, stride, taps, apart, column_step, places, left, count, target):
     """Add up, for each of ``count`` columns, what the runs of a line have of it."""
+    # The column is tap ``phase`` at place x, and a stride further at each place before.
+    x = e.variable(left // stride)
+    phase = e.variable(left - x.get() * stride)
     with e.range(0, count) as column:
-        total = e.variable(e.constant(vector, 0))
-        x = e.variable((column + left) // stride)
-        with e.range(column + left - x.get() * stride, taps, stride) as tap:
-            with e.when((x.get() >= 0) & (x.get() < places)):
-                value = e.load(vector, line + x.get() * column_step + tap * apart)
-                total.set(total.get() + value)
-            x.set(x.get() - 1)
-        e.store(target + column * VECTOR_BYTES, total.get())
+        beyond = e.maximum(x.get() - places + 1, e.integer(0))
+        tap = phase.get() + beyond * stride
+        stop = e.minimum(taps, phase.get() + (x.get() + 1) * stride)
+
+        def add(_, values):
+            total, place = values
+            return [total + e.load(vector, place), place + stride * apart - column_step]
+
+        begin = line + (x.get() - beyond) * column_step + tap * apart
+        total, _ = e.fold(tap, stop, stride, [e.constant(vector, 0), begin], add)
+        e.store(target + column * VECTOR_BYTES, total)
+        phase.set(phase.get() + 1)
+        with e.when(phase.get() >= stride):
+            phase.set(e.integer(0))
+            x.set(x.get() + 1)
 
 
 @leaf_part
@@ -214,28 +224,33 @@ def unpack_patches(packed, patches, rows, columns, images, image, first_channel,
     """Write a block of an image from its lines, in which columns share vectors; the first is that of row 0 of the
     padded image.
 
-    ``folded`` is memory for a row of a vector's channels, ``turned`` for a run of each lane.
+    ``folded`` is memory for some rows of a vector's channels, ``turned`` for a run of each lane.
     """
     item = images.itemsize
     lanes = VECTOR_BYTES // item
-    p, width = patches, columns.inputs
+    p, width, steps = patches, columns.inputs, images.strides
     together = rows_together(width)
-    step = ceil_div(together * width, lanes) * lanes + lanes
+    step = ceil_div(together * width, lanes) * lanes
     for first_lane in range(0, p.channels, lanes):
-        channel = first_channel + p.first + first_lane
+        some = min(lanes, p.channels - first_lane)
         for first in range(0, rows.inputs, together):
-            count = min(together, rows.inputs - first)
-            for y in range(first, first + count):
-                line = address_of(packed) + (y - rows.first) * p.row_step + first_lane * item
+            size = min(together, rows.inputs - first) * width
+            for y in range(size // width):
+                line = address_of(packed) + (first + y - rows.first) * p.row_step + first_lane * item
                 _fold_runs(
                     images, line, columns.in_step, columns.taps.size, p.apart * item, p.column_step, columns.outputs,
-                    -columns.first, width, address_of(folded),
+                    -columns.first, width, address_of(folded) + y * width * VECTOR_BYTES,
                 )  # fmt: skip
-                for column in range(0, width, lanes):
-                    turn_lanes(folded, column * lanes, turned, (y - first) * width + column, step, False)
-            for lane in range(min(lanes, p.channels - first_lane)):
-                to = image * images.strides[0] + (channel + lane) * images.strides[1] + first * images.strides[2]
-                copy_run(turned, lane * step * item, images, to, count * width, False)
+            to = image * steps[0] + (first_channel + p.first + first_lane) * steps[1] + first * steps[2]
+            whole = size - size % lanes if some == lanes else 0
+            for column in range(0, whole, lanes):
+                turn_lanes(folded, column * lanes, images, to // item + column, steps[1] // item, False)
+            for column in range(whole, size, lanes):
+                turn_lanes(folded, column * lanes, turned, column, step, False)
+            if whole < size:
+                for lane in range(some):
+                    byte = (lane * step + whole) * item
+                    copy_run(turned, byte, images, to + lane * steps[1] + whole * item, size - whole, False)
 
 
 @leaf_part

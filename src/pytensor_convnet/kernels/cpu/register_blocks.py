@@ -230,11 +230,11 @@ def _filter_grad_function(module, element, filters, columns):
     vector, pointer = vector_type(element), element.as_pointer()
     name = f"pytensor_convnet.filter_grad_{vector_suffix(vector)}_{filters}x{columns}"
     integers = int64.as_pointer()
-    arguments = [pointer, integers, integers, int64, int64, pointer, int64, pointer, int64]
+    arguments = [pointer, integers, integers, int64, int64, pointer, int64, pointer, int64, int1]
     function, builder = define_function(module, name, arguments)
     if builder is None:
         return function
-    images, taps, positions, start, stop, maps, filter_step, out, tap_step = function.args
+    images, taps, positions, start, stop, maps, filter_step, out, tap_step, adding = function.args
     taps = [
         offset_pointer(builder, images, builder.load(offset_pointer(builder, taps, int64(x)))) for x in range(columns)
     ]
@@ -258,7 +258,9 @@ def _filter_grad_function(module, element, filters, columns):
                 size = 1 << (len(rows).bit_length() - 1)
                 added = _add_lanes(builder, rows[:size])
                 place = offset_pointer(builder, column, int64(first))
-                store_vector(builder, builder.fadd(load_vector(builder, added.type, place), added), place)
+                before = load_vector(builder, added.type, place)
+                before = builder.select(adding, before, ir.Constant(added.type, [0.0] * added.type.count))
+                store_vector(builder, builder.fadd(before, added), place)
                 rows, first = rows[size:], first + size
     builder.ret_void()
     return function
@@ -282,6 +284,7 @@ def filter_grad_block(
     out,
     out_at,
     tap_step,
+    adding,
 ):
     """A register block of a filter gradient, ``filters`` by ``columns`` taps::
 
@@ -292,17 +295,18 @@ def filter_grad_block(
                     for k in range(start, stop)
                 )
 
-    where an element of ``images`` and ``maps`` is the first of a vector, and ``sum`` adds the lanes as well.
+    where an element of ``images`` and ``maps`` is the first of a vector, and ``sum`` adds the lanes as well. What
+    ``out`` held counts as zero unless it is ``adding``.
     """
     integer = types.intp
     signature = types.void(
         integer, integer, images, integer, taps, integer, positions, integer, integer,
-        maps, integer, integer, out, integer, integer,
+        maps, integer, integer, out, integer, integer, types.boolean,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
         f, x, images, images_at, taps, taps_at, positions, start, stop, *rest = arguments
-        maps, maps_at, filter_step, out, out_at, step = rest
+        maps, maps_at, filter_step, out, out_at, step, adding = rest
         data = {
             place: offset_pointer(builder, array_data(context, builder, signature.args[place], array), at)
             for place, array, at in (
@@ -319,7 +323,7 @@ def filter_grad_block(
             f,
             x,
             lambda filters, columns: _filter_grad_function(builder.module, element, filters, columns),
-            [data[2], data[4], data[6], start, stop, data[9], filter_step, data[12], step],
+            [data[2], data[4], data[6], start, stop, data[9], filter_step, data[12], step, adding],
         )
         return context.get_dummy_value()
 

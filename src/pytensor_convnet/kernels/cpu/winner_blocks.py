@@ -10,10 +10,9 @@ the winners that they come from, are integers as wide as the floats and travel a
 """
 
 from llvmlite import ir
-from numba.core import cgutils
 
 from pytensor_convnet.kernels.cpu.emission import Value, emitted
-from pytensor_convnet.kernels.cpu.llvm import REGISTERS, VECTOR_BYTES, int64, item_bytes, vector_suffix
+from pytensor_convnet.kernels.cpu.llvm import REGISTERS, VECTOR_BYTES, int64, item_bytes
 
 _MOST = REGISTERS - REGISTERS // 4 + 1
 """Vectors of a block: they stay in registers, beside a factor and what is loaded."""
@@ -105,13 +104,6 @@ def _for_size(e, sizes, most, runs, vectors, body):
     e.builder.position_at_end(done)
 
 
-def _multiply_add(e, a, b, c):
-    """``a * b + c``, rounded once where the host has such an instruction."""
-    name = f"llvm.fmuladd.{vector_suffix(a.type)}"
-    function = cgutils.get_or_insert_function(e.builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
-    return Value(e, e.builder.call(function, [a.value, b.value, c.value]))
-
-
 def _listed(e, vector, places, factors, n):
     """Entry ``n`` of a list: the place, and the factor in all lanes."""
     size = item_bytes(vector)
@@ -141,7 +133,7 @@ def sum_patches(e, vector, runs, vectors, packed, places, factors, count, run_st
                     line = packed + place + run_step * i
                     for j in range(v):
                         pixels = e.load(vector, line + j * VECTOR_BYTES)
-                        totals.append(_multiply_add(e, factor, pixels, sums[len(totals)]))
+                        totals.append(e.multiply_add(factor, pixels, sums[len(totals)]))
             return totals
 
         sums = [e.constant(vector, 0)] * (size * unrolled)
@@ -210,7 +202,7 @@ def add_listed(e, vector, vectors, weights, lists, count, places, factors, packe
                 place = weights + e.load(int64, places + n * 8)
                 factor = e.splat(vector, e.load(vector.element, factors + n * item_bytes(vector)))
                 pixels = (e.load(vector, place + j * VECTOR_BYTES) for j in range(v))
-                return [_multiply_add(e, factor, some, total) for some, total in zip(pixels, sums)]
+                return [e.multiply_add(factor, some, total) for some, total in zip(pixels, sums)]
 
             for j, total in enumerate(e.fold(begin, end, 1, [e.constant(vector, 0)] * v, add)):
                 to = packed + target + j * VECTOR_BYTES

@@ -129,8 +129,8 @@ def _sum_images(chunk, chunks, winners, maps, weights, images, misfits, windows,
         most = max(most, p.row_step)
     lines = max(lines, rows.inputs - rows.first)
     packed = vectors(lines * most // VECTOR_BYTES + columns.taps.size + 1, images)
-    folded = vectors(columns.inputs + lanes, images)
-    turned = vectors(ceil_div(rows_together(columns.inputs) * columns.inputs, lanes) * lanes + 2 * lanes, images)
+    run = ceil_div(rows_together(columns.inputs) * columns.inputs, lanes) * lanes
+    folded, turned = vectors(run, images), vectors(run, images)
     found = _new_lists(plan.filters, windows, images)
     misfits[chunk] = 0
     planes, together = windows.out_rows * windows.out_columns, max(1, _LISTED // plan.filters)
