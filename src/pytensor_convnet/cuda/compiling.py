@@ -4,7 +4,6 @@ The second part updates shared variables. For the compiler an update can be comp
 each in a kernel of its own between two of ours; cut off and compiled alone, they all become one kernel at the end.
 """
 
-import gc
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pytensor_convnet.cuda.overlapping import KERNELS, let_gradients_be_late
 from pytensor_convnet.kernels.cuda.streams import awaited
+from pytensor_convnet.kernels.garbage import no_garbage_collection
 from pytensor_convnet.kernels.sources import digest_of
 
 Step = Callable[..., Sequence[torch.Tensor]]
@@ -29,7 +29,7 @@ MOST_IN_KEYS = 2**18
 
 def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     """The step traced on fake tensors and fused by torch's compiler, or what this made of it before, from disk."""
-    with _uncollected():  # its import, too
+    with no_garbage_collection():  # its import, too
         from torch._inductor import compile as inductor_compile
         from torch._inductor import config
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -40,7 +40,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     }
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
-    with torch.no_grad(), _uncollected(), config.patch(settings), _cacheable() as fake:
+    with torch.no_grad(), no_garbage_collection(), config.patch(settings), _cacheable() as fake:
         examples = [fake.from_tensor(tensor) for tensor in tensors]
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         make_constants(graph)
@@ -62,18 +62,6 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         return results[:count]
 
     return both
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let Python's search for garbage rest, which goes through all that a compiler makes, time and again, in vain."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ is then completed as Numba would have done at once.
 """
 
 import functools
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +31,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import lookup_environment
 
 from pytensor_convnet.kernels.cpu.llvm import shared
+from pytensor_convnet.kernels.garbage import no_garbage_collection
 
 
 @functools.cache
@@ -227,19 +227,6 @@ def libraries_of(kind: type, codegen: Any) -> Iterator[None]:
             codegen._library_class = before
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Compiling makes a hundred thousand objects that live until it is done. Python would look for garbage among them,
-    and among all that the program has loaded, for a seventh of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class KernelCompiler(Compiler):
     """Numba's compiler, for a kernel and its parts."""
 
@@ -250,7 +237,7 @@ class KernelCompiler(Compiler):
         self.state.library = self._library(codegen, function.__qualname__)
         self.state.library.alone = self.state.flags.no_cpython_wrapper
         self.state.library.enable_object_caching()
-        with libraries_of(Part, codegen), _no_garbage_collection():
+        with libraries_of(Part, codegen), no_garbage_collection():
             return super().compile_extra(function)
 
 
