@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Let the search rest.
 
-    Compiling makes a hundred thousand objects that live until it is done, and longer. Python would look for garbage among
-    them, and among all that the program has loaded, for a seventh of the time and more.
+    Compiling makes a hundred thousand objects that live until it is done, and longer. Python would look for garbage
+    among them, and among all that the program has loaded, for a seventh of the time and more.
     """
     enabled = gc.isenabled()
     gc.disable()
