@@ -34,10 +34,10 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         from torch._inductor import config
         from torch.fx.experimental.proxy_tensor import make_fx
 
-    settings = {
-        "combo_kernels": True,  # small kernels that need nothing of each other become one
-        "reorder_for_peak_memory": False,  # or sums that only updates read would come before what the step goes on with
-    }
+    settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    if hasattr(config, "reorder_for_peak_memory"):
+        # Or sums that only updates read would come before what the step goes on with.
+        settings["reorder_for_peak_memory"] = False
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
     with torch.no_grad(), no_garbage_collection(), config.patch(settings), _cacheable() as fake:

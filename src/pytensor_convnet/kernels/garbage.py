@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Let the search rest.
+    """Let the search rest, in all threads.
 
     Compiling makes a hundred thousand objects that live until it is done, and longer. Python would look for garbage
     among them, and among all that the program has loaded, for a seventh of the time and more.

@@ -29,11 +29,11 @@ class TanhGrad(ConvnetOp):
     tensor_count = 2
 
     def make_node(self, tanhs, tanhs_grad):
-        tanhs, tanhs_grad = as_common_floats(tanhs=(tanhs, 4), output_grad=(tanhs_grad, 4))
+        tanhs, tanhs_grad = as_common_floats(tanhs=(tanhs, 4), tanhs_grad=(tanhs_grad, 4))
         lengths = zip(tanhs.type.shape, tanhs_grad.type.shape)
         if any(None not in pair and pair[0] != pair[1] for pair in lengths):
             raise ValueError(
-                f"output_grad of shape {tanhs_grad.type.shape} does not fit tanhs of shape {tanhs.type.shape}: "
+                f"tanhs_grad of shape {tanhs_grad.type.shape} does not fit tanhs of shape {tanhs.type.shape}: "
                 "there is a gradient for each number"
             )
         shapes = self.static_output_shapes(tanhs, tanhs_grad)

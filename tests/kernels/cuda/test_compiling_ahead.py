@@ -5,7 +5,6 @@ import subprocess
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -144,6 +143,7 @@ def target(monkeypatch):
 @pytest.fixture(autouse=True)
 def nothing_begun(monkeypatch):
     monkeypatch.setattr(compiling_ahead, "_begun", {})
+    monkeypatch.setattr(compiling_ahead, "_planned", [])
     monkeypatch.setattr(compiling_ahead, "_given_up", [])
 
 
@@ -174,18 +174,62 @@ def test_processes_that_do_not_answer_are_asked_once(monkeypatch, target):
     assert len(pool.asked) == 3
 
 
-def test_what_was_begun_before_is_awaited_and_not_begun_again(monkeypatch, target):
+@pytest.fixture
+def waiting_pool(monkeypatch, target):
+    """Processes that are asked and never answer; two methods are given to them at a time, nobody waits for them."""
     pool = WaitingPool()
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
-    awaited = []
-    monkeypatch.setattr(compiling_ahead, "wait", lambda jobs, patience: awaited.extend(jobs) or SimpleNamespace(done=1))
-    operands = [torch.ones(2, 3)]
-    compiling_ahead.begin(print, task_of(), ["a", "b"], compiling_ahead.described(operands))
-    begun = [*compiling_ahead._begun.values()]
-    compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], operands)
-    assert [asked[2][1] for asked in pool.asked] == ["a", "b", "c"]
-    assert awaited[:2] == begun
-    assert len(awaited) == 3
+    monkeypatch.setattr(compiling_ahead, "AHEAD", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    pool.awaited = []
+
+    def wait(jobs, patience, when):
+        pool.awaited.extend(jobs)
+        return jobs, set()
+
+    monkeypatch.setattr(compiling_ahead, "wait", wait)
+    return pool
+
+
+def asked_for(pool):
+    return [method for _, _, (_, method), *_ in pool.asked]
+
+
+SAID = (((2, 3), (3, 1), torch.float32),)
+
+
+def test_what_was_begun_before_is_awaited_and_not_begun_again(waiting_pool):
+    compiling_ahead.plan(print, task_of(), ["a", "b"], SAID)
+    begun = {*compiling_ahead._begun.values()}
+    compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [torch.ones(2, 3)])
+    assert asked_for(waiting_pool) == ["a", "b", "c"]
+    assert begun < {*waiting_pool.awaited}
+    assert len(waiting_pool.awaited) == 3
+
+
+def test_no_more_is_begun_than_will_be_done_soon(waiting_pool):
+    compiling_ahead.plan(print, task_of(), ["a", "b", "c", "d"], SAID)
+    assert asked_for(waiting_pool) == ["a", "b"]
+    for job in compiling_ahead._begun.values():
+        job.set_result(True)
+    compiling_ahead.plan(print, task_of(), ["e"], SAID)
+    assert asked_for(waiting_pool) == ["a", "b", "c", "d"]
+
+
+def test_what_is_needed_first_is_begun_before_what_was_planned(waiting_pool):
+    compiling_ahead.plan(print, task_of(), ["a", "b"], SAID)
+    compiling_ahead.plan(print, task_of(name="correlate2d_input_grad"), ["c", "d"], SAID)
+    compiling_ahead.plan(print, task_of(name="correlate2d_filter_grad"), ["e"], SAID)
+    compiling_ahead.compile_ahead(print, task_of(name="correlate2d_filter_grad"), ["e"], [torch.ones(2, 3)])
+    assert asked_for(waiting_pool) == ["a", "b", "e"]
+    assert [method for *_, method, _ in compiling_ahead._planned] == ["c", "d"]
+
+
+def test_forgotten_plans_are_not_begun(waiting_pool):
+    compiling_ahead.plan(print, task_of(), ["a", "b", "c"], SAID)
+    compiling_ahead.forget_plans()
+    compiling_ahead.plan(print, task_of(), ["d"], SAID)
+    assert asked_for(waiting_pool) == ["a", "b", "d"]
 
 
 def test_for_few_methods_no_processes_are_started(monkeypatch):

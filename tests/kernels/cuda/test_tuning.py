@@ -108,6 +108,26 @@ def test_what_is_foreseen_is_begun_before_the_first_measurement(measurements):
     assert begun == [0]
 
 
+def test_what_was_planned_and_not_needed_is_forgotten(measurements, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(tuning, "forget_plans", lambda: forgotten.append(True))
+    with tuning.foreseeing(lambda: None):
+        pass
+    assert not forgotten
+    with tuning.foreseeing(lambda: None):
+        tuning.choose(task_of(), ())
+        assert not forgotten
+    assert len(forgotten) == 1
+
+
+def test_a_choice_is_open_until_it_is_known_for_this_batch_or_a_larger_one(measurements):
+    assert tuning.is_open(of_batch(100))
+    tuning.choose(of_batch(100), ())
+    assert not tuning.is_open(of_batch(100))
+    assert not tuning.is_open(of_batch(60))
+    assert tuning.is_open(of_batch(20))
+
+
 def test_what_is_foreseen_is_not_begun_where_everything_is_known(measurements):
     tuning.choose(task_of(), ())
     with tuning.foreseeing(lambda: pytest.fail("nothing has to be measured")):

@@ -75,8 +75,8 @@ def others(monkeypatch):
         return job
 
     monkeypatch.setattr(tuning_ahead, "submit", submit)
-    monkeypatch.setattr(tuning_ahead, "begin", lambda carry_out, task, methods, operands: begun.append((task, methods)))
-    monkeypatch.setattr(tuning_ahead, "known_choice", lambda task: "known" if task.name == "correlate2d" else None)
+    monkeypatch.setattr(tuning_ahead, "plan", lambda carry_out, task, methods, operands: begun.append((task, methods)))
+    monkeypatch.setattr(tuning_ahead, "is_open", lambda task: task.name != "correlate2d")
     return asked, begun
 
 

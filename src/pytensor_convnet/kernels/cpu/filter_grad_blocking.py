@@ -12,7 +12,7 @@ from pytensor_convnet.kernels.cpu.register_blocks import MOST_COLUMNS, MOST_FILT
 
 _BAND_POSITIONS = 72
 """Tiles of output rows that a register block should sum over: enough to pay for adding up its lanes, few enough for
-the maps of its filters to stay in first-level cache."""
+most of the maps of its filters to stay in first-level cache."""
 
 _BAND_BYTES = 1 << 22
 """Packed images and maps of a band, all points."""
@@ -84,7 +84,7 @@ def _cycles(blocking, rows, reads, tiling):
 
 @plain_part
 def choose_blocking(groups, filters, channels, rows, reads, tiling, item_bytes):
-    """The cheapest bands and blocks, and enough slices to make `_TASKS` tasks."""
+    """The cheapest bands and blocks, and slices, to make at most `_TASKS` tasks."""
     fewest = ceil_div(tiling.rows, max(1, _BAND_POSITIONS // reads.tiles))
     sums = groups * filters * channels * rows.taps.size * reads.offsets.size * reads.points
     affordable = PARTIAL_BYTES // (sums * item_bytes)

@@ -16,6 +16,9 @@ from pytensor_convnet.kernels.cpu.memory import new_array
 from pytensor_convnet.kernels.cpu.packing import follow_each_other
 from pytensor_convnet.kernels.cpu.pool_checks import useful_threads
 
+_SLICES = 32
+"""Pieces of a batch that are summed apart. Fixed, so that sums do not depend on the number of threads."""
+
 
 @emitted(arrays=1)
 def _along_planes(e, vector, planes, size, tanhs, gradients, target, sums_at):
@@ -56,15 +59,17 @@ def _signature(number):
 @chunked(_signature)
 @plain_part
 def _of_images(chunk, chunks, tanhs, tanhs_grad, gradient, sums):
-    """Chunk ``chunk`` of all images, whose channels add to the chunk's sums."""
+    """Chunk ``chunk`` of all slices of the batch, whose channels add to the slice's sums."""
     batch, channels, size = tanhs.shape[0], tanhs.shape[1], tanhs.shape[2] * tanhs.shape[3]
-    sums[chunk] = 0
-    for image in range(chunk * batch // chunks, (chunk + 1) * batch // chunks):
-        shift = image * channels * size * tanhs.itemsize
-        _along_planes(
-            tanhs, channels, size, address_of(tanhs) + shift, address_of(tanhs_grad) + shift,
-            address_of(gradient) + shift, address_of(sums) + chunk * sums.strides[0],
-        )  # fmt: skip
+    slices = sums.shape[0]
+    for number in range(chunk * slices // chunks, (chunk + 1) * slices // chunks):
+        sums[number] = 0
+        for image in range(number * batch // slices, (number + 1) * batch // slices):
+            shift = image * channels * size * tanhs.itemsize
+            _along_planes(
+                tanhs, channels, size, address_of(tanhs) + shift, address_of(tanhs_grad) + shift,
+                address_of(gradient) + shift, address_of(sums) + number * sums.strides[0],
+            )  # fmt: skip
 
 
 @plain_part
@@ -91,17 +96,16 @@ def _grad_signature(number):
 def _tanh_grad(tanhs, tanhs_grad):
     for axis in range(4):
         if tanhs.shape[axis] != tanhs_grad.shape[axis]:
-            raise ValueError("output_grad must have the shape of tanhs: there is a gradient for each number")
+            raise ValueError("tanhs_grad must have the shape of tanhs: there is a gradient for each number")
     channels = tanhs.shape[1]
     gradient, total = new_array(tanhs.shape, tanhs.dtype), new_array((channels,), tanhs.dtype)
-    threads = useful_threads(tanhs.size)
-    sums = new_array((threads, channels, VECTOR_BYTES // tanhs.itemsize), np.float64)
-    _of_images(threads, _in_order(tanhs), _in_order(tanhs_grad), gradient, sums)
+    sums = new_array((min(_SLICES, tanhs.shape[0]), channels, VECTOR_BYTES // tanhs.itemsize), np.float64)
+    _of_images(useful_threads(tanhs.size), _in_order(tanhs), _in_order(tanhs_grad), gradient, sums)
     for c in range(channels):
         added = 0.0
-        for thread in range(threads):
+        for number in range(sums.shape[0]):
             for lane in range(sums.shape[2]):
-                added += sums[thread, c, lane]
+                added += sums[number, c, lane]
         total[c] = added
     return gradient, total
 
@@ -110,7 +114,7 @@ def _tanh_grad(tanhs, tanhs_grad):
 def tanh_grad(tanhs, tanhs_grad):
     """The gradient for what tanh was applied to, and its sum for each channel; see `reference.tanh_grad`.
 
-    Sums have 64 bits; each thread adds up its own, and they are joined in a fixed order. Floor: both tensors read once,
+    Sums have 64 bits. Floor: both tensors read once,
     the gradient written once.
     """
     return _tanh_grad(any_layout(tanhs), any_layout(tanhs_grad))

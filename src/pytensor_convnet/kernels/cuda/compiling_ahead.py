@@ -10,7 +10,7 @@ chosen among for the parts, `tuning_ahead` finds out.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -27,6 +27,9 @@ PATIENCE = 120.0
 FEWEST = 3
 """Of fewer methods it is not worth to start processes."""
 
+AHEAD = 4
+"""So many methods for each processor are given to the processes at a time: who ends meanwhile waits for these."""
+
 Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Shape, strides and dtype."""
 
@@ -35,6 +38,9 @@ _given_up: list[Any] = []
 
 _begun: dict[Any, Future] = {}
 """What is being compiled: by task, method and operands."""
+
+_planned: list[tuple[Callable[..., Any], Any, Any, tuple[Operand, ...]]] = []
+"""What is to be compiled later: how a task is carried out, the task, a method and operands."""
 
 _noting: ContextVar[Callable[[Any, Sequence[torch.Tensor]], None] | None] = ContextVar("noting", default=None)
 
@@ -51,19 +57,42 @@ def compile_ahead(
     """
     said = described(operands)
     keys = [(task, method, said) for method in methods]
-    if len(methods) >= FEWEST:
-        begin(carry_out, task, methods, said)
+    later = [job for job in _planned if job[1:] not in keys]
+    if len(methods) >= FEWEST or len(later) < len(_planned) or any(key in _begun for key in keys):
+        _planned[:] = later
+        for method in methods:
+            _begin(carry_out, task, method, said)
     await_all([_begun.pop(key) for key in keys if key in _begun])
 
 
-def begin(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: tuple[Operand, ...]) -> None:
-    """Begin to compile what these methods launch, and do not wait; a method that was begun before is not again."""
+def plan(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: tuple[Operand, ...]) -> None:
+    """Let what these methods launch be compiled when processes are idle, in the order in which it was planned."""
+    _planned.extend((carry_out, task, method, operands) for method in methods)
+    _go_on()
+
+
+def forget_plans() -> None:
+    """Compile nothing more of what was planned, and wait for nothing that was begun."""
+    _planned.clear()
+    _begun.clear()
+
+
+def _go_on() -> None:
+    """Give the processes what was planned, but no more than they will have done soon."""
+    most = AHEAD * (os.cpu_count() or 1)
+    going = sum(not job.done() for job in _begun.values())
+    while _planned and going < most:
+        _begin(*_planned.pop(0))
+        going += 1
+
+
+def _begin(carry_out: Callable[..., Any], task: Any, method: Any, operands: tuple[Operand, ...]) -> None:
+    """Begin to compile what a method launches, if that was not begun before."""
+    key = task, method, operands
     on_meta = replace(task, device=torch.device("meta"))
-    for method in methods:
-        key = task, method, operands
-        job = None if key in _begun else submit(run_without_gpu, carry_out, (on_meta, method), operands)
-        if job is not None:
-            _begun[key] = job
+    job = None if key in _begun else submit(run_without_gpu, carry_out, (on_meta, method), operands)
+    if job is not None:
+        _begun[key] = job
 
 
 def submit(function: Callable[..., Any], *arguments: Any) -> Future | None:
@@ -81,10 +110,14 @@ def submit(function: Callable[..., Any], *arguments: Any) -> Future | None:
 
 
 def await_all(jobs: Sequence[Future]) -> None:
-    """Wait until all that was submitted is done, at most `PATIENCE`; give processes up that did nothing by then."""
-    pool = _pool() if jobs else None
-    if pool is not None and pool not in _given_up and not wait(jobs, PATIENCE).done:
-        _given_up.append(pool)
+    """Wait until all that was submitted is done; give the processes up if nothing more is within `PATIENCE`."""
+    waiting = set(jobs)
+    while waiting:
+        done, waiting = wait(waiting, PATIENCE, FIRST_COMPLETED)
+        if not done:
+            _given_up.append(_pool())
+            return
+        _go_on()
 
 
 def described(tensors: Sequence[torch.Tensor]) -> tuple[Operand, ...]:
@@ -98,7 +131,7 @@ def stand_ins(operands: Sequence[Operand]) -> list[torch.Tensor]:
 
 
 def note(task: Any, operands: Sequence[torch.Tensor]) -> None:
-    """Tell whoever is `noting` that a method is chosen for a task, on tensors without memory."""
+    """Tell whoever wants it `noted` that a method is chosen for a task, on tensors without memory."""
     noting = _noting.get()
     if noting is not None:
         noting(task, operands)

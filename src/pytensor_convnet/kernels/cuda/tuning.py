@@ -34,7 +34,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
-from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, note, start_processes
+from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, forget_plans, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks
@@ -152,17 +152,25 @@ def foreseeing(begin: Callable[[], None]) -> Iterator[None]:
 
     It may begin to compile what will be chosen among later.
     """
-    token = _foreseen.set([begin])
+    foreseen = [begin]
+    token = _foreseen.set(foreseen)
     try:
         yield
     finally:
         _foreseen.reset(token)
+        if not foreseen:
+            forget_plans()
 
 
 def _begin_foreseen() -> None:
     foreseen = _foreseen.get()
     while foreseen:
         foreseen.pop()()
+
+
+def is_open(task: Task) -> bool:
+    """Whether the choice for a task has to be measured."""
+    return known_choice(task) is None and _of_larger_batch(task) is None
 
 
 def _of_larger_batch(task: Task) -> Any:

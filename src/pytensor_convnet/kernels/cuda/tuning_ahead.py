@@ -3,7 +3,7 @@
 Tasks are met one after the other, each when the step comes to it, and those that a method is composed of only when that
 is tried. If each had to wait for its own candidates, most processors would be idle most of the time. So what a step
 calls is first gone through on tensors without memory, in another process: no kernel is launched there, but every task
-comes by. Then all candidates of all tasks are given to the processes, in the order in which they will be needed.
+comes by. Then the candidates of all tasks are given to the processes, in the order in which they will be needed.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from pytensor_convnet.kernels import cuda as kernel_functions
 from pytensor_convnet.kernels.cuda.compiling_ahead import (
     Operand,
     await_all,
-    begin,
     described,
     noted,
+    plan,
     run_without_gpu,
     stand_ins,
     submit,
@@ -29,7 +29,7 @@ from pytensor_convnet.kernels.cuda.compiling_ahead import (
     without_gpu,
 )
 from pytensor_convnet.kernels.cuda.methods import Composed, Task
-from pytensor_convnet.kernels.cuda.tuning import CANDIDATES, family_of, known_choice, ours
+from pytensor_convnet.kernels.cuda.tuning import CANDIDATES, family_of, is_open, ours
 
 Need = tuple[Task, tuple[Operand, ...]]
 """A task for which a method will be chosen, and its operands."""
@@ -56,18 +56,18 @@ def tune_ahead(calls: Sequence[tuple[Call, tuple[Operand, ...]]], device: torch.
 
     It waits until it knows what that is, not until it is compiled.
     """
-    plan = submit(needs, calls)
-    if plan is None:
+    found = submit(needs, calls)
+    if found is None:
         return
     for call, operands in calls:
         submit(run_without_gpu, call.run, (), operands)
-    await_all([plan])
+    await_all([found])
     with suppress(Exception):  # whatever has become of the processes
-        for task, operands in plan.result(0):
+        for task, operands in found.result(0):
             here = dataclasses.replace(task, device=device)
-            if known_choice(here) is None:
+            if is_open(here):
                 family = family_of(here)
-                begin(family.carry_out, here, ours(family.candidates(here, CANDIDATES)), operands)
+                plan(family.carry_out, here, ours(family.candidates(here, CANDIDATES)), operands)
 
 
 def needs(
