@@ -27,12 +27,12 @@ MOST_IN_KEYS = 2**18
 """Numbers in a step's constants, up to which torch's compiler may look for the step on disk: it would list them all."""
 
 
+@no_garbage_collection()  # nor while torch's compiler is imported
 def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     """The step traced on fake tensors and fused by torch's compiler, or what this made of it before, from disk."""
-    with no_garbage_collection():  # its import, too
-        from torch._inductor import compile as inductor_compile
-        from torch._inductor import config
-        from torch.fx.experimental.proxy_tensor import make_fx
+    from torch._inductor import compile as inductor_compile
+    from torch._inductor import config
+    from torch.fx.experimental.proxy_tensor import make_fx
 
     settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
     if hasattr(config, "reorder_for_peak_memory"):
@@ -40,7 +40,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         settings["reorder_for_peak_memory"] = False
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
-    with torch.no_grad(), no_garbage_collection(), config.patch(settings), _cacheable() as fake:
+    with torch.no_grad(), config.patch(settings), _cacheable() as fake:
         examples = [fake.from_tensor(tensor) for tensor in tensors]
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         make_constants(graph)

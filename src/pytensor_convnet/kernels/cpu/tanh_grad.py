@@ -114,7 +114,6 @@ def _tanh_grad(tanhs, tanhs_grad):
 def tanh_grad(tanhs, tanhs_grad):
     """The gradient for what tanh was applied to, and its sum for each channel; see `reference.tanh_grad`.
 
-    Sums have 64 bits. Floor: both tensors read once,
-    the gradient written once.
+    Sums have 64 bits. Floor: both tensors read once, the gradient written once.
     """
     return _tanh_grad(any_layout(tanhs), any_layout(tanhs_grad))
