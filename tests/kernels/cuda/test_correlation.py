@@ -15,8 +15,9 @@ from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_fo
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
@@ -166,6 +167,54 @@ def test_filter_gradients_in_every_way(geometry, prepared, product, patch, tile,
         pytest.skip("dilated filters leave gaps between what such a patch reads")
     case = operands(task.geometry, task.name, task.dtype, device)
     method = Share(prepared or product == "float16", product, patch, blocks)
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+SLIDES = [
+    # (rows, filters, columns, images, shares)
+    (16, 16, 2, 16, 1),
+    (32, 16, 4, 16, 3),
+    (16, 32, 1, 32, 50),
+]
+
+
+@pytest.mark.parametrize("tile", SLIDES, ids=str)
+@pytest.mark.parametrize("product", ["native", "float16", "bf16x3", "tf32"])
+@pytest.mark.parametrize("geometry", [name for name in GEOMETRIES if name != "dilation"])
+def test_filter_gradients_that_slide_in_every_way(geometry, product, tile, device):
+    task = tasks(GEOMETRIES[geometry], "correlate2d_filter_grad", product, device)
+    case = operands(task.geometry, task.name, task.dtype, device)
+    prepared = product in ("float16", "bf16x3") or geometry == "valid"
+    method = SlidingShare(prepared, product, SlidingBlocks(*tile, warps=4, stages=2))
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
+
+
+def test_a_filter_gradient_slides_over_dilated_rows(device):
+    geometry = Geometry((3, 2, 9, 7), (3, 2, 3, 2), (2, 1), ((2, 1), (1, 0)), (2, 1), 1, False)
+    task = tasks(geometry, "correlate2d_filter_grad", "native", device)
+    case = operands(geometry, task.name, task.dtype, device)
+    method = SlidingShare(True, "native", SlidingBlocks(16, 16, 2, 16, 2, warps=4, stages=2))
+    assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR["native"]
+
+
+def test_a_filter_gradient_that_slides_has_more_shares_where_its_sums_would_be_too_long(device, monkeypatch):
+    monkeypatch.setitem(CHAINS, "bf16x3", 32)
+    task = tasks(GEOMETRIES["valid"], "correlate2d_filter_grad", "bf16x3", device)
+    blocks = SlidingBlocks(16, 16, 2, 16, 1, warps=4, stages=2)
+    positions = task.geometry.maps[2] * -(-task.geometry.maps[3] // 2)
+    assert shares_of(gathering(task.geometry, False), "bf16x3", blocks) == (2 * positions, 1)
+    assert shares_of(gathering(task.geometry, False), "float16", blocks) == (1, 2 * positions)
+    case = operands(task.geometry, task.name, task.dtype, device)
+    result = carry_out(task, SlidingShare(True, "bf16x3", blocks), *case.tensors)
+    assert relative_error(result, case.expected) <= MOST_ERROR["bf16x3"]
+
+
+@pytest.mark.parametrize("product", ["native", "bf16x3"])
+def test_a_filter_gradient_that_slides_over_tensors_of_64_bit_offsets(product, device, monkeypatch):
+    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    task = tasks(GEOMETRIES["strides_groups_flip"], "correlate2d_filter_grad", product, device)
+    case = operands(task.geometry, task.name, task.dtype, device)
+    method = SlidingShare(True, product, SlidingBlocks(16, 16, 2, 16, 2, warps=4, stages=2))
     assert relative_error(carry_out(task, method, *case.tensors), case.expected) <= MOST_ERROR[product]
 
 

@@ -12,7 +12,8 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.bench.cases import CONV  # noqa: E402
 from pytensor_convnet.kernels.cuda import tuning  # noqa: E402
-from pytensor_convnet.kernels.cuda.candidates import SHARED_BYTES, candidates, products_of  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.estimates import SHARED_BYTES, products_of  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Task  # noqa: E402
 

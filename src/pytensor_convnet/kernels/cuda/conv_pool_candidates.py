@@ -13,22 +13,23 @@ from typing import Any
 import torch
 import triton
 
-from pytensor_convnet.kernels.cuda.candidates import (
+from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
     LEAST_IMAGES,
     MEMORY_RATE,
     MULTIPROCESSORS,
     SHARED_BYTES,
-    candidates,
 )
-from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
-from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
-from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
-from pytensor_convnet.kernels.cuda.methods import Gather, Share
+from pytensor_convnet.kernels.cuda.methods import FilterGrad, Gather, Share, SlidingShare
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 
 PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
@@ -243,7 +244,7 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
         yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 2)))
     for product in products:
         inputs = _spread_parts(task, "correlate2d_input_grad", Gather, product)
-        filters = _spread_parts(task, "correlate2d_filter_grad", Share, product)
+        filters = _spread_parts(task, "correlate2d_filter_grad", FilterGrad, product)
         if task.name.endswith("input_grad"):
             yield from (Spread(method, None) for method in inputs[: 2 * each])
         elif task.name.endswith("filter_grad"):
@@ -252,7 +253,7 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
             yield from map(Spread, inputs[: 2 * each], filters)
 
 
-def _spread_parts(task: PoolTask, name: str, kind: type, product: str) -> list[Any]:
+def _spread_parts(task: PoolTask, name: str, kind: Any, product: str) -> list[Any]:
     """Methods for one of the gradients alone that take prepared maps."""
     ways: list[Any] = [way for way in candidates(task.part(name, ("batch_last",) * 2), ALL) if isinstance(way, kind)]
     return list(dict.fromkeys(replace(way, prepared=True) for way in ways if way.product == product))
@@ -278,6 +279,19 @@ register(
         pool_candidates,
         pool_fixed_choice,
         carry_out,
-        (Pair, PoolGather, PoolShare, Spread, Gather, Share, PoolBlocks, PoolGradBlocks, Blocks, GradBlocks),
+        (
+            Pair,
+            PoolGather,
+            PoolShare,
+            Spread,
+            Gather,
+            Share,
+            SlidingShare,
+            PoolBlocks,
+            PoolGradBlocks,
+            Blocks,
+            GradBlocks,
+            SlidingBlocks,
+        ),
     ),
 )

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_only, launch_options, let_next_start
-from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, rows_of_elements
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
@@ -241,4 +241,4 @@ def pooled_filter_grad(
         0 if magnitudes is None else magnitudes.shape[1], max(1, chain // products_of_step) if chain else 0,
         blocks.stages, num_warps=blocks.warps, **launch_options(images.device),
     )  # fmt: skip
-    add_shares(partial, shares, plan, filters, flip)
+    add_shares(partial, shares, plan, rows_of_elements(plan, images.device), filters, flip)

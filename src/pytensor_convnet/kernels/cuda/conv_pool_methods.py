@@ -15,9 +15,9 @@ from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cuda.methods import (
+    FilterGrad,
     Gather,
     Pair,
-    Share,
     Task,
     dense,
     filter_grad_from,
@@ -79,7 +79,7 @@ class Spread:
     """Gradients from maps that `spreading.spread` writes; the filter gradient possibly without these."""
 
     input: Gather | None
-    filters: Share | PoolShare | None
+    filters: FilterGrad | PoolShare | None
 
 
 def carry_out(task: PoolTask, method: Any, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -194,7 +194,7 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         tensors, factors = zip(*((dense(tensor), factor) for tensor, factor in searched if tensor is not None))
         magnitudes = largest_magnitudes(*tensors, factors=factors)
         of_maps = magnitudes[0 if images is None else 1]
-    if method.input is not None or isinstance(method.filters, Share):
+    if method.input is not None or isinstance(method.filters, FilterGrad):
         planes = spread(winners, maps, task.windows, product, of_maps)
     gradients: tuple[torch.Tensor, ...] = ()
     if method.input is not None:
@@ -208,10 +208,12 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     return gradients
 
 
-def _filter_grad(task: PoolTask, method: Share | PoolShare, images, winners, maps, planes, magnitudes) -> torch.Tensor:
+def _filter_grad(
+    task: PoolTask, method: FilterGrad | PoolShare, images, winners, maps, planes, magnitudes
+) -> torch.Tensor:
     """The filter gradient from spread maps, ``planes``, or from pooled ones."""
     of_images = None if magnitudes is None else magnitudes[0]
-    if isinstance(method, Share):
+    if isinstance(method, FilterGrad):
         part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
         return filter_grad_from(part, method, prepare(images, method.product, of_images), planes, magnitudes)
     geometry = task.geometry

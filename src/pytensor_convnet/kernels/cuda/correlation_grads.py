@@ -9,15 +9,18 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import methods
-from pytensor_convnet.kernels.cuda.candidates import prepared_candidates, products_of
+from pytensor_convnet.kernels.cuda.candidates import prepared_candidates
 from pytensor_convnet.kernels.cuda.copying import preparation, prepare
+from pytensor_convnet.kernels.cuda.estimates import products_of
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import (
     Composed,
+    FilterGrad,
     Gather,
     Pair,
     Share,
+    SlidingShare,
     Task,
     dense,
     filter_grad_from,
@@ -25,6 +28,7 @@ from pytensor_convnet.kernels.cuda.methods import (
     gather_from,
 )
 from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.streams import beside
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
@@ -121,7 +125,7 @@ def _joint(
 def _prepared_choice(task: Task, product: str, operands: tuple[torch.Tensor, ...]) -> Any:
     """The gradient's own choice, where that takes operands prepared for the product, or else the best that does."""
     method = choose(task, operands)
-    if isinstance(method, Gather | Share) and method.prepared and method.product == product:
+    if isinstance(method, Gather | FilterGrad) and method.prepared and method.product == product:
         return method
     prepared = PreparedTask(task.name, task.geometry, task.dtype, task.precision, task.formats, task.device, product)
     return choose(prepared, operands)
@@ -156,5 +160,10 @@ def _prepared_fixed_choice(task: PreparedTask) -> Any:
 register(GradsTask, Family(grads_candidates, grads_fixed_choice, carry_out, (Pair, Joint)))
 register(
     PreparedTask,
-    Family(_prepared_candidates, _prepared_fixed_choice, methods.carry_out, (Gather, Share, Blocks, GradBlocks)),
+    Family(
+        _prepared_candidates,
+        _prepared_fixed_choice,
+        methods.carry_out,
+        (Gather, Share, SlidingShare, Blocks, GradBlocks, SlidingBlocks),
+    ),
 )

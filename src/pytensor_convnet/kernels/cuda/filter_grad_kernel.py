@@ -271,7 +271,7 @@ def destinations(plan: Gathering, flip: bool, strides: tuple[int, int, int], dev
 
 
 @functools.cache  # without an end: captured graphs go on reading what is here
-def _rows(plan: Gathering, device: torch.device) -> torch.Tensor:
+def rows_of_elements(plan: Gathering, device: torch.device) -> torch.Tensor:
     """Which row of the matrix each element (row, column, channel) of a filter has for a patch's first pixel."""
     lengths = plan.rows.taps, plan.columns.taps, plan.source_channels
     i, j, c = np.meshgrid(*map(np.arange, lengths), indexing="ij")
@@ -288,9 +288,13 @@ def _rows_between(plan: Gathering, down: int, across: int) -> tuple[int, int]:
     )
 
 
-def add_shares(partial: torch.Tensor, shares: int, plan: Gathering, filters: torch.Tensor, flip: bool) -> None:
-    """Add up partial gradients, (shares, groups, rows of the matrix, columns), and write them as ``filters`` lie."""
-    rows = _rows(plan, filters.device)
+def add_shares(
+    partial: torch.Tensor, shares: int, plan: Gathering, rows: torch.Tensor, filters: torch.Tensor, flip: bool
+) -> None:
+    """Add up partial gradients, (shares, groups, rows, columns), and write them as ``filters`` lie.
+
+    ``rows`` tells the row of each element (row, column, channel) of a filter, for a patch's first pixel.
+    """
     down, across = _rows_between(plan, -plan.rows.residue_factor, -plan.columns.residue_factor)
     group_stride = plan.class_rows()[0] * plan.outputs
     filter_blocks = triton.cdiv(plan.target_channels, SUM_FILTERS)
@@ -354,4 +358,4 @@ def filter_grad(
         chain_of(product, steps_per_share * blocks.pixels), num_warps=blocks.warps, num_stages=blocks.stages,
         **launch_options(images.device),
     )  # fmt: skip
-    add_shares(partial, shares, plan, filters, flip)
+    add_shares(partial, shares, plan, rows_of_elements(plan, images.device), filters, flip)

@@ -13,6 +13,7 @@ from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_cor
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,19 @@ class Share:
     blocks: GradBlocks
 
 
+@dataclass(frozen=True)
+class SlidingShare:
+    """The filter gradient by `sliding_grad_kernel`, of operands with the batch innermost, ``prepared`` or not."""
+
+    prepared: bool
+    product: str
+    blocks: SlidingBlocks
+
+
+FilterGrad = Share | SlidingShare
+"""Our ways to compute the filter gradient."""
+
+
 class Composed:
     """A method of parts that are tasks of their own."""
 
@@ -74,7 +88,7 @@ class Pair(Composed):
     """A pass that is two, each by the function that is its own, as is best for it."""
 
 
-Method = Cudnn | Gather | Share
+Method = Cudnn | Gather | FilterGrad
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tens
             return carry_out(task, method, *operands)
     if isinstance(method, Cudnn):
         return _by_cudnn(task, method, *operands)
-    if isinstance(method, Share):
+    if isinstance(method, FilterGrad):
         return _filter_grad(task, method, *operands)
     return _gather(task, method, *operands)
 
@@ -173,7 +187,7 @@ def gather_from(
     return change_format(target, task.formats[-1])
 
 
-def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     magnitudes = largest_magnitudes(images, maps) if method.product == "float16" else None
     image_planes, map_planes = images[None], maps[None]
     if method.prepared:
@@ -184,14 +198,21 @@ def _filter_grad(task: Task, method: Share, images: torch.Tensor, maps: torch.Te
 
 
 def filter_grad_from(
-    task: Task, method: Share, image_planes: torch.Tensor, map_planes: torch.Tensor, magnitudes: torch.Tensor | None
-) -> torch.Tensor:
+    task: Task, method: FilterGrad, image_planes: torch.Tensor, map_planes: torch.Tensor,
+    magnitudes: torch.Tensor | None,
+) -> torch.Tensor:  # fmt: skip
     """The filter gradient from the planes of images and maps, prepared where the method says so."""
     geometry, images, maps = task.geometry, image_planes[0], map_planes[0]
     filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    plan = gathering(geometry, False, method.patch)
     wide = is_wide(images, maps)
     units = (UNIT, UNIT) if method.prepared else (unit_of(images), unit_of(maps))
+    if isinstance(method, SlidingShare):
+        sliding_filter_grad(
+            image_planes, map_planes, gathering(geometry, False), filters, geometry.flip, method.product, magnitudes,
+            method.blocks, units, wide,
+        )  # fmt: skip
+        return filters
+    plan = gathering(geometry, False, method.patch)
     found = tables_for(plan, images, units[0], wide)
     filter_grad(
         image_planes, map_planes, plan, found, filters, geometry.flip, method.product, magnitudes, method.blocks, units,

@@ -38,7 +38,8 @@ from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, forget_
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, Task, carry_out
+from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, carry_out
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.streams import awaited
 from pytensor_convnet.kernels.sources import digest_of
 
@@ -380,4 +381,12 @@ def method_from_json(content: Any) -> Any:
     return _classes[fields.pop("kind")](**fields)
 
 
-register(Task, Family(candidates, _fixed_correlation, carry_out, (Cudnn, Gather, Share, Blocks, GradBlocks)))
+register(
+    Task,
+    Family(
+        candidates,
+        _fixed_correlation,
+        carry_out,
+        (Cudnn, Gather, Share, SlidingShare, Blocks, GradBlocks, SlidingBlocks),
+    ),
+)

@@ -1,0 +1,86 @@
+"""What estimates of both kinds of passes take into account: rates, and how operands may be prepared.
+
+A program's time is bounded by what it reads through the second-level cache, by the tensor cores, by what the pass moves
+through memory and, in small layers, by how many steps it takes, one after the other. Estimates from these bounds need
+not be right, only good enough that the best method is among the first few. Rates are those of an H100; on another GPU
+they keep their order.
+"""
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Any
+
+import torch
+import triton
+
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.methods import Task
+
+MULTIPROCESSORS = 132
+SHARED_BYTES = 227 * 1024
+MEMORY_RATE, CACHE_RATE = 2.8e12, 11e12
+"""Bytes a second from memory, and from the second-level cache to all multiprocessors."""
+
+PRODUCT_RATES = {"native": 700e12, "float16": 700e12, "bf16x3": 230e12, "tf32": 150e12, "ieee": 35e12}
+"""Floating-point operations a second, about as gathering kernels reach them."""
+
+LAUNCH = 2e-6
+"""Seconds that a kernel takes, however little it does."""
+
+PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee": ("ieee",)}
+"""What may stand for float32 in each precision."""
+
+LEAST_IMAGES = 16
+"""Smaller batches are not worth the preparation that brings images into runs."""
+
+REGISTERS, THREADS = 65536, 2048
+"""Of a multiprocessor."""
+
+
+def products_of(task: Task) -> tuple[str, ...]:
+    """The products whose error suits the task."""
+    return PRODUCTS[task.precision] if task.dtype == torch.float32 else ("native",)
+
+
+def preparations(task: Task, product: str) -> tuple[bool, ...]:
+    """Whether operands are prepared: for the product's sake, or to have images in long aligned runs; or both ways."""
+    batch, batch_last = task.geometry.images[0], set(task.formats) == {"batch_last"}
+    if product in ("float16", "bf16x3"):
+        return (True,)
+    if batch < LEAST_IMAGES or (batch_last and batch % BATCH_MULTIPLE == 0):
+        return (False,)
+    return (True, False) if batch_last and batch % 4 == 0 else (True,)
+
+
+def images_of_block(batch: int, prepared: bool) -> int:
+    """How many images a block takes of one position: the most, up to a tile, that waste few lanes of the last block."""
+    if batch < LEAST_IMAGES and not prepared:
+        return triton.next_power_of_2(max(batch, 1))
+    sizes = [size for size in (16, 32, 64, 128, 256) if size < 2 * batch or size == LEAST_IMAGES]
+    padded = {size: ceil(batch / size) * size for size in sizes}
+    return max(size for size in sizes if padded[size] <= 1.06 * min(padded.values()))
+
+
+def element_bytes(product: str) -> int:
+    """Bytes that a product reads for one element of an operand."""
+    return 2 if product in ("native", "float16") else 4
+
+
+def residents_of(programs: int, shared: int, blocks: Any, outputs: int) -> int:
+    """How many programs a multiprocessor runs at once, of the pass's or of as many as it has room for."""
+    threads = 32 * blocks.warps
+    registers = threads * (outputs // threads + 64)
+    room = min(SHARED_BYTES // shared, REGISTERS // registers, THREADS // threads)
+    return max(1, min(ceil(programs / MULTIPROCESSORS), room))
+
+
+def bytes_moved(task: Task) -> int:
+    """Bytes of images and maps."""
+    return task.dtype.itemsize * (size(task.geometry.images) + size(task.geometry.maps))
+
+
+def size(shape: Iterable[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,172 @@
+"""Ways to compute the filter gradient, and about how long each takes."""
+
+import itertools
+from collections.abc import Iterator
+from math import ceil
+
+import triton
+
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.estimates import (
+    CACHE_RATE,
+    LAUNCH,
+    LEAST_IMAGES,
+    MEMORY_RATE,
+    MULTIPROCESSORS,
+    PRODUCT_RATES,
+    SHARED_BYTES,
+    bytes_moved,
+    element_bytes,
+    images_of_block,
+    preparations,
+    products_of,
+    residents_of,
+)
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
+from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
+from pytensor_convnet.kernels.cuda.methods import FilterGrad, Share, SlidingShare, Task
+from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of
+
+SHARE_TF32_RATE = 350e12
+"""The filter gradient's tf32 is faster."""
+
+SHARE_STEP, SHARE_START, SHARE_IN_FLIGHT = 0.32e-6, 9e-6, 0.64e-6
+"""What `STEP`, `START` and `IN_FLIGHT` are for a filter gradient, whose start includes adding up."""
+
+
+MOST_PRODUCTS, MOST_NUMBERS = 45, 144
+"""Of a step that slides, whose code has them all; and of sums that a thread keeps in registers."""
+
+
+def filter_grads(task: Task) -> Iterator[FilterGrad]:
+    """All ways."""
+    yield from _shares(task)
+    yield from _sliding(task)
+
+
+def _shares(task: Task) -> Iterator[Share]:
+    geometry = task.geometry
+    for patch, product in itertools.product(_PATCHES_OF_MAPS, products_of(task)):
+        plan = gathering(geometry, False, patch)
+        small = patch == (1, 1) or plan.outputs <= 256
+        if (
+            not small
+            or not plan.is_regular
+            or patch[0] > plan.rows.target_length
+            or patch[1] > plan.columns.target_length
+        ):
+            continue
+        rows, columns = plan.class_rows()[0], plan.outputs
+        most_rows, most_columns = (max(16, triton.next_power_of_2(count)) for count in (rows, columns))
+        ways = preparations(task, product)
+        if product == "bf16x3":  # may be split as it is read
+            ways += tuple(way for way in preparations(task, "tf32") if way not in ways)
+        element = element_bytes(product)
+        for row_tile, column_tile, pixels, prepared in itertools.product(
+            (16, 32, 64, 128, 256), (16, 32, 64, 128), (32, 64, 128), ways
+        ):
+            fits = min(most_rows, 64) <= row_tile <= most_rows and min(most_columns, 64) <= column_tile <= most_columns
+            if not fits or row_tile * column_tile > 128 * 128:
+                continue
+            images = min(pixels, images_of_block(geometry.images[0], prepared))
+            warps = 4 if row_tile * column_tile <= 64 * 128 else 8
+            tiles = ceil(rows / row_tile) * ceil(columns / column_tile) * geometry.groups
+            for stages, programs in itertools.product((3, 4, 6), (1, 2, 4)):
+                shares = max(1, MULTIPROCESSORS * programs // tiles)
+                blocks = GradBlocks(row_tile, column_tile, pixels, images, shares, warps, stages)
+                if stages * pixels * (row_tile + column_tile) * element <= SHARED_BYTES:
+                    yield Share(prepared, product, patch, blocks)
+
+
+_PATCHES_OF_MAPS = (1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (2, 4), (4, 4)
+
+
+def _sliding(task: Task) -> Iterator[SlidingShare]:
+    batch, plan = task.geometry.images[0], gathering(task.geometry, False)
+    if plan.columns.dilation > 1 or batch < LEAST_IMAGES:
+        return
+    taps, rows = plan.columns.taps, plan.rows.taps * plan.source_channels
+    most_rows, most_filters = (max(16, triton.next_power_of_2(count)) for count in (rows, plan.outputs))
+    row_tiles = [tile for tile in (16, 32, 64, 128) if min(most_rows, 32) <= tile <= most_rows]
+    filter_tiles = [tile for tile in (32, 64, 128) if min(most_filters, 64) <= tile <= max(32, most_filters)]
+    runs = [run for run in (2, 4, 8) if run < 2 * plan.columns.positions and run * taps <= MOST_PRODUCTS]
+    images = [count for count in (32, 64) if count < 2 * max(BATCH_MULTIPLE, batch)]
+    batch_last = set(task.formats) == {"batch_last"}
+    for product in products_of(task):
+        if product == "ieee":  # which is no matter of tensor cores
+            continue
+        ways = [prepared for prepared in preparations(task, product) if prepared or batch_last]
+        for row_tile, filter_tile, prepared in itertools.product(row_tiles, filter_tiles, ways):
+            numbers = taps * row_tile * filter_tile // 32
+            warps = 4 if numbers <= 4 * MOST_NUMBERS else 8
+            if numbers > 8 * MOST_NUMBERS:
+                continue
+            tiles = ceil(rows / row_tile) * ceil(plan.outputs / filter_tile) * plan.groups
+            for run, count, stages, programs in itertools.product(runs, images, (2, 3), (1, 2)):
+                shares = max(1, MULTIPROCESSORS * programs // tiles)
+                blocks = SlidingBlocks(row_tile, filter_tile, run, count, shares, warps, stages)
+                if stages * _sliding_bytes(plan, product, blocks) <= SHARED_BYTES:
+                    yield SlidingShare(prepared, product, blocks)
+
+
+def _sliding_bytes(plan: Gathering, product: str, blocks: SlidingBlocks) -> int:
+    """Of the tiles of one step."""
+    span = (blocks.columns - 1) * plan.columns.step + plan.columns.taps
+    return blocks.images * (span * blocks.rows + blocks.columns * blocks.filters) * element_bytes(product)
+
+
+def filter_grad_time(task: Task, method: FilterGrad) -> float:
+    """A lower bound of the seconds that a method takes, about."""
+    if isinstance(method, SlidingShare):
+        computing, partial_numbers = _sliding_time(task, method)
+    else:
+        computing, partial_numbers = _share_time(task, method)
+    element, item = element_bytes(method.product), task.dtype.itemsize
+    moved = bytes_moved(task)
+    seconds = SHARE_START + max(computing, moved / MEMORY_RATE) + 4 * partial_numbers / MEMORY_RATE
+    if method.prepared:
+        seconds += 2 * LAUNCH + moved / item * (item + element) / MEMORY_RATE
+    if method.product == "float16":
+        seconds += LAUNCH + moved / MEMORY_RATE
+    return seconds
+
+
+def _sliding_time(task: Task, method: SlidingShare) -> tuple[float, int]:
+    """Seconds of the products, and how many numbers are left to be added up."""
+    blocks, plan = method.blocks, gathering(task.geometry, False)
+    taps, rows = plan.columns.taps, plan.rows.taps * plan.source_channels
+    shares, steps = shares_of(plan, method.product, blocks)
+    programs = ceil(rows / blocks.rows) * ceil(plan.outputs / blocks.filters) * plan.groups * shares
+    step_bytes = _sliding_bytes(plan, method.product, blocks)
+    residents = residents_of(programs, blocks.stages * step_bytes, blocks, taps * blocks.rows * blocks.filters)
+    rounds = ceil(programs / (MULTIPROCESSORS * residents))
+    cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
+    products = blocks.columns * taps * blocks.images * blocks.rows * blocks.filters
+    product = 2 * residents * products * MULTIPROCESSORS / _rate(method.product)
+    step = max(cache, product, SHARE_IN_FLIGHT / (blocks.stages - 1)) + 0.5 * min(cache, product)
+    return rounds * steps * step, shares * plan.groups * taps * rows * plan.outputs
+
+
+def _share_time(task: Task, method: Share) -> tuple[float, int]:
+    """Likewise."""
+    geometry, blocks = task.geometry, method.blocks
+    plan = gathering(geometry, False, method.patch)
+    rows, columns = plan.class_rows()[0], plan.outputs
+    tiles = ceil(rows / blocks.rows) * ceil(columns / blocks.filters) * geometry.groups
+    positions = ceil(plan.rows.positions * plan.columns.positions * blocks.images / blocks.pixels)
+    all_steps = positions * ceil(geometry.images[0] / blocks.images)
+    steps = ceil(all_steps / blocks.shares)
+    shares = ceil(all_steps / max(steps, 1))
+    step_bytes = blocks.pixels * (blocks.rows + blocks.filters) * element_bytes(method.product)
+    residents = residents_of(tiles * shares, blocks.stages * step_bytes, blocks, blocks.rows * blocks.filters)
+    rounds = ceil(tiles * shares / (MULTIPROCESSORS * residents))
+    cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
+    product = 2 * residents * blocks.rows * blocks.filters * blocks.pixels * MULTIPROCESSORS / _rate(method.product)
+    products = 3 if method.product == "bf16x3" else 1
+    wait = SHARE_IN_FLIGHT / (blocks.stages - 1)
+    step = max(products * SHARE_STEP, cache, product, wait) + 0.25 * (cache + product) + 0.15 * wait
+    return rounds * steps * step, shares * rows * columns * geometry.groups
+
+
+def _rate(product: str) -> float:
+    return SHARE_TF32_RATE if product == "tf32" else PRODUCT_RATES[product]
