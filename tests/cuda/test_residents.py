@@ -7,6 +7,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
+from pytensor_convnet.cuda.residents import last_change
+
 OTHER_MODES = ["FAST_COMPILE", "NUMBA"]
 
 
@@ -42,6 +44,22 @@ def test_get_value_is_numpy_and_set_value_takes_numpy(mode):
     w.set_value(np.full(2, 7, "float32"))
     add(1)
     np.testing.assert_array_equal(read(), [8, 8])
+
+
+def test_reading_a_value_does_not_bring_it_to_the_device_again(mode):
+    w, add, _ = functions(mode, np.zeros(2, "float32"))
+    add(1)
+    before = last_change()
+    copied = w.get_value()
+    copied[:] = 9  # a copy
+    assert last_change() == before + 1  # the host's is current, too
+    resident = w.container.resident
+    assert resident.device_current
+    assert resident.host_current
+    add(1)
+    np.testing.assert_array_equal(w.get_value(), [2, 2])
+    w.get_value(borrow=True)
+    assert not resident.device_current  # whoever has it may write
 
 
 def test_a_value_that_was_read_does_not_change_later(mode):
