@@ -19,7 +19,7 @@ from pytensor_convnet.cuda.compiling import Step, compile_step
 from pytensor_convnet.cuda.hosting import HostNumbers
 from pytensor_convnet.cuda.numbers import Numbers
 from pytensor_convnet.cuda.program import Program
-from pytensor_convnet.cuda.rings import Ring, write_slot
+from pytensor_convnet.cuda.rings import Ring, launch_number, write_slot
 from pytensor_convnet.kernels.collectives import rehearsal
 from pytensor_convnet.lowering.cuda.base import torch_dtype
 
@@ -61,7 +61,7 @@ class Capture:
         same = program.same_feeds([tuple(tensor.shape) for tensor in inputs])
         # Each is written once, wherever it is read.
         own = [tensor if first == place else None for place, (first, tensor) in enumerate(zip(same, feeds))]
-        self._launches, launch = 0, torch.zeros((), dtype=torch.int64, device=device)
+        self._launches, launch = 0, launch_number(device)
         outputs = program.fgraph.outputs
         self._returned = [
             place for place in range(len(outputs)) if place not in program.updates and place not in program.host_outputs

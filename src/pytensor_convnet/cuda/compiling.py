@@ -23,6 +23,9 @@ from pytensor_convnet.kernels.sources import digest_of
 Step = Callable[..., Sequence[torch.Tensor]]
 """From inputs and feeds to the outputs that are returned; new values are written into inputs."""
 
+MOST_COMBINED = 24
+"""How many small kernels become one at most."""
+
 MOST_IN_KEYS = 2**18
 """Numbers in a step's constants, up to which torch's compiler may look for the step on disk: it would list them all."""
 
@@ -34,7 +37,9 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     from torch._inductor import config
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    settings = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    settings: dict[str, Any] = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    if hasattr(config, "combo_kernel_max_num_nodes"):
+        settings["combo_kernel_max_num_nodes"] = MOST_COMBINED
     if hasattr(config, "reorder_for_peak_memory"):
         # Or sums that only updates read would come before what the step goes on with.
         settings["reorder_for_peak_memory"] = False
@@ -150,9 +155,19 @@ def _updates(graph: Graph) -> set[Node]:
         if node.op != "call_function":
             continue
         writes = node.target is torch.ops.aten.copy_.default and not node.users
-        if writes or (node.users and found.issuperset(node.users) and _is_elementwise(node.target)):
+        goes_along = node.users and found.issuperset(node.users) and _is_elementwise(node.target)
+        if writes or (goes_along and not _is_shared_number(node)):
             found.add(node)
     return found
+
+
+def _is_shared_number(node: Node) -> bool:
+    """Whether several nodes read a number: a total, say, and the ring that shows it.
+
+    Each would compute it from what it was before; so one of them would have to wait for the other, in another kernel.
+    """
+    value = node.meta.get("val")
+    return len(node.users) > 1 and isinstance(value, torch.Tensor) and value.ndim == 0
 
 
 def make_constants(module: GraphModule) -> None:

@@ -54,6 +54,11 @@ class Ring:
         self._lent[launch % LENGTH] = weakref.ref(array)
 
 
+def launch_number(device: torch.device) -> torch.Tensor:
+    """The number of the launch, 0, in each of `LENGTH` elements: so the kernel that writes slots may go on counting."""
+    return torch.zeros(LENGTH, dtype=torch.int64, device=device)
+
+
 def write_slot(values: torch.Tensor, launch: torch.Tensor, result: torch.Tensor) -> None:
     """Write a result into a ring's values: as an elementwise operation, which becomes part of the updates' kernel."""
     slots = torch.arange(LENGTH, device=values.device)

@@ -31,7 +31,7 @@ from pytensor_convnet.kernels.cuda.correlation_grads import (  # noqa: E402
     grads_candidates,
 )
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Pair, Share  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Gather, Pair  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import largest_magnitudes  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
@@ -317,7 +317,7 @@ def test_few_methods_that_take_prepared_operands_are_measured(case, product):
         task = PreparedTask(part.name, part.geometry, part.dtype, part.precision, part.formats, part.device, product)
         found = tuning._families[PreparedTask].candidates(task, tuning.CANDIDATES)
         assert 2 <= len(found) <= correlation_grads.PREPARED_CANDIDATES
-        assert all(isinstance(method, Gather | Share) and method.prepared for method in found)
+        assert all(isinstance(method, Gather | FilterGrad) and method.prepared for method in found)
         assert {method.product for method in found} == {product}
         assert tuning.fixed_choice(task) == found[0]
 
