@@ -33,6 +33,9 @@ PRODUCTS = {"medium": ("float16", "bf16x3", "tf32"), "high": ("bf16x3",), "ieee"
 LEAST_IMAGES = 16
 """Smaller batches are not worth the preparation that brings images into runs."""
 
+LEAST_OF_EIGHT_WARPS = 64 * 32
+"""Sums of a tile that is worth eight warps."""
+
 REGISTERS, THREADS = 65536, 2048
 """Of a multiprocessor."""
 
@@ -64,6 +67,14 @@ def images_of_block(batch: int, prepared: bool) -> int:
 def element_bytes(product: str) -> int:
     """Bytes that a product reads for one element of an operand."""
     return 2 if product in ("native", "float16") else 4
+
+
+def warps_of(numbers: int, most_of_four: int) -> tuple[int, ...]:
+    """How many warps may compute a tile of so many sums, which four can as long as registers do.
+
+    Where there is one program to a multiprocessor, eight wait less than four.
+    """
+    return (8,) if numbers > most_of_four else (4,) if numbers < LEAST_OF_EIGHT_WARPS else (4, 8)
 
 
 def residents_of(programs: int, shared: int, blocks: Any, outputs: int) -> int:

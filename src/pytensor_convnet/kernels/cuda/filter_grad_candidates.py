@@ -21,6 +21,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     preparations,
     products_of,
     residents_of,
+    warps_of,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
@@ -69,9 +70,9 @@ def _shares(task: Task) -> Iterator[Share]:
             if not fits or row_tile * column_tile > 128 * 128:
                 continue
             images = min(pixels, images_of_block(geometry.images[0], prepared))
-            warps = 4 if row_tile * column_tile <= 64 * 128 else 8
+            counts = warps_of(row_tile * column_tile, 64 * 128)
             tiles = ceil(rows / row_tile) * ceil(columns / column_tile) * geometry.groups
-            for stages, programs in itertools.product((3, 4, 6), (1, 2, 4)):
+            for stages, programs, warps in itertools.product((3, 4, 6), (1, 2, 4), counts):
                 shares = max(1, MULTIPROCESSORS * programs // tiles)
                 blocks = GradBlocks(row_tile, column_tile, pixels, images, shares, warps, stages)
                 if stages * pixels * (row_tile + column_tile) * element <= SHARED_BYTES:
@@ -97,12 +98,12 @@ def _sliding(task: Task) -> Iterator[SlidingShare]:
             continue
         ways = [prepared for prepared in preparations(task, product) if prepared or batch_last]
         for row_tile, filter_tile, prepared in itertools.product(row_tiles, filter_tiles, ways):
-            numbers = taps * row_tile * filter_tile // 32
-            warps = 4 if numbers <= 4 * MOST_NUMBERS else 8
-            if numbers > 8 * MOST_NUMBERS:
+            numbers = taps * row_tile * filter_tile
+            if numbers > 8 * 32 * MOST_NUMBERS:
                 continue
+            counts = warps_of(numbers, 4 * 32 * MOST_NUMBERS)
             tiles = ceil(rows / row_tile) * ceil(plan.outputs / filter_tile) * plan.groups
-            for run, count, stages, programs in itertools.product(runs, images, (2, 3), (1, 2)):
+            for run, count, stages, programs, warps in itertools.product(runs, images, (2, 3), (1, 2), counts):
                 shares = max(1, MULTIPROCESSORS * programs // tiles)
                 blocks = SlidingBlocks(row_tile, filter_tile, run, count, shares, warps, stages)
                 if stages * _sliding_bytes(plan, product, blocks) <= SHARED_BYTES:

@@ -20,6 +20,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     products_of,
     residents_of,
     size,
+    warps_of,
 )
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
@@ -66,14 +67,14 @@ def gathers(task: Task) -> Iterator[Gather]:
             )
             for outputs, pixels, rows in tiles:
                 chained = chain_of(product, max(plan.class_rows())) > 0
-                most_of_four_warps = 64 * 128 if chained else 128 * 128  # a chain's sum takes registers, too
-                warps = 2 if product == "tf32" else 4 if outputs * pixels <= most_of_four_warps else 8
                 if product == "tf32" and outputs * pixels > 64 * 128:
                     continue
+                most_of_four_warps = 64 * 128 if chained else 128 * 128  # a chain's sum takes registers, too
+                counts = (2,) if product == "tf32" else warps_of(outputs * pixels, most_of_four_warps)
                 images = min(pixels, images_of_block(batch, prepared))
                 images_first = outputs <= 32 and product != "tf32"
                 multiple = rows if plan.source_channels % rows == 0 else 1
-                for stages in STAGES:
+                for stages, warps in itertools.product(STAGES, counts):
                     blocks = Blocks(outputs, pixels, images, rows, warps, stages, images_first)
                     method = Gather(prepared, "batch_last", product, patch, joined, multiple, blocks)
                     if _shared_bytes(plan, method) <= SHARED_BYTES:
