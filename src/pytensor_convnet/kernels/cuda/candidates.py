@@ -1,7 +1,7 @@
 """Which methods are worth measuring for a task, the most promising first."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 
 FLOAT32_RATE = 60e12
 """Of multiply-adds in float32, at most."""
+
+FAR, FEW = 1.25, 2
+"""Of products that are estimated to take so many times as long as the fastest only few ways to gather are measured."""
 
 HOPELESS = 1.5
 """What is bound to take so many times as long as our best estimate is not measured."""
@@ -49,14 +52,22 @@ def _by_estimate(task: Task) -> list[tuple[Any, float]]:
 
 def _selected(ordered: list[tuple[Any, float]], limit: int) -> list[Any]:
     """The first methods, of different kinds."""
+    fastest: dict[str, float] = {}
+    for method, seconds in ordered:
+        fastest.setdefault(method.product, seconds)
     if not ordered or not isinstance(ordered[0][0], FilterGrad):
-        return _diverse(ordered, limit)
+        far = [product for product, seconds in fastest.items() if seconds > FAR * min(fastest.values())]
+        return _diverse(ordered, limit, {name: FEW if name in far else limit - FEW * len(far) for name in fastest})
+
+    def of_kind(wanted: Callable[[Any], bool], count: int) -> list[Any]:
+        found = [pair for pair in ordered if wanted(pair[0])]
+        return _diverse(found, count, dict.fromkeys(fastest, count if len(fastest) == 1 else count // 2 + 1))
+
     # Patches move less and sum more, sliding moves less and waits longer: estimates do not know which is better.
-    sliding = _diverse([pair for pair in ordered if isinstance(pair[0], SlidingShare)], (limit + 1) // 3)
-    shares = [pair for pair in ordered if isinstance(pair[0], Share)]
-    patched = _diverse([pair for pair in shares if pair[0].patch != (1, 1)], limit // 3)
+    sliding = of_kind(lambda method: isinstance(method, SlidingShare), (limit + 1) // 3)
+    patched = of_kind(lambda method: isinstance(method, Share) and method.patch != (1, 1), limit // 3)
     left = limit - len(sliding) - len(patched)
-    return _diverse([pair for pair in shares if pair[0].patch == (1, 1)], left) + patched + sliding
+    return of_kind(lambda method: isinstance(method, Share) and method.patch == (1, 1), left) + patched + sliding
 
 
 def _cudnn_time(task: Task) -> float:
@@ -67,10 +78,9 @@ def _cudnn_time(task: Task) -> float:
     return 2 * task.geometry.multiply_adds / (FLOAT32_RATE * (2.25 if minimal_filtering else 1))
 
 
-def _diverse(ordered: list[tuple[Any, float]], limit: int) -> list[Method]:
+def _diverse(ordered: list[tuple[Any, float]], limit: int, most_of_product: dict[str, int]) -> list[Method]:
     """The first methods, but few of a product and tile, or but for their stages; of swapped axes of patches, one."""
     chosen: list[Method] = []
-    of_a_product = limit if len({method.product for method, _ in ordered}) == 1 else limit // 2 + 1
     kinds: Counter[Any] = Counter()
     seen = set()
     for method, seconds in ordered:
@@ -80,7 +90,7 @@ def _diverse(ordered: list[tuple[Any, float]], limit: int) -> list[Method]:
         twin = method.product, blocks, round(seconds * 1e9)
         kind = method.product, _tile(method)
         pipeline = replace(method, blocks=replace(blocks, stages=0))
-        most = {kind: (limit + 2) // 5, pipeline: limit // 8, method.product: of_a_product}
+        most = {kind: (limit + 2) // 5, pipeline: limit // 8, method.product: most_of_product[method.product]}
         if twin in seen or any(kinds[group] >= max(1, count) for group, count in most.items()):
             continue
         seen.add(twin)

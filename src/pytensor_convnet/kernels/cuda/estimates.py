@@ -18,11 +18,8 @@ from pytensor_convnet.kernels.cuda.methods import Task
 
 MULTIPROCESSORS = 132
 SHARED_BYTES = 227 * 1024
-MEMORY_RATE, CACHE_RATE = 2.8e12, 11e12
+MEMORY_RATE, CACHE_RATE = 2.8e12, 15e12
 """Bytes a second from memory, and from the second-level cache to all multiprocessors."""
-
-PRODUCT_RATES = {"native": 700e12, "float16": 700e12, "bf16x3": 230e12, "tf32": 150e12, "ieee": 35e12}
-"""Floating-point operations a second, about as gathering kernels reach them."""
 
 LAUNCH = 2e-6
 """Seconds that a kernel takes, however little it does."""

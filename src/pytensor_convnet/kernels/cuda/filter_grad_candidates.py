@@ -13,7 +13,6 @@ from pytensor_convnet.kernels.cuda.estimates import (
     LEAST_IMAGES,
     MEMORY_RATE,
     MULTIPROCESSORS,
-    PRODUCT_RATES,
     SHARED_BYTES,
     bytes_moved,
     element_bytes,
@@ -28,12 +27,20 @@ from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
 from pytensor_convnet.kernels.cuda.methods import FilterGrad, Share, SlidingShare, Task
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of
 
-SHARE_TF32_RATE = 350e12
-"""The filter gradient's tf32 is faster."""
+PRODUCT_RATES = {"native": 850e12, "float16": 850e12, "bf16x3": 170e12, "tf32": 280e12, "ieee": 35e12}
+"""Floating-point operations a second, about as these kernels reach them."""
 
-SHARE_STEP, SHARE_START, SHARE_IN_FLIGHT = 0.32e-6, 9e-6, 0.64e-6
-"""What `STEP`, `START` and `IN_FLIGHT` are for a filter gradient, whose start includes adding up."""
+STEP, START, IN_FLIGHT = 0.65e-6, 15e-6, 0.4e-6
+"""Seconds that a step takes, however small its tiles are, and all, however few steps there are, adding up included; and
+those from the issue of a load to its arrival."""
 
+
+SLIDING_PRODUCT, SLIDING_IN_FLIGHT = 0.03e-6, 1.3e-6
+"""Where a kernel slides: seconds of a product, however small, and those from the issue of a step's loads to their
+arrival."""
+
+EIGHT_WARPS, PARTLY, PARTLY_WAITING = 0.8, 0.15, 0.25
+"""As for `gather_candidates`."""
 
 MOST_PRODUCTS, MOST_NUMBERS = 45, 144
 """Of a step that slides, whose code has them all; and of sums that a thread keeps in registers."""
@@ -124,7 +131,7 @@ def filter_grad_time(task: Task, method: FilterGrad) -> float:
         computing, partial_numbers = _share_time(task, method)
     element, item = element_bytes(method.product), task.dtype.itemsize
     moved = bytes_moved(task)
-    seconds = SHARE_START + max(computing, moved / MEMORY_RATE) + 4 * partial_numbers / MEMORY_RATE
+    seconds = START + max(computing, moved / MEMORY_RATE) + 4 * partial_numbers / MEMORY_RATE
     if method.prepared:
         seconds += 2 * LAUNCH + moved / item * (item + element) / MEMORY_RATE
     if method.product == "float16":
@@ -143,8 +150,10 @@ def _sliding_time(task: Task, method: SlidingShare) -> tuple[float, int]:
     rounds = ceil(programs / (MULTIPROCESSORS * residents))
     cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
     products = blocks.columns * taps * blocks.images * blocks.rows * blocks.filters
-    product = 2 * residents * products * MULTIPROCESSORS / _rate(method.product)
-    step = max(cache, product, SHARE_IN_FLIGHT / (blocks.stages - 1)) + 0.5 * min(cache, product)
+    product = 2 * residents * products * MULTIPROCESSORS / PRODUCT_RATES[method.product]
+    least = SLIDING_PRODUCT * blocks.columns * taps * (EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1)
+    wait = SLIDING_IN_FLIGHT / (blocks.stages - 1)
+    step = max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
     return rounds * steps * step, shares * plan.groups * taps * rows * plan.outputs
 
 
@@ -162,12 +171,11 @@ def _share_time(task: Task, method: Share) -> tuple[float, int]:
     residents = residents_of(tiles * shares, blocks.stages * step_bytes, blocks, blocks.rows * blocks.filters)
     rounds = ceil(tiles * shares / (MULTIPROCESSORS * residents))
     cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
-    product = 2 * residents * blocks.rows * blocks.filters * blocks.pixels * MULTIPROCESSORS / _rate(method.product)
+    product = (
+        2 * residents * blocks.rows * blocks.filters * blocks.pixels * MULTIPROCESSORS / PRODUCT_RATES[method.product]
+    )
     products = 3 if method.product == "bf16x3" else 1
-    wait = SHARE_IN_FLIGHT / (blocks.stages - 1)
-    step = max(products * SHARE_STEP, cache, product, wait) + 0.25 * (cache + product) + 0.15 * wait
+    wait = IN_FLIGHT / (blocks.stages - 1)
+    least = products * STEP * (EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1)
+    step = max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
     return rounds * steps * step, shares * rows * columns * geometry.groups
-
-
-def _rate(product: str) -> float:
-    return SHARE_TF32_RATE if product == "tf32" else PRODUCT_RATES[product]

@@ -11,7 +11,6 @@ from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
     MEMORY_RATE,
     MULTIPROCESSORS,
-    PRODUCT_RATES,
     SHARED_BYTES,
     bytes_moved,
     element_bytes,
@@ -30,10 +29,17 @@ from pytensor_convnet.kernels.cuda.products import chain_of
 STAGES = 3, 4, 6, 8
 """Of the pipeline of a gathering."""
 
-STEP, START = 0.23e-6, 3e-6
+PRODUCT_RATES = {"native": 650e12, "float16": 650e12, "bf16x3": 250e12, "tf32": 200e12, "ieee": 35e12}
+"""Floating-point operations a second, about as these kernels reach them."""
+
+EIGHT_WARPS, PARTLY, PARTLY_WAITING = 1.9, 0.9, 0.3
+"""What the least time of a step is multiplied by where eight warps take it that have a multiprocessor for themselves;
+and how much of what else it does, and waits for, adds to the largest part."""
+
+STEP, START = 0.085e-6, 6.5e-6
 """Seconds that a step of a gathering takes, however small its tiles are, and a program, however few its steps are."""
 
-IN_FLIGHT = 0.5e-6
+IN_FLIGHT = 0.25e-6
 """Seconds from the issue of a load to its arrival."""
 
 
@@ -122,7 +128,8 @@ def gather_time(task: Task, method: Gather) -> float:
     product = flops * MULTIPROCESSORS / PRODUCT_RATES[method.product]
     products = 2 if method.product == "bf16x3" else 1  # three, that partly overlap
     wait = IN_FLIGHT / _in_flight(plan, method)
-    step = max(products * STEP, cache, product, wait) + 0.25 * (cache + product) + 0.15 * wait
+    least = products * STEP * (EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1)
+    step = max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
     start = START * (1 + (rounds - 1) / residents)
     return start + max(rounds * steps * step, bytes_moved(task) / MEMORY_RATE) + _preparation(task, method)
 
