@@ -197,6 +197,7 @@ def train(console: Console, images: int, epochs: int, batch_size: int, mode: Any
             learning_rate=LEARNING_RATE,
             mode=mode,
             validation_fraction=0,
+            overlap_epochs=True,
             on_compiled=on_compiled,
             on_batch=display.on_batch,
             on_epoch=on_epoch,

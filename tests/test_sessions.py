@@ -82,7 +82,7 @@ def test_a_report_does_not_wait_for_a_device_and_is_of_the_step_whose_loss_is_kn
     read = []
     session.learner.step = lambda start, stop: Late(stop / 8, read, session, steps=2)
     reports = list(session.learn(1, 2))
-    assert [report and report.batch for report in reports] == [None, None, 1, None, 5]
+    assert [report and report.batch for report in reports] == [None, None, 1, None, None, 5]
     assert read == [1.0, 5.0]
     assert [report.loss for report in reports if report] == [1 / 8, 5 / 40]
 

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -177,6 +178,84 @@ def test_without_images_held_out_the_last_epoch_is_kept(dataset):
     assert [epoch.validation for epoch in history.epochs] == [None] * 3
     assert same_values(lenet.get_values(), seen[2])
     assert history.images_per_second == pytest.approx(3 * 40 / history.training_seconds)
+
+
+@pytest.fixture
+def slow_device(monkeypatch):
+    """No loss is known before it is waited for, as where a device computes it."""
+    monkeypatch.setattr(sessions.Session, "_is_known", lambda session, number: False)
+
+
+WHOLE = SETTINGS | {"validation_fraction": 0, "epochs": 3, "overlap_epochs": True}
+
+
+def test_callbacks_see_the_network_as_it_is_after_an_epoch(dataset, slow_device):
+    lenet, seen = make_lenet(dataset), []
+    train(lenet, dataset, on_epoch=lambda _: seen.append(lenet.get_values()), **WHOLE | {"overlap_epochs": False})
+    shorter = make_lenet(dataset)
+    train(shorter, dataset, **WHOLE | {"epochs": 1})
+    assert same_values(seen[0], shorter.get_values())
+
+
+def test_an_epoch_begins_while_a_device_computes_the_one_before(dataset, slow_device, monkeypatch):
+    monkeypatch.setattr(training, "STEPS_AHEAD", 2)
+    events = []
+    learn = sessions.Session.learn
+
+    def noted(session, epoch, *rest):
+        for report in learn(session, epoch, *rest):
+            events.append(f"step of {epoch}")
+            yield report
+
+    monkeypatch.setattr(sessions.Session, "learn", noted)
+    train(make_lenet(dataset), dataset, on_epoch=lambda report: events.append(f"end of {report.epoch}"), **WHOLE)
+    ends = {epoch: events.index(f"end of {epoch}") for epoch in (1, 2, 3)}
+    assert events[: ends[1]].count("step of 2") == 2
+    assert events[: ends[2]].count("step of 3") == 2
+    assert events[-1] == "end of 3"
+
+
+def test_an_epoch_that_begins_early_changes_nothing_that_is_learnt_or_reported(dataset, slow_device, monkeypatch):
+    early, late = make_lenet(dataset), make_lenet(dataset)
+    ahead = train(early, dataset, **WHOLE)
+    monkeypatch.undo()
+    history = train(late, dataset, **WHOLE)
+    assert same_values(early.get_values(), late.get_values())
+    assert [epoch.loss for epoch in ahead.epochs] == [epoch.loss for epoch in history.epochs]
+    assert ahead.test == history.test
+
+
+def test_an_interrupt_undoes_the_steps_of_an_epoch_that_began_early(dataset, slow_device):
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    stopped, shorter = make_lenet(dataset), make_lenet(dataset)
+    assert train(stopped, dataset, on_epoch=interrupt, **WHOLE).interrupted
+    train(shorter, dataset, **WHOLE | {"epochs": 1})
+    assert same_values(stopped.get_values(), shorter.get_values())
+
+
+def test_a_failure_of_an_epoch_that_began_early_comes_after_the_end_of_the_one_before(
+    dataset, slow_device, monkeypatch
+):
+    learn, ended = sessions.Session.learn, []
+
+    def failing(session, epoch, *rest):
+        if epoch == 2:
+            raise StepFailed("epoch 2, minibatch 1 of 5 failed")
+        yield from learn(session, epoch, *rest)
+
+    monkeypatch.setattr(sessions.Session, "learn", failing)
+    with pytest.raises(StepFailed, match="epoch 2, minibatch 1") as failure:
+        train(make_lenet(dataset), dataset, on_epoch=lambda report: ended.append(report.epoch), **WHOLE)
+    assert ended == [1]
+    assert failure.value.epoch == 1
+
+
+def test_seconds_of_epochs_that_begin_early_are_counted_once(dataset, slow_device):
+    start = time.perf_counter()
+    history = train(make_lenet(dataset), dataset, **WHOLE)
+    assert 0 < history.training_seconds < time.perf_counter() - start - history.compile_seconds
 
 
 def test_it_learns_from_moved_copies(dataset):

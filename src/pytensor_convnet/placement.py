@@ -1,6 +1,7 @@
-"""Where images lie while a network learns from them: whole on the device that computes, or streamed from the host."""
+"""Where images and parameters lie while a network learns: on the device that computes, or in the host's memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pytensor.compile.mode import get_mode
 
@@ -75,3 +76,21 @@ def memory_of(gpu: str) -> int:
     import torch
 
     return torch.cuda.get_device_properties(device).total_memory
+
+
+def values_soon(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of shared variables, as they are when what was begun until now is computed.
+
+    Those that a device computes are arrays that wait for it when they are read (`numpy.asarray`), not now.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor
+    >>> values_soon({"w": pytensor.shared(np.ones(2))})
+    {'w': array([1., 1.])}
+    """
+    found = {}
+    for name, variable in variables.items():
+        resident = getattr(variable.container, "resident", None)
+        found[name] = variable.get_value() if resident is None else resident.soon()
+    return found

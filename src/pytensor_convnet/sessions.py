@@ -99,6 +99,7 @@ class Session:
         self.next_order: tuple[int, np.ndarray] | None = None
         self.steps = 0
         self.last_report = (0, started)
+        self.last_end = started
         self.next_report: float = 1
         self.compile_seconds = time.perf_counter() - started
 
@@ -126,8 +127,9 @@ class Session:
         Yields
         ------
         BatchReport or None
-            After each step; None where there is nothing to report yet. After the last step always a report. Where a
-            device computes, the others are of a step before, whose loss is known.
+            After each step; None where there is nothing to report yet. Where a device computes, reports are of a step
+            before, whose loss is known; and the last step is followed by one value more, its report, which waits for
+            that to be computed. Until this is asked for, the next epoch may be begun.
 
         Raises
         ------
@@ -157,9 +159,11 @@ class Session:
                         awaited = total, batch, self.steps
                     if isinstance(total, np.ndarray | np.generic):  # to look at it costs nothing
                         self._check_loss(float(total), epoch, batch, batches)
-                    if awaited is None or not (is_last or self._is_known(awaited[0])):
+                    if awaited is None or not self._is_known(awaited[0]):
                         yield None
-                        continue
+                        if not is_last:
+                            continue
+                    assert awaited is not None
                     (number, reported, steps), awaited = awaited, None
                     loss = float(number)
                     self._check_loss(loss, epoch, reported, batches)
@@ -191,7 +195,9 @@ class Session:
         now = time.perf_counter()
         self._plan_next_report(now, steps)
         seen = min(batch * self.settings.batch_size, len(self.to_learn))
-        seconds = now - started
+        seconds = now - max(started, self.last_end)  # maybe begun before the last epoch ended
+        if batch == batches:
+            self.last_end = now
         return BatchReport(epoch, epochs, batch, batches, loss / seen, seconds, seen / seconds)
 
     def _plan_next_report(self, now: float, steps: int) -> None:
@@ -203,6 +209,8 @@ class Session:
         finds that it is no number, or that Ctrl-C was pressed, all must.
         """
         last_steps, last_time = self.last_report
+        if steps <= last_steps:  # of an epoch that ended when the next one had begun
+            return
         seconds = self.processes.total(now - last_time) / self.processes.count / (steps - last_steps)
         self.last_report = (steps, now)
         self.next_report = self.steps + max(1, int(REPORT_SECONDS / seconds))

@@ -135,6 +135,7 @@ def train(
                     on_state=None if checkpoint is None else _state_writer(checkpoint, network, dataset),
                     profiler=profiler,
                     processes=processes,
+                    overlap_epochs=True,
                 )
         except training.StepFailed as failure:
             if save is not None and failure.parameters:

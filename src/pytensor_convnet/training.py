@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from pytensor_convnet.history import BatchReport, EpochReport, History, Score
 from pytensor_convnet.interrupts import interrupts_held_back
 from pytensor_convnet.learning import BATCH_SIZE, ModeName
 from pytensor_convnet.models import Classifier
-from pytensor_convnet.placement import placed_images
+from pytensor_convnet.placement import placed_images, values_soon
 from pytensor_convnet.processes import ALONE, Processes
 from pytensor_convnet.profiling import StepProfiler
 from pytensor_convnet.sessions import Diverged, Session, StepFailed, failures_told
@@ -27,6 +29,9 @@ VALIDATION_FRACTION = 0.1
 EPOCHS = 20
 LEARNING_RATE = 0.03
 MOMENTUM = 0.9
+
+STEPS_AHEAD = 16
+"""How many steps of an epoch are set going before the one before it is reported: two milliseconds of a GPU's time."""
 
 
 def _ignore(report: object) -> None:
@@ -52,6 +57,7 @@ def train(
     on_state: Callable[[TrainingState], object] | None = None,
     profiler: StepProfiler | None = None,
     processes: Processes = ALONE,
+    overlap_epochs: bool = False,
 ) -> History:
     """Train a network, keep the best parameters it had, and judge them.
 
@@ -100,6 +106,11 @@ def train(
     processes : Processes, optional
         Those that train together (`distributed.joined`): all call this with the same arguments but for callbacks, each
         learns from its share of every minibatch, and what is reported is that of all.
+    overlap_epochs : bool, optional
+        Whether a device may be given the first steps of an epoch before it has computed the last ones of the one
+        before, so that it need not wait while that is reported. Callbacks must not look at the network then, which may
+        be some steps further. Where something else looks at it after each epoch (images held out, ``on_state``), this
+        has no effect.
 
     Returns
     -------
@@ -156,14 +167,21 @@ def train(
         with failures_told("agreeing with the other processes whether to go on"):
             return processes.any(interrupted)
 
+    ahead = overlap_epochs and not len(to_validate) and on_state is None and profiler is None
+    numbers = range(len(history.epochs) + 1, epochs + 1)
     with interrupts_held_back(agree) as raise_if_interrupted:
-        with best.restored_in_the_end(history):
-            for epoch in range(len(history.epochs) + 1, epochs + 1):
-                progress = _learn(session, epoch, epochs, profiler, on_batch, raise_if_interrupted)
+
+        def tell(report: BatchReport) -> None:
+            on_batch(report)
+            raise_if_interrupted()
+
+        steps = closing(_learnt(session, numbers, ahead, profiler, tell))  # type: ignore[type-var]
+        with best.restored_in_the_end(history), steps as learnt:
+            for epoch, progress, parameters in learnt:
                 validation = session.score(to_validate, f"validation after epoch {epoch}") if len(to_validate) else None
                 report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
                 with failures_told(f"reading the parameters of epoch {epoch}"):
-                    best.offer(epoch, validation)
+                    best.offer(epoch, validation, parameters)
                     history.epochs.append(report)
                     state = None if on_state is None else session.state(record, history.epochs, best.epoch, best.values)
                 if on_state is not None and state is not None:
@@ -178,22 +196,75 @@ def train(
     return history
 
 
-def _learn(
+def _learnt(
     session: Session,
-    epoch: int,
-    epochs: int,
+    numbers: range,
+    ahead: bool,
     profiler: StepProfiler | None,
-    on_batch: Callable[[BatchReport], object],
-    raise_if_interrupted: Callable[[], None],
-) -> BatchReport:
-    """Learn through an epoch; the report after its last minibatch."""
-    with closing(session.learn(epoch, epochs, profiler)) as steps:  # type: ignore[type-var]
-        for report in steps:
+    tell: Callable[[BatchReport], object],
+) -> Iterator[tuple[int, BatchReport, Mapping[str, Any]]]:
+    """Learn through epochs: each one's number, the report after its last minibatch, and the parameters by then.
+
+    If ``ahead``, the first steps of the next epoch are set going before a device has computed the last ones of the one
+    before: so it has something to do while the host looks at what it did.
+    """
+    with ExitStack() as opened:
+
+        def begun(number: int, steps: int) -> _Epoch:
+            epoch = _Epoch(session, number, numbers[-1], profiler)
+            opened.enter_context(closing(epoch))
+            epoch.begin(steps)
+            return epoch
+
+        following = None
+        for number in numbers:
+            epoch, following = following or begun(number, 0), None
+            report = epoch.set_going(tell)
+            with failures_told(f"reading the parameters of epoch {number}"):
+                parameters = values_soon(session.model.parameters)
+            if report is None and ahead and number < numbers[-1]:
+                following = begun(number + 1, STEPS_AHEAD)
+            report = report or epoch.end(tell)
+            epoch.close()
+            yield number, report, parameters
+
+
+class _Epoch:
+    """The steps of an epoch, of which some may be set going before anything is told of it."""
+
+    def __init__(self, session: Session, number: int, epochs: int, profiler: StepProfiler | None) -> None:
+        self._steps = session.learn(number, epochs, profiler)
+        self._batches = session.batches
+        self._begun: list[BatchReport | None] = []
+        self._failure: StepFailed | None = None
+
+    def begin(self, steps: int) -> None:
+        """Set so many steps going, but never the last. If one fails, that is told when the others are set going."""
+        try:
+            self._begun.extend(islice(self._steps, min(steps, self._batches - 1)))
+        except StepFailed as failure:
+            self._failure = failure
+
+    def set_going(self, tell: Callable[[BatchReport], object]) -> BatchReport | None:
+        """Set all steps going; the report of the last one, if it is known by then."""
+        if self._failure is not None:
+            raise self._failure
+        report = None
+        for report in islice(chain(self._begun, self._steps), self._batches):
             if report is not None:
-                on_batch(report)
-                last_report = report
-                raise_if_interrupted()
-    return last_report
+                tell(report)
+        return report
+
+    def end(self, tell: Callable[[BatchReport], object]) -> BatchReport:
+        """Wait for the last step; its report."""
+        report = next(self._steps)
+        assert report is not None
+        tell(report)
+        return report
+
+    def close(self) -> None:
+        """Free what brings minibatches."""
+        self._steps.close()  # type: ignore[attr-defined]
 
 
 def parts(images: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -219,11 +290,12 @@ class _BestParameters:
         self.rank = (-math.inf, -math.inf)
         self.values: Mapping[str, np.ndarray] = {}
 
-    def offer(self, epoch: int, validation: Score | None) -> None:
-        """Keep the network's present parameters if none were better."""
+    def offer(self, epoch: int, validation: Score | None, parameters: Mapping[str, Any]) -> None:
+        """Keep these parameters if none were better."""
         rank = self.rank_of(validation)
         if validation is None or rank > self.rank:
-            self.epoch, self.rank, self.values = epoch, rank, self.model.get_values()
+            values = {name: np.asarray(value) for name, value in parameters.items()}
+            self.epoch, self.rank, self.values = epoch, rank, values
 
     def resume(self, state: TrainingState) -> None:
         """Keep the best parameters of the training that is resumed."""

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="mode CUDA is built on torch: pip in
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from pytensor_convnet.cuda import compiling  # noqa: E402
-from pytensor_convnet.cuda.compiling import compile_step, make_constants, without_updates  # noqa: E402
+from pytensor_convnet.cuda.compiling import compile_step, joined_groups, make_constants, without_updates  # noqa: E402
 
 
 def traced(step, tensors):
@@ -152,3 +152,49 @@ def test_what_the_compiler_made_goes_when_our_operators_change(tmp_path, monkeyp
     monkeypatch.setattr(compiling, "_operators_digest", lambda: "of other sources")
     compile_step(lambda x: [x @ x], [x])
     assert hits_and_misses()[1] == before + 1
+
+
+def test_a_number_that_several_updates_read_is_computed_once_before_them():
+    def step(losses, total, shown):
+        new = total + losses.sum()
+        shown.copy_(torch.where(torch.arange(3) == 1, new, shown))
+        total.copy_(new)
+        return []
+
+    tensors = [torch.arange(4.0), torch.tensor(10.0), torch.zeros(3)]
+    compute, update, count = without_updates(traced(step, tensors))
+    between = compute(*tensors)[count:]
+    assert [value.item() for value in between if value.ndim == 0] == [16]
+    update(*tensors, *between)
+    assert tensors[1] == 16
+    assert tensors[2].tolist() == [0, 16, 0]
+
+
+class Part:
+    """A small kernel, as torch's scheduler holds it."""
+
+    def __init__(self, device):
+        self.get_device = lambda: device
+
+
+def test_groups_of_one_level_and_device_become_one_as_far_as_they_may(monkeypatch):
+    first, second, other = [Part("cuda") for _ in range(11)], [Part("cuda")], [Part("cuda:1")]
+    levels = dict.fromkeys([*first, *other], 0) | dict.fromkeys(second, 1)
+    cut = [first[:8], first[8:], other, second]
+    assert joined_groups(cut, levels) == [first, other, second]
+    monkeypatch.setattr(compiling, "MOST_COMBINED", 10)
+    assert joined_groups(cut, levels) == cut
+
+
+def test_torchs_own_way_to_group_comes_back(monkeypatch):
+    import torch._inductor.config
+    from torch._inductor import scheduler
+
+    class Older:
+        """Settings of a torch that has none for this."""
+
+    monkeypatch.setattr(torch._inductor, "config", Older)
+    before = scheduler.ForeachKernelSchedulerNode.group_algorithm_for_combo_kernels
+    with compiling._whole_levels_combined():
+        assert scheduler.ForeachKernelSchedulerNode.group_algorithm_for_combo_kernels is not before
+    assert scheduler.ForeachKernelSchedulerNode.group_algorithm_for_combo_kernels is before

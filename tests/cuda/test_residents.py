@@ -8,6 +8,7 @@ import pytensor.tensor as pt
 import pytest
 
 from pytensor_convnet.cuda.residents import last_change
+from pytensor_convnet.placement import values_soon
 
 OTHER_MODES = ["FAST_COMPILE", "NUMBA"]
 
@@ -60,6 +61,20 @@ def test_reading_a_value_does_not_bring_it_to_the_device_again(mode):
     np.testing.assert_array_equal(w.get_value(), [2, 2])
     w.get_value(borrow=True)
     assert not resident.device_current  # whoever has it may write
+
+
+def test_a_value_that_is_read_later_is_that_of_the_moment_when_it_was_asked_for(mode):
+    w, add, _ = functions(mode, np.zeros(2, "float32"))
+    for step in range(3):
+        add(1)
+        soon = values_soon({"w": w})["w"]
+        add(1)
+        np.testing.assert_array_equal(np.asarray(soon), 2 * [2 * step + 1])
+    w.get_value()
+    soon = values_soon({"w": w})["w"]
+    assert type(soon) is np.ndarray
+    w.set_value(np.ones(2, "float32"))
+    np.testing.assert_array_equal(soon, [6, 6])
 
 
 def test_a_value_that_was_read_does_not_change_later(mode):

@@ -45,7 +45,7 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         settings["reorder_for_peak_memory"] = False
     if hasattr(config.triton, "enable_pdl"):
         settings["triton.enable_pdl"] = True  # kernels start while the one before ends, as ours do
-    with torch.no_grad(), config.patch(settings), _cacheable() as fake:
+    with torch.no_grad(), config.patch(settings), _whole_levels_combined(), _cacheable() as fake:
         examples = [fake.from_tensor(tensor) for tensor in tensors]
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         make_constants(graph)
@@ -67,6 +67,43 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
         return results[:count]
 
     return both
+
+
+@contextmanager
+def _whole_levels_combined() -> Iterator[None]:
+    """Let small kernels that need nothing of each other become one though they are many, where torch has no setting."""
+    from torch._inductor import config, scheduler
+
+    kernels: Any = getattr(scheduler, "ForeachKernelSchedulerNode", None)
+    grouped = getattr(kernels, "group_algorithm_for_combo_kernels", None)
+    if hasattr(config, "combo_kernel_max_num_nodes") or grouped is None:
+        yield
+        return
+    kernels.set_group_algorithm_for_combo_kernels(lambda whole: joined_groups(grouped(whole), levels_of(whole)))
+    try:
+        yield
+    finally:
+        kernels.set_group_algorithm_for_combo_kernels(grouped)
+
+
+def levels_of(scheduler: Any) -> dict[Any, int]:
+    """How many others come before each of a scheduler's nodes at least."""
+    levels = enumerate(scheduler._topological_sort_nodes())
+    return {node: number for number, nodes in levels for node in nodes}
+
+
+def joined_groups(groups: Sequence[Sequence[Any]], levels: dict[Any, int]) -> list[list[Any]]:
+    """Groups of nodes, into which torch cuts each level, joined again as far as `MOST_COMBINED` nodes go."""
+    joined: list[list[Any]] = []
+    for group in groups:
+        [kind] = {(levels[node], node.get_device()) for node in group}
+        last = joined[-1] if joined else []
+        of_last = (levels[last[0]], last[0].get_device()) if last else None
+        if kind == of_last and len(last) + len(group) <= MOST_COMBINED:
+            last.extend(group)
+        else:
+            joined.append([*group])
+    return joined
 
 
 @contextmanager

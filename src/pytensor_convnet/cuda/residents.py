@@ -18,6 +18,7 @@ import functools
 import hashlib
 import itertools
 import threading
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,7 +31,7 @@ from pytensor.graph.basic import Variable
 from pytensor.link.basic import Container
 from pytensor.tensor.random.type import RandomGeneratorType
 
-from pytensor_convnet.cuda.arrays import DeviceError, to_host
+from pytensor_convnet.cuda.arrays import DeviceArray, DeviceError, recorded, to_host
 
 _residents: "WeakValueDictionary[int, Resident]" = WeakValueDictionary()
 """By the identity of the cell, which a resident keeps alive; the variable's container keeps the resident."""
@@ -57,6 +58,10 @@ def _changed() -> None:
 
 SPARE_BYTES = 64 << 20
 """How much memory a variable's former shapes may keep, so that functions captured for them can be used again."""
+
+
+MOST_PINNED = 16 << 20
+"""Bytes of a value that goes to the GPU by way of memory that the GPU reads while the host goes on."""
 
 
 class Resident:
@@ -97,6 +102,14 @@ class Resident:
         """The value on the host: a NumPy array, or a generator."""
         with lock:
             return self._brought_to_host()
+
+    def soon(self) -> Any:
+        """A copy of the value: where the device is still to compute it, an array that waits when it is read."""
+        with lock:
+            if self.host_current or self.is_random:
+                return copy.deepcopy(self._brought_to_host())
+            with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+                return DeviceArray(self.tensor().clone(), recorded(self.device))
 
     def lent(self) -> Any:
         """The value on the host, in hands that may write to it: the device reads it again."""
@@ -140,7 +153,11 @@ class Resident:
             spare = self._spares.pop(tuple(source.shape), None)
             self._replace(torch.empty(source.shape, dtype=source.dtype, device=self.device) if spare is None else spare)
         assert self._tensor is not None
-        self._tensor.copy_(source)
+        if self.device.type == "cuda" and source.nbytes <= MOST_PINNED:
+            # Else the host would wait for all that the device has been given to do.
+            self._tensor.copy_(source.pin_memory(), non_blocking=True)
+        else:
+            self._tensor.copy_(source)
         self.device_current, self._uploaded = True, value
         self._last_read = value
         _changed()
