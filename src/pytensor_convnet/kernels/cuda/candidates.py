@@ -65,7 +65,7 @@ def _selected(ordered: list[tuple[Any, float]], limit: int) -> list[Any]:
         return _diverse(found, count, dict.fromkeys(fastest, count if len(fastest) == 1 else count // 2 + 1))
 
     # Patches move less and sum more, sliding moves less and waits longer: estimates do not know which is better.
-    sliding = of_kind(lambda method: isinstance(method, SlidingShare), (limit + 1) // 3)
+    sliding = of_kind(lambda method: isinstance(method, SlidingShare), limit // 6)
     patched = of_kind(lambda method: isinstance(method, Share) and method.patch != (1, 1), limit // 3)
     left = limit - len(sliding) - len(patched)
     return of_kind(lambda method: isinstance(method, Share) and method.patch == (1, 1), left) + patched + sliding

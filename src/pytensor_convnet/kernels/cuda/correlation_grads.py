@@ -35,7 +35,7 @@ from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, r
 PRODUCTS = ("float16", "bf16x3", "native")
 """What operands may be prepared for, for both gradients."""
 
-PREPARED_CANDIDATES = 5
+PREPARED_CANDIDATES = 4
 """How many methods of each gradient and product are measured."""
 
 

@@ -43,7 +43,7 @@ from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.streams import awaited
 from pytensor_convnet.kernels.sources import digest_of
 
-CANDIDATES = 16
+CANDIDATES = 12
 """How many of our own methods are measured."""
 
 LOOKS = 3
