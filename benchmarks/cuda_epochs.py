@@ -131,7 +131,7 @@ class Clock:
 
 
 class Recorder:
-    """Callbacks of a training that record what the GPU does in its second epoch.
+    """Callbacks of a training that record what the GPU does in its second epoch, but for the steps that began early.
 
     They are made before the training is: what was captured before the profiler's first start may stay hidden from it.
     """

@@ -252,6 +252,31 @@ def test_a_failure_of_an_epoch_that_began_early_comes_after_the_end_of_the_one_b
     assert failure.value.epoch == 1
 
 
+def test_a_loss_that_explodes_in_an_epoch_that_began_early_keeps_the_one_before(dataset, slow_device, monkeypatch):
+    learn, ended = sessions.Session.learn, []
+
+    def exploding(session, epoch, *rest):
+        if epoch == 2:
+            raise Diverged("the loss became nan in epoch 2, by minibatch 1 of 5")
+        yield from learn(session, epoch, *rest)
+
+    stopped, shorter = make_lenet(dataset), make_lenet(dataset)
+    train(shorter, dataset, **WHOLE | {"epochs": 1})
+    monkeypatch.setattr(sessions.Session, "learn", exploding)
+    with pytest.raises(Diverged, match="in epoch 2"):
+        train(stopped, dataset, on_epoch=lambda report: ended.append(report.epoch), **WHOLE)
+    assert ended == [1]
+    assert same_values(stopped.get_values(), shorter.get_values())
+
+
+def test_epochs_of_streamed_minibatches_do_not_overlap(dataset, slow_device, monkeypatch):
+    begun = []
+    begin = training._Epoch.begin
+    monkeypatch.setattr(training._Epoch, "begin", lambda epoch, steps: begun.append(steps) or begin(epoch, steps))
+    train(make_lenet(dataset), dataset, stream=True, **WHOLE)
+    assert begun == [0, 0, 0]
+
+
 def test_seconds_of_epochs_that_begin_early_are_counted_once(dataset, slow_device):
     start = time.perf_counter()
     history = train(make_lenet(dataset), dataset, **WHOLE)

@@ -128,8 +128,8 @@ class Session:
         ------
         BatchReport or None
             After each step; None where there is nothing to report yet. Where a device computes, reports are of a step
-            before, whose loss is known; and the last step is followed by one value more, its report, which waits for
-            that to be computed. Until this is asked for, the next epoch may be begun.
+            before, whose loss is known. Where that of the last step is not known yet, it gives None too and is followed
+            by its report, which waits for that to be computed: until it is asked for, the next epoch may be begun.
 
         Raises
         ------

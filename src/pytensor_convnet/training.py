@@ -13,6 +13,7 @@ from pytensor_convnet.datasets import Dataset
 from pytensor_convnet.history import BatchReport, EpochReport, History, Score
 from pytensor_convnet.interrupts import interrupts_held_back
 from pytensor_convnet.learning import BATCH_SIZE, ModeName
+from pytensor_convnet.minibatches import SharedImages
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.placement import placed_images, values_soon
 from pytensor_convnet.processes import ALONE, Processes
@@ -109,8 +110,8 @@ def train(
     overlap_epochs : bool, optional
         Whether a device may be given the first steps of an epoch before it has computed the last ones of the one
         before, so that it need not wait while that is reported. Callbacks must not look at the network then, which may
-        be some steps further. Where something else looks at it after each epoch (images held out, ``on_state``), this
-        has no effect.
+        be some steps further. Where something else looks at it after each epoch (images held out, ``on_state``), with a
+        profiler, with several processes and where minibatches are streamed, this has no effect.
 
     Returns
     -------
@@ -167,7 +168,8 @@ def train(
         with failures_told("agreeing with the other processes whether to go on"):
             return processes.any(interrupted)
 
-    ahead = overlap_epochs and not len(to_validate) and on_state is None and profiler is None
+    unseen = not len(to_validate) and on_state is None and profiler is None
+    ahead = overlap_epochs and unseen and isinstance(data, SharedImages)
     numbers = range(len(history.epochs) + 1, epochs + 1)
     with interrupts_held_back(agree) as raise_if_interrupted:
 
@@ -182,6 +184,8 @@ def train(
                 report = EpochReport(epoch, progress.loss, validation, progress.seconds, progress.images_per_second)
                 with failures_told(f"reading the parameters of epoch {epoch}"):
                     best.offer(epoch, validation, parameters)
+                    if parameters is not None:
+                        parameters.clear()  # copies that take memory of the device
                     history.epochs.append(report)
                     state = None if on_state is None else session.state(record, history.epochs, best.epoch, best.values)
                 if on_state is not None and state is not None:
@@ -202,11 +206,12 @@ def _learnt(
     ahead: bool,
     profiler: StepProfiler | None,
     tell: Callable[[BatchReport], object],
-) -> Iterator[tuple[int, BatchReport, Mapping[str, Any]]]:
+) -> Iterator[tuple[int, BatchReport, dict[str, Any] | None]]:
     """Learn through epochs: each one's number, the report after its last minibatch, and the parameters by then.
 
     If ``ahead``, the first steps of the next epoch are set going before a device has computed the last ones of the one
-    before: so it has something to do while the host looks at what it did.
+    before: so it has something to do while the host looks at what it did. Parameters are None where no such steps were
+    set going: they are still the network's.
     """
     with ExitStack() as opened:
 
@@ -220,9 +225,10 @@ def _learnt(
         for number in numbers:
             epoch, following = following or begun(number, 0), None
             report = epoch.set_going(tell)
-            with failures_told(f"reading the parameters of epoch {number}"):
-                parameters = values_soon(session.model.parameters)
+            parameters = None
             if report is None and ahead and number < numbers[-1]:
+                with failures_told(f"reading the parameters of epoch {number}"):
+                    parameters = values_soon(session.model.parameters)
                 following = begun(number + 1, STEPS_AHEAD)
             report = report or epoch.end(tell)
             epoch.close()
@@ -236,13 +242,13 @@ class _Epoch:
         self._steps = session.learn(number, epochs, profiler)
         self._batches = session.batches
         self._begun: list[BatchReport | None] = []
-        self._failure: StepFailed | None = None
+        self._failure: Diverged | StepFailed | None = None
 
     def begin(self, steps: int) -> None:
         """Set so many steps going, but never the last. If one fails, that is told when the others are set going."""
         try:
             self._begun.extend(islice(self._steps, min(steps, self._batches - 1)))
-        except StepFailed as failure:
+        except (Diverged, StepFailed) as failure:
             self._failure = failure
 
     def set_going(self, tell: Callable[[BatchReport], object]) -> BatchReport | None:
@@ -290,11 +296,12 @@ class _BestParameters:
         self.rank = (-math.inf, -math.inf)
         self.values: Mapping[str, np.ndarray] = {}
 
-    def offer(self, epoch: int, validation: Score | None, parameters: Mapping[str, Any]) -> None:
-        """Keep these parameters if none were better."""
+    def offer(self, epoch: int, validation: Score | None, parameters: Mapping[str, Any] | None) -> None:
+        """Keep these parameters, or else the network's present ones, if none were better."""
         rank = self.rank_of(validation)
         if validation is None or rank > self.rank:
-            values = {name: np.asarray(value) for name, value in parameters.items()}
+            present = self.model.get_values() if parameters is None else parameters
+            values = {name: np.asarray(value) for name, value in present.items()}
             self.epoch, self.rank, self.values = epoch, rank, values
 
     def resume(self, state: TrainingState) -> None:

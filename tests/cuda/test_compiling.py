@@ -149,7 +149,7 @@ def test_what_the_compiler_made_goes_when_our_operators_change(tmp_path, monkeyp
     x = torch.randn((4, 4), device=device)
     compile_step(lambda x: [x @ x], [x])
     _, before, _ = hits_and_misses()
-    monkeypatch.setattr(compiling, "_operators_digest", lambda: "of other sources")
+    monkeypatch.setattr(compiling, "_sources_digest", lambda: "of other sources")
     compile_step(lambda x: [x @ x], [x])
     assert hits_and_misses()[1] == before + 1
 
@@ -182,6 +182,8 @@ def test_groups_of_one_level_and_device_become_one_as_far_as_they_may(monkeypatc
     levels = dict.fromkeys([*first, *other], 0) | dict.fromkeys(second, 1)
     cut = [first[:8], first[8:], other, second]
     assert joined_groups(cut, levels) == [first, other, second]
+    mixed = [first[:4] + other, first[4:8], first[8:]]
+    assert joined_groups(mixed, levels) == [mixed[0], first[4:]]
     monkeypatch.setattr(compiling, "MOST_COMBINED", 10)
     assert joined_groups(cut, levels) == cut
 

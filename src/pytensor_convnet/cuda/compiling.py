@@ -96,10 +96,9 @@ def joined_groups(groups: Sequence[Sequence[Any]], levels: dict[Any, int]) -> li
     """Groups of nodes, into which torch cuts each level, joined again as far as `MOST_COMBINED` nodes go."""
     joined: list[list[Any]] = []
     for group in groups:
-        [kind] = {(levels[node], node.get_device()) for node in group}
         last = joined[-1] if joined else []
-        of_last = (levels[last[0]], last[0].get_device()) if last else None
-        if kind == of_last and len(last) + len(group) <= MOST_COMBINED:
+        kinds = {(levels[node], node.get_device()) for node in (*last, *group)}
+        if last and len(kinds) == 1 and len(last) + len(group) <= MOST_COMBINED:
             last.extend(group)
         else:
             joined.append([*group])
@@ -111,22 +110,22 @@ def _cacheable() -> Iterator[FakeTensorMode]:
     """Let torch's compiler keep on disk what it makes of tensors of this mode.
 
     It wants a tracing context that has a `ShapeEnv`, though all shapes are numbers here. And what it keeps has to go
-    when our operators change.
+    when our operators change, or what is asked of it here.
     """
     config: Any = getattr(torch.compiler, "config", None)
     has_tag = hasattr(config, "cache_key_tag")
     fake = FakeTensorMode(shape_env=ShapeEnv() if has_tag else None, static_shapes=True, allow_non_fake_inputs=True)
-    tag = config.patch(cache_key_tag=config.cache_key_tag + _operators_digest()) if has_tag else nullcontext()
+    tag = config.patch(cache_key_tag=config.cache_key_tag + _sources_digest()) if has_tag else nullcontext()
     with tracing(TracingContext(fake)), tag:
         yield fake
 
 
-def _operators_digest() -> str:
-    """A digest of the sources that say what our operators give."""
+def _sources_digest() -> str:
+    """A digest of the sources that say what our operators give, and how steps are compiled."""
     from pytensor_convnet.kernels.cuda import formats
     from pytensor_convnet.lowering.cuda import collectives, operators
 
-    return digest_of(*(str(module.__file__) for module in (collectives, formats, operators)))
+    return digest_of(__file__, *(str(module.__file__) for module in (collectives, formats, operators)))
 
 
 def _without_long_keys(module: GraphModule) -> AbstractContextManager[Any]:

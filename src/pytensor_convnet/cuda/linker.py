@@ -53,7 +53,7 @@ class CudaLinker(PytorchLinker):
         device = find_device(self.device)  # before torch is imported: it may be missing
         from pytensor_convnet.cuda.execution import Execution
         from pytensor_convnet.cuda.program import Program
-        from pytensor_convnet.cuda.residents import contain, move, watch_other_modes
+        from pytensor_convnet.cuda.residents import contain, give_copies, move, watch_other_modes
         from pytensor_convnet.lowering.cuda import Target
 
         if device.type == "cuda":
@@ -65,6 +65,7 @@ class CudaLinker(PytorchLinker):
         cells = [[None] for _ in fgraph.inputs] if input_storage is None else input_storage
         program = Program(fgraph, dict(fgraph.update_mapping or {}), Target(device, self.precision))
         watch_other_modes()
+        give_copies()
         inputs = [Container(variable, cell) for variable, cell in zip(fgraph.inputs, cells)]
         residents = {}
         for place in program.on_device:

@@ -4,8 +4,8 @@ A shared variable moves to the device when a function of mode CUDA first reads i
 in one of two places, or in both: the *host copy* is what PyTensor's storage cell holds, the *device copy* a torch
 tensor. Who writes one makes the other stale, and a stale copy is brought up to date when somebody reads it:
 
-- ``get_value`` and ``set_value`` go through the variable's container, which becomes a `DeviceContainer`; what
-  ``get_value(borrow=True)`` gives may be written to, and the device reads it again;
+- ``set_value`` and ``get_value(borrow=True)`` go through the variable's container, which becomes a `DeviceContainer`:
+  what is borrowed may be written to, and the device reads it again. ``get_value()`` gives a copy (`give_copies`);
 - a function of another mode reads the cell itself. So the first function of mode CUDA makes PyTensor's functions look,
   before they run, whether one of their cells is stale (`watch_other_modes`), and mark after it what they updated;
 - while the host copy is stale the cell holds None, so that code which reads a cell in some other way fails and does not
@@ -271,11 +271,8 @@ def resident_of(cell: list[Any]) -> Resident | None:
 
 @functools.cache
 def watch_other_modes() -> None:
-    """Make functions of other modes read host copies that are up to date, and say what they wrote.
-
-    And let ``get_value()`` give a copy without lending what is copied, which would be brought to the device again.
-    """
-    call, get_value = Function.__call__, SharedVariable.get_value
+    """Make functions of other modes read host copies that are up to date, and say what they wrote."""
+    call = Function.__call__
 
     @functools.wraps(call)
     def call_with_current_values(self: Function, *args: Any, **kwargs: Any) -> Any:
@@ -293,6 +290,15 @@ def watch_other_modes() -> None:
         _brought_to_host(function)
         return executor._pickle_Function(function)
 
+    Function.__call__ = call_with_current_values
+    copyreg.pickle(Function, reduce_with_current_values)
+
+
+@functools.cache
+def give_copies() -> None:
+    """Let ``get_value()`` give a copy without lending what is copied, which would be brought to the device again."""
+    get_value = SharedVariable.get_value
+
     @functools.wraps(get_value)
     def get_copy_or_value(variable: Any, borrow: bool = False, return_internal_type: bool = False) -> Any:
         resident = getattr(variable.container, "resident", None)
@@ -300,9 +306,7 @@ def watch_other_modes() -> None:
             return get_value(variable, borrow, return_internal_type)
         return copy.deepcopy(resident.host())
 
-    Function.__call__ = call_with_current_values
     SharedVariable.get_value = get_copy_or_value
-    copyreg.pickle(Function, reduce_with_current_values)
 
 
 def _brought_to_host(function: Function) -> list[tuple[Resident, Any]]:

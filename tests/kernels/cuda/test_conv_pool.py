@@ -475,6 +475,13 @@ def test_candidates_are_few_and_end_with_the_pair(case, name, precision):
         assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
 
 
+@pytest.mark.parametrize("case", POOLS)
+def test_gradients_of_each_product_are_among_the_candidates(case):
+    found = pool_candidates(suite_task(case, GRADIENTS[-1]), tuning.CANDIDATES)[:-1]
+    for part in ("input", "filters"):
+        assert {getattr(way, part).product for way in found} == {"float16", "bf16x3"}
+
+
 @pytest.mark.parametrize(("case", "dtype"), [("cifar1", torch.float32), ("lenet1", torch.bfloat16)])
 def test_single_pixels_and_whole_columns_are_measured(case, dtype):
     found = pool_candidates(suite_task(case, FORWARD, dtype), tuning.CANDIDATES)[:-1]

@@ -43,6 +43,11 @@ def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:
     return _selected([pair for pair in ordered if pair[0].prepared and pair[0].product == product], limit)
 
 
+def candidates_of_product(task: Task, product: str, limit: int) -> list[Any]:
+    """At most ``limit`` of our own methods of a product."""
+    return _selected([pair for pair in _by_estimate(task) if pair[0].product == product], limit)
+
+
 def _by_estimate(task: Task) -> list[tuple[Any, float]]:
     """Our own methods and their seconds, the fastest first."""
     gradient_of_filters = task.name == "correlate2d_filter_grad"
@@ -58,7 +63,8 @@ def _selected(ordered: list[tuple[Any, float]], limit: int) -> list[Any]:
         fastest.setdefault(method.product, seconds)
     if not ordered or not isinstance(ordered[0][0], FilterGrad):
         far = [product for product, seconds in fastest.items() if seconds > FAR * min(fastest.values())]
-        return _diverse(ordered, limit, {name: FEW if name in far else limit - FEW * len(far) for name in fastest})
+        near = max(limit // 2, limit - FEW * len(far))
+        return _diverse(ordered, limit, {name: FEW if name in far else near for name in fastest})
 
     def of_kind(wanted: Callable[[Any], bool], count: int) -> list[Any]:
         found = [pair for pair in ordered if wanted(pair[0])]

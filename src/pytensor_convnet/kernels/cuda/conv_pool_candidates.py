@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import triton
 
-from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.candidates import candidates_of_product
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
@@ -28,7 +28,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
-from pytensor_convnet.kernels.cuda.methods import FilterGrad, Gather, Share, SlidingShare
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 
@@ -46,9 +46,6 @@ MOST_PATCH = 9
 
 MOST_STAGES = 3
 """Of the pipeline of a forward pass."""
-
-ALL = 200
-"""More methods than the candidates of a pass of `correlate2d` are."""
 
 CLOCK = 1.7e9
 REGISTERS = 65536
@@ -243,20 +240,20 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
     if task.name.endswith("filter_grad"):
         yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 2)))
     for product in products:
-        inputs = _spread_parts(task, "correlate2d_input_grad", Gather, product)
-        filters = _spread_parts(task, "correlate2d_filter_grad", FilterGrad, product)
+        inputs = _spread_parts(task, "correlate2d_input_grad", product, 2 * each)
+        filters = _spread_parts(task, "correlate2d_filter_grad", product, each)
         if task.name.endswith("input_grad"):
-            yield from (Spread(method, None) for method in inputs[: 2 * each])
+            yield from (Spread(method, None) for method in inputs)
         elif task.name.endswith("filter_grad"):
-            yield from (Spread(None, method) for method in filters[:each])
+            yield from (Spread(None, method) for method in filters)
         else:
-            yield from map(Spread, inputs[: 2 * each], filters)
+            yield from map(Spread, inputs, filters)
 
 
-def _spread_parts(task: PoolTask, name: str, kind: Any, product: str) -> list[Any]:
+def _spread_parts(task: PoolTask, name: str, product: str, limit: int) -> list[Any]:
     """Methods for one of the gradients alone that take prepared maps."""
-    ways: list[Any] = [way for way in candidates(task.part(name, ("batch_last",) * 2), ALL) if isinstance(way, kind)]
-    return list(dict.fromkeys(replace(way, prepared=True) for way in ways if way.product == product))
+    ways = candidates_of_product(task.part(name, ("batch_last",) * 2), product, limit)
+    return list(dict.fromkeys(replace(way, prepared=True) for way in ways))
 
 
 def _shares(task: PoolTask) -> Iterator[PoolShare]:

@@ -20,7 +20,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     Gather,
     Pair,
     Share,
-    SlidingShare,
     Task,
     dense,
     filter_grad_from,
@@ -28,7 +27,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     gather_from,
 )
 from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
-from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.streams import beside
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
@@ -164,6 +162,6 @@ register(
         _prepared_candidates,
         _prepared_fixed_choice,
         methods.carry_out,
-        (Gather, Share, SlidingShare, Blocks, GradBlocks, SlidingBlocks),
+        (Gather, Share, Blocks, GradBlocks),
     ),
 )

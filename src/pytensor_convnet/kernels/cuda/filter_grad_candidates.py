@@ -124,7 +124,7 @@ def _sliding_bytes(plan: Gathering, product: str, blocks: SlidingBlocks) -> int:
 
 
 def filter_grad_time(task: Task, method: FilterGrad) -> float:
-    """A lower bound of the seconds that a method takes, about."""
+    """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     if isinstance(method, SlidingShare):
         computing, partial_numbers = _sliding_time(task, method)
     else:

@@ -33,8 +33,9 @@ PRODUCT_RATES = {"native": 650e12, "float16": 650e12, "bf16x3": 250e12, "tf32": 
 """Floating-point operations a second, about as these kernels reach them."""
 
 EIGHT_WARPS, PARTLY, PARTLY_WAITING = 1.9, 0.9, 0.3
-"""What the least time of a step is multiplied by where eight warps take it that have a multiprocessor for themselves;
-and how much of what else it does, and waits for, adds to the largest part."""
+"""What the least time of a step is multiplied by where eight warps take it that have a multiprocessor for themselves
+(as fitted, though in places they are the faster ones: they are among the first for the sake of diversity); and how much
+of what else a step does, and waits for, adds to the largest part."""
 
 STEP, START = 0.085e-6, 6.5e-6
 """Seconds that a step of a gathering takes, however small its tiles are, and a program, however few its steps are."""
@@ -112,7 +113,7 @@ def _shared_bytes(plan: Gathering, method: Gather) -> int:
 
 
 def gather_time(task: Task, method: Gather) -> float:
-    """A lower bound of the seconds that a method takes, about."""
+    """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     gradient = task.name == "correlate2d_input_grad"
     plan = gathering(task.geometry, gradient, method.patch, method.joined, method.channel_multiple)
     blocks = method.blocks
