@@ -12,8 +12,8 @@ taps source pixels instead of columns * taps, and a share of the same size has f
 reads.
 
 Floors: images and maps moved once; two floating-point operations a multiply-add, at the product's rate. Measured on an
-H100 (`docs/cuda-kernels.md`): 7% faster than `filter_grad_kernel` for cifar1's three channels, slower where channels are
-many, held back by the latency of instructions, of which a program has too few that could run meanwhile.
+H100 (`docs/cuda-kernels.md`): 7% faster than `filter_grad_kernel` for cifar1's three channels, slower where channels
+are many, held back by the latency of instructions, of which a program has too few that could run meanwhile.
 """
 
 import functools
