@@ -154,9 +154,8 @@ def _sliding_time(task: Task, method: SlidingShare) -> tuple[float, int]:
     cache = residents * step_bytes * MULTIPROCESSORS / CACHE_RATE
     products = blocks.columns * taps * blocks.images * blocks.rows * blocks.filters
     product = 2 * residents * products * MULTIPROCESSORS / PRODUCT_RATES[method.product]
-    least = SLIDING_PRODUCT * blocks.columns * taps * (EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1)
-    wait = SLIDING_IN_FLIGHT / (blocks.stages - 1)
-    step = max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
+    least, wait = SLIDING_PRODUCT * blocks.columns * taps, SLIDING_IN_FLIGHT / (blocks.stages - 1)
+    step = _step_time(blocks, residents, least, cache, product, wait)
     return rounds * steps * step, shares * plan.groups * taps * rows * plan.outputs
 
 
@@ -178,7 +177,13 @@ def _share_time(task: Task, method: Share) -> tuple[float, int]:
         2 * residents * blocks.rows * blocks.filters * blocks.pixels * MULTIPROCESSORS / PRODUCT_RATES[method.product]
     )
     products = 3 if method.product == "bf16x3" else 1
-    wait = IN_FLIGHT / (blocks.stages - 1)
-    least = products * STEP * (EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1)
-    step = max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
+    step = _step_time(blocks, residents, products * STEP, cache, product, IN_FLIGHT / (blocks.stages - 1))
     return rounds * steps * step, shares * rows * columns * geometry.groups
+
+
+def _step_time(
+    blocks: GradBlocks | SlidingBlocks, residents: int, least: float, cache: float, product: float, wait: float
+) -> float:
+    """Seconds of a step of so many programs to a multiprocessor, from those of its parts."""
+    least *= EIGHT_WARPS if blocks.warps == 8 and residents == 1 else 1
+    return max(least, cache, product, wait) + PARTLY * (cache + product) + PARTLY_WAITING * wait
