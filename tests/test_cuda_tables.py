@@ -31,8 +31,8 @@ def test_networks_are_told_in_the_better_layout_with_ratio_first_step_and_losses
     printed = capsys.readouterr().out
     assert printed.startswith("A GPU: tf32 379 TFLOP/s")
     assert "| case | ours | torch captured | jax | best peer / ours |" in printed
-    assert "| lenet | 100 (8.0) | 300, channels last (20.0) | 350, bc01 (5.0) | **3.00x** |" in printed
-    assert "| alexnet | 900 (8.0) | - | - | - |" in printed
+    assert "| lenet | 100 (4.0, 8.0) | 300, channels last (10.0, 20.0) | 350, bc01 (2.5, 5.0) | **3.00x** |" in printed
+    assert "| alexnet | 900 (4.0, 8.0) | - | - | - |" in printed
     assert "Medium: losses of the first steps differ from float64's by at most 2.0e-04" in printed
 
 
@@ -54,4 +54,4 @@ def test_the_page_of_the_mode_has_a_place_for_them(tmp_path, monkeypatch):
     page = tmp_path / "cuda-mode.md"
     page.write_text((SCRIPT.parent.parent / "docs" / "cuda-mode.md").read_text())
     run(monkeypatch, written(tmp_path, "net.json", NET_RECORDS), "--write", page)
-    assert "| lenet | 100 (8.0) |" in page.read_text()
+    assert "| lenet | 100 (4.0, 8.0) |" in page.read_text()

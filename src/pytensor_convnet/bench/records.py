@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pytensor_convnet import __version__
 
-OPERATIONS = ("forward", "input_grad", "filter_grad", "backward", "step", "first_steps")
+OPERATIONS = ("forward", "input_grad", "filter_grad", "backward", "step", "first_step", "first_steps")
 PACKAGES = ("pytensor", "numba", "numpy", "torch", "jax", "pytensor-ml")
 
 

@@ -144,7 +144,7 @@ def test_all_compute_the_same(monkeypatch, kind, case):
     skip_without(kind)
     found = measured(kind(), monkeypatch=monkeypatch, case=case)
     assert [(r.operation, r.layout) for r in found] == [
-        (operation, layout) for layout in kind.layouts for operation in ("step", "first_steps")
+        (operation, layout) for layout in kind.layouts for operation in ("step", "first_step", "first_steps")
     ]
     for record in found:
         assert (record.suite, record.case, record.device) == ("net", case.name, "cpu")
@@ -156,7 +156,7 @@ def test_all_compute_the_same(monkeypatch, kind, case):
 @pytest.mark.parametrize("kind", [TorchEager, Compiled, Captured, Jax])
 def test_peers_have_less_precision_where_it_is_asked_for(monkeypatch, kind):
     skip_without(kind)
-    for record in measured(kind(), monkeypatch=monkeypatch, precision="bf16")[::2]:
+    for record in measured(kind(), monkeypatch=monkeypatch, precision="bf16")[::3]:
         assert record.dtype == "bfloat16"
         assert 1e-6 < record.relative_error < 1e-2
 
@@ -171,7 +171,7 @@ def test_who_cannot_is_reported_and_the_others_are_measured(monkeypatch):
 
 
 def test_who_computes_something_else_differs(monkeypatch):
-    right, wrong = measured(TorchEager(), Forgetful(), monkeypatch=monkeypatch)[2::2]
+    right, wrong = measured(TorchEager(), Forgetful(), monkeypatch=monkeypatch)[3::3]
     assert right.relative_error < 1e-6 < 1e-2 < wrong.relative_error
 
 
@@ -228,7 +228,7 @@ def test_in_a_run_each_has_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(net_session, "PEERS", {"torch": (Whereabouts,)})
     console = Console(record=True, width=120)
     found = net_session.run_benchmark(console, ["tiny"], ["torch"], precisions=["bf16"])
-    assert [(record.implementation, record.precision) for record in found] == [(Ours.name, "bf16")] * 2
+    assert [(record.implementation, record.precision) for record in found] == [(Ours.name, "bf16")] * 3
     processes = re.findall("whereabouts .*: process ([0-9]+)", console.export_text())
     assert len({*processes, str(os.getpid())}) == 3
 
@@ -240,13 +240,13 @@ def test_a_run_shows_figures_and_writes_records(monkeypatch, tmp_path):
     found = net_session.run_benchmark(console, ["tiny"], ["torch", "not_a_package"], tmp_path / "file.json")
     text = console.export_text()
     assert records.read(tmp_path / "file.json", GpuMachine) == (MACHINE, found)
-    assert len(found) == 2 * (1 + 2) * 2  # precisions, layouts of ours and torch's, operations
+    assert len(found) == 2 * (1 + 2) * 3  # precisions, layouts of ours and torch's, operations
     for told in (
         "not measured, for it is not installed: not_a_package",
         "not measured: cuda_convnet_b6, bf16: unable bc01",
         "net, medium: microseconds a step",
         "cuda_convnet_b6, medium: best peer / ours",
-        "net: seconds to the end of the first ten steps",
+        "net: seconds to the end of the first step and of the tenth",
     ):
         assert told in text
 

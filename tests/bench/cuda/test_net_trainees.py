@@ -82,9 +82,9 @@ def test_a_process_of_its_own_computes_the_same():
     for kind in (TraineeHere, TraineeApart):
         with kind(TorchEager(), TRAINING, "channels_last") as trainee:
             trainee.prepare()
-            losses, seconds = trainee.begin()
-            found.append(losses)
-            assert seconds > 0
+            beginning = trainee.begin()
+            found.append(beginning.losses)
+            assert 0 < beginning.first_seconds < beginning.seconds
             assert trainee.seconds(5) > 0
     np.testing.assert_allclose(*found, rtol=1e-6)
     assert len(found[0]) == len(COMPARED_STEPS)
@@ -112,6 +112,7 @@ def test_who_fails_or_dies_is_reported_and_the_others_are_measured(monkeypatch):
     found = net_session.measured(TRAINING, [kind() for kind in kinds], TraineeApart, lambda what: None, said.append)
     assert [(record.implementation, record.operation) for record in found] == [
         ("told", "step"),
+        ("told", "first_step"),
         ("told", "first_steps"),
     ]
     assert said == [

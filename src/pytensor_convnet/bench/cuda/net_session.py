@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -22,7 +21,7 @@ from pytensor_convnet.bench.cuda.net_torch import (
     exact_losses,
     free_memory,
 )
-from pytensor_convnet.bench.cuda.net_trainees import COMPARED_STEPS, Trainee, TraineeApart, TraineeFailed
+from pytensor_convnet.bench.cuda.net_trainees import COMPARED_STEPS, Beginning, Trainee, TraineeApart, TraineeFailed
 from pytensor_convnet.bench.cuda.session import package_versions
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.nets import GPU_NET, GPU_PRECISIONS
@@ -123,7 +122,7 @@ def measured(
     on_begin: Report,
     on_failure: Report,
 ) -> Iterator[Record]:
-    """The records of one case in one precision: for each implementation in each layout a step, and the first steps.
+    """The records of one case in one precision: for each implementation in each layout a step, the first, and the first ten.
 
     Each is a trainee of that kind. All prepare at once; whatever is timed, one does after the other. An implementation
     that cannot do it is reported and left out.
@@ -142,7 +141,7 @@ def measured(
         def report(key: TraineeKey, failure: TraineeFailed) -> None:
             on_failure(f"not measured: {described}: {' '.join(key)}: {failure}")
 
-        def begin(key: TraineeKey, trainee: Trainee) -> tuple[np.ndarray, float]:
+        def begin(key: TraineeKey, trainee: Trainee) -> Beginning:
             on_begin(f"{described}: {', '.join(key)}")
             return trainee.begin()
 
@@ -151,9 +150,10 @@ def measured(
         on_begin(f"{described}: timing")
         seconds = step_seconds(trainees, TURN_SECONDS, TURNS, report)
     for key in seconds:
-        losses, first_seconds = first[key]
-        yield _record(training, key, "step", seconds[key], relative_error(losses, exact))
-        yield _record(training, key, "first_steps", first_seconds, None)
+        beginning = first[key]
+        yield _record(training, key, "step", seconds[key], relative_error(beginning.losses, exact))
+        yield _record(training, key, "first_step", beginning.first_seconds, None)
+        yield _record(training, key, "first_steps", beginning.seconds, None)
 
 
 def step_seconds(

@@ -66,16 +66,25 @@ def steps_table(records: Sequence[Record], precision: str) -> Table:
 
 
 def first_steps_table(records: Sequence[Record]) -> Table:
-    """A row for each case in each precision: the seconds until the first ten steps were done, compilation included."""
+    """A row for each case in each precision: the seconds to the end of the first step and of the tenth.
+
+    Compilation is included.
+    """
     precisions = list(dict.fromkeys(record.precision for record in records))
     by_precision = {precision: rows_of(records, precision, "first_steps") for precision in precisions}
     names = implementations_of({p + case: row for p, rows in by_precision.items() for case, row in rows.items()})
-    table = _table("net: seconds to the end of the first ten steps", names)
+    table = _table("net: seconds to the end of the first step and of the tenth", names)
     for precision, rows in by_precision.items():
         for case, row in rows.items():
-            cells = [f"{row[name].seconds:.1f}" if name in row else "-" for name in names]
+            first = rows_of(records, precision, "first_step").get(case, {})
+            cells = [first_seconds(first.get(name), row.get(name)) for name in names]
             table.add_row(f"{case}, {precision}", *cells)
     return table
+
+
+def first_seconds(first: Record | None, tenth: Record | None) -> str:
+    """The seconds to the end of the first step and of the tenth, a dash for what was not measured."""
+    return ", ".join("-" if record is None else f"{record.seconds:.1f}" for record in (first, tenth))
 
 
 def standing_lines(records: Sequence[Record], precision: str) -> Iterator[str]:

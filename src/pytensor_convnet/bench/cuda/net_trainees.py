@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +25,25 @@ SECONDS_TO_END = 10
 
 COMPARED_STEPS = [0, 1] * 5
 """The minibatches of the steps whose losses are compared. They come again, so what was learnt from them shows."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a training began.
+
+    Attributes
+    ----------
+    losses : array
+        Of the steps on `COMPARED_STEPS`, the first ones.
+    first_seconds : float
+        Until the first of them was known, all that was built before included.
+    seconds : float
+        Until the last was. By then all is compiled; some compile, or capture, at the second step or the third.
+    """
+
+    losses: np.ndarray
+    first_seconds: float
+    seconds: float
 
 
 class TraineeFailed(Exception):
@@ -47,11 +67,8 @@ class Trainee(ABC):
         """Do what no clock runs for: import libraries, open the device, and make the data set in the host's memory."""
 
     @abstractmethod
-    def begin(self) -> tuple[np.ndarray, float]:
-        """The losses of the first steps, those on `COMPARED_STEPS`, and the seconds until these were known.
-
-        By then all is compiled; some compile, or capture, at the second step or the third.
-        """
+    def begin(self) -> Beginning:
+        """Build the training and do its first steps."""
 
     @abstractmethod
     def seconds(self, length: int) -> float:
@@ -93,13 +110,13 @@ class TraineeHere(Trainee):
         start = time.perf_counter()
         self._steps = steps = self.implementation.steps(self.training, self.layout)
         with steps.settings():
-            losses = np.array([float(steps.step(number)) for number in COMPARED_STEPS])
-        seconds = time.perf_counter() - start
+            known = [(float(steps.step(number)), time.perf_counter() - start) for number in COMPARED_STEPS]
+        losses = np.array([loss for loss, _ in known])
         if self.training.device == "cuda":
             torch.cuda.empty_cache()  # cuDNN takes much to measure its algorithms, which other processes may need
         if not np.isfinite(losses).all():
             raise ArithmeticError(f"the losses of its first steps are {losses}")
-        return losses, seconds
+        return Beginning(losses, known[0][1], known[-1][1])
 
     @_failures_told()
     def seconds(self, length):
