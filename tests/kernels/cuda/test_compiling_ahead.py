@@ -22,7 +22,7 @@ import torch
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 
-from pytensor_convnet.kernels.cuda import copying, gather_kernel, packing, products
+from pytensor_convnet.kernels.cuda import copying, gather_kernel, magnitudes, packing
 from pytensor_convnet.kernels.cuda.candidates import candidates
 from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu, without_gpu
 from pytensor_convnet.kernels.cuda.formats import empty
@@ -39,7 +39,7 @@ assert "_gather_correlate" in compiled, compiled
 
 # The CPU's memory stands for the GPU's. Nothing new is compiled.
 compiled.clear()
-for module in (copying, gather_kernel, packing, products):
+for module in (copying, gather_kernel, magnitudes, packing):
     module.launch_options = lambda device: {"DEPENDENT": True, "launch_pdl": True}
 with without_gpu(target):
     carry_out(replace(task, device=torch.device("cpu")), method, *operands)
@@ -59,7 +59,7 @@ PAST_32_BITS = """
 import torch
 from triton.backends.compiler import GPUTarget
 
-from pytensor_convnet.kernels.cuda import products
+from pytensor_convnet.kernels.cuda import magnitudes
 from pytensor_convnet.kernels.cuda.compiling_ahead import run_without_gpu, without_gpu
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
@@ -98,7 +98,7 @@ share = Share(True, "bf16x3", (1, 1), GradBlocks(32, 16, 32, 32, 132, 4, 3))
 for method in (share, PoolShare(True, "bf16x3", PoolGradBlocks(32, 16, 32, 132, 4, 1))):
     assert run_without_gpu(pooled, (task, Spread(None, method)), given, target, {}), method
 with without_gpu(target):  # only one of them past 2**31 elements
-    products.largest_magnitudes(*(torch.empty(size, device="meta") for size in (3, 2**31, 5)))
+    magnitudes.largest_magnitudes(*(torch.empty(size, device="meta") for size in (3, 2**31, 5)))
 """
 
 

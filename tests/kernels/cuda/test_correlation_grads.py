@@ -31,8 +31,8 @@ from pytensor_convnet.kernels.cuda.correlation_grads import (  # noqa: E402
     grads_candidates,
 )
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Gather, Pair  # noqa: E402
-from pytensor_convnet.kernels.cuda.products import largest_magnitudes  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 NO_PADDING = ((0, 0), (0, 0))

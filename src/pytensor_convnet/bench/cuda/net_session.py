@@ -122,7 +122,7 @@ def measured(
     on_begin: Report,
     on_failure: Report,
 ) -> Iterator[Record]:
-    """The records of one case in one precision: for each implementation in each layout a step, the first, and the first ten.
+    """The records of one case in one precision: a step, the first and the first ten of each implementation and layout.
 
     Each is a trainee of that kind. All prepare at once; whatever is timed, one does after the other. An implementation
     that cannot do it is reported and left out.

@@ -24,6 +24,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     MEMORY_RATE,
     MULTIPROCESSORS,
     SHARED_BYTES,
+    search_time,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -199,7 +200,7 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     seconds = waves * (start + steps * max(latency, *(together * part for part in parts))) / CLOCK
     seconds += LAUNCH
     if method.product == "float16":
-        seconds += LAUNCH + images * item / MEMORY_RATE
+        seconds += search_time(task.geometry.images)
     if method.prepared:
         seconds += LAUNCH + images * (item + 2 * halves) / MEMORY_RATE
     return max(seconds, (images + pooled) * item / MEMORY_RATE)

@@ -13,6 +13,7 @@ from pytensor_convnet.kernels.cuda.copying import change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
 from pytensor_convnet.kernels.cuda.methods import (
     FilterGrad,
@@ -25,7 +26,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     tables_for,
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
-from pytensor_convnet.kernels.cuda.products import largest_magnitudes
 from pytensor_convnet.kernels.cuda.spreading import spread
 from pytensor_convnet.kernels.cuda.streams import beside
 
@@ -140,7 +140,9 @@ def _empty_results(task: PoolTask, format: str) -> tuple[torch.Tensor, torch.Ten
 def _forward(task: PoolTask, method: PoolGather, images, filters, biases) -> tuple[torch.Tensor, torch.Tensor]:
     geometry, windows = task.geometry, task.windows
     maxima, winners = _empty_results(task, "batch_last")
-    magnitudes = largest_magnitudes(images, dense(filters)) if method.product == "float16" else None
+    magnitudes = None
+    if method.product == "float16":
+        magnitudes = largest_magnitudes(images, dense(filters), copied=(method.prepared, False))
     planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
     plan = gathering(geometry, False, (method.blocks.map_rows, 1))
     wide = is_wide(planes[0], maxima)
@@ -190,9 +192,11 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         most = float(
             overlap(task.windows.window, task.windows.stride)
         )  # so many times a pooled gradient may a map pixel's be
-        searched = [(images, 1.0), (maps, most), (filters, 1.0)]
-        tensors, factors = zip(*((dense(tensor), factor) for tensor, factor in searched if tensor is not None))
-        magnitudes = largest_magnitudes(*tensors, factors=factors)
+        prepared = isinstance(method.filters, FilterGrad) or (method.filters is not None and method.filters.prepared)
+        searched = [(images, 1.0, prepared), (maps, most, False), (filters, 1.0, False)]
+        present = [(dense(tensor), *how) for tensor, *how in searched if tensor is not None]
+        tensors, factors, copied = zip(*present)
+        magnitudes = largest_magnitudes(*tensors, factors=factors, copied=copied)
         of_maps = magnitudes[0 if images is None else 1]
     if method.input is not None or isinstance(method.filters, FilterGrad):
         planes = spread(winners, maps, task.windows, product, of_maps)

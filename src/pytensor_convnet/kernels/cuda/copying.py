@@ -13,9 +13,13 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
+from pytensor_convnet.kernels.cuda.magnitudes import sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
 TILE = 64
+
+AGAIN_PROGRAMS = 264
+"""How many programs copy again: two on each multiprocessor of an H100, as mostly they find nothing to do."""
 
 BATCH_MULTIPLE = 16
 """Prepared batches are filled up to a multiple of this with zeros, so that kernels load 16 or 32 bytes at a time."""
@@ -30,10 +34,15 @@ COUNTS = ["along_count", "across_count", "across_padded", "along_blocks", "acros
 def copy_tile(
     program, source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
     source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
     ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Copy the tile of a program."""
+    """Copy the tile of a program.
+
+    Of ``PARTIALS`` magnitudes the first ``BOUNDS`` tell the scale. In the others, if any, the tile's largest is noted.
+    """
+    if PRODUCT == "float16" and BOUNDS < PARTIALS:
+        note = magnitudes + BOUNDS + program % (PARTIALS - BOUNDS)
     along = ((program % along_blocks) * ALONG + tl.arange(0, ALONG)).to(tl.int64)
     program = program // along_blocks
     across = ((program % across_blocks) * ACROSS + tl.arange(0, ACROSS)).to(tl.int64)
@@ -48,7 +57,11 @@ def copy_tile(
     mask = (along < along_count)[:, None] & (across < across_padded)[None, :]
     target += rest * target_rest + ((along * target_along)[:, None] + across[None, :])
     if PRODUCT == "float16":
-        values = values * power_of_two(scale_exponent(magnitudes, PARTIALS))
+        if BOUNDS < PARTIALS:
+            magnitude = tl.abs(values)
+            magnitude = tl.where(magnitude < float("inf"), magnitude, 0.0)
+            tl.atomic_max(note, tl.max(tl.max(magnitude, axis=1), axis=0), sem="relaxed")
+        values = values * power_of_two(scale_exponent(magnitudes, BOUNDS))
     if PRODUCT == "bf16x3":
         high, low = split(values)
         tl.store(target, high, mask=mask)
@@ -61,14 +74,35 @@ def copy_tile(
 def _copy(
     source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
     source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
     ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     copy_tile(
         tl.program_id(0), source, target, magnitudes, along_count, across_count, across_padded, along_blocks,
         across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-        PRODUCT, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+        PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["programs", *COUNTS])
+def _copy_again(
+    programs, source, target, magnitudes, scale, along_count, across_count, across_padded, along_blocks, across_blocks,
+    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, TELLS_SCALE: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    await_predecessor(DEPENDENT)
+    bound = tl.max(tl.load(magnitudes + tl.arange(0, BOUNDS)), axis=0)
+    largest = tl.max(tl.load(magnitudes + BOUNDS + tl.arange(0, PARTIALS - BOUNDS)), axis=0)
+    if largest > bound:
+        for program in range(tl.program_id(0), programs, tl.num_programs(0)):
+            copy_tile(
+                program, source, target, magnitudes, along_count, across_count, across_padded, along_blocks,
+                across_blocks, source_along, source_across, target_along, source_rest, target_rest,
+                target_plane_stride, "float16", PARTIALS, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+            )  # fmt: skip
+        if TELLS_SCALE and tl.program_id(0) == 0:
+            tl.store(scale, power_of_two(-scale_exponent(magnitudes, PARTIALS)))
 
 
 @dataclass(frozen=True)
@@ -169,8 +203,28 @@ def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_s
 def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:
     partials = 0 if magnitudes is None else magnitudes.numel()
     _copy[(copy.programs,)](
-        copy.source, copy.target, magnitudes, *copy.counts, product, partials, *copy.tiles, copy.along_innermost,
-        num_warps=4, **launch_options(copy.source.device),
+        copy.source, copy.target, magnitudes, *copy.counts, product, partials, sampled_part(magnitudes), *copy.tiles,
+        copy.along_innermost, num_warps=4, **launch_options(copy.source.device),
+    )  # fmt: skip
+    copy_again(copy, magnitudes, None)
+
+
+def copy_again(copy: Copy, magnitudes: torch.Tensor | None, scale: torch.Tensor | None) -> None:
+    """Copy once more, where more was noted than a sample's bound.
+
+    Parameters
+    ----------
+    magnitudes : tensor or None
+        The source's row. Nothing is done where that is of no sample.
+    scale : tensor or None
+        Gets the inverse of the factor that was multiplied in, if that is another one now.
+    """
+    bounds = sampled_part(magnitudes)
+    if magnitudes is None or bounds == magnitudes.numel():
+        return
+    _copy_again[(min(copy.programs, AGAIN_PROGRAMS),)](
+        copy.programs, copy.source, copy.target, magnitudes, scale, *copy.counts, magnitudes.numel(), bounds,
+        scale is not None, *copy.tiles, copy.along_innermost, num_warps=4, **launch_options(copy.source.device),
     )  # fmt: skip
 
 

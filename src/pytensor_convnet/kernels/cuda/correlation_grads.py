@@ -14,6 +14,7 @@ from pytensor_convnet.kernels.cuda.copying import preparation, prepare
 from pytensor_convnet.kernels.cuda.estimates import products_of
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.magnitudes import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.methods import (
     Composed,
     FilterGrad,
@@ -26,7 +27,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     gather,
     gather_from,
 )
-from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.streams import beside
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
@@ -106,12 +106,13 @@ def _joint(
     if scaled and bound is not None:
         of_maps_and_filters = largest_magnitudes(bound.tensor, dense(filters), factors=(bound.factor, 1.0))
     elif scaled:
-        magnitudes = largest_magnitudes(images, maps, dense(filters))
+        magnitudes = largest_magnitudes(images, maps, dense(filters), copied=(True, True, False))
         of_maps_and_filters, of_images_and_maps = magnitudes[1:], magnitudes[:2]
     searched = None if bound is None else bound.tensor
     with beside(images, of_images_and_maps, searched, small=True):  # which need not wait for maps
         if scaled and bound is not None:
-            of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=(1.0, bound.factor))
+            factors = 1.0, bound.factor
+            of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=factors, copied=(True, False))
         image_planes = prepare(images, product, None if of_images_and_maps is None else of_images_and_maps[0])
     map_planes, copy = preparation(maps, product)
     of_images = gather_from(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)

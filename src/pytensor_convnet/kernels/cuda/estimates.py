@@ -14,6 +14,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, LEAST_SAMPLED, SEARCHERS
 from pytensor_convnet.kernels.cuda.methods import Task
 
 MULTIPROCESSORS = 132
@@ -80,6 +81,17 @@ def residents_of(programs: int, shared: int, blocks: Any, outputs: int) -> int:
     registers = threads * (outputs // threads + 64)
     room = min(SHARED_BYTES // shared, REGISTERS // registers, THREADS // threads)
     return max(1, min(ceil(programs / MULTIPROCESSORS), room))
+
+
+def search_time(*shapes: Iterable[int]) -> float:
+    """Seconds to find the scales of operands that are copied to float16: a launch, and one for each that is sampled."""
+    seconds = LAUNCH
+    for elements in map(size, shapes):
+        if elements >= LEAST_SAMPLED:
+            seconds += LAUNCH
+            elements = SEARCHERS * BLOCK
+        seconds += 4 * elements / MEMORY_RATE
+    return seconds
 
 
 def bytes_moved(task: Task) -> int:

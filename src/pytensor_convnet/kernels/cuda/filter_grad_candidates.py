@@ -20,6 +20,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     preparations,
     products_of,
     residents_of,
+    search_time,
     warps_of,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
@@ -138,7 +139,7 @@ def filter_grad_time(task: Task, method: FilterGrad) -> float:
     if method.prepared:
         seconds += 2 * LAUNCH + moved / item * (item + element) / MEMORY_RATE
     if method.product == "float16":
-        seconds += LAUNCH + moved / MEMORY_RATE
+        seconds += search_time(task.geometry.images, task.geometry.maps)
     return seconds
 
 

@@ -18,6 +18,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     preparations,
     products_of,
     residents_of,
+    search_time,
     size,
     warps_of,
 )
@@ -136,11 +137,11 @@ def gather_time(task: Task, method: Gather) -> float:
 
 
 def _preparation(task: Task, method: Gather) -> float:
-    source = size(task.geometry.maps if task.name == "correlate2d_input_grad" else task.geometry.images)
+    shape = task.geometry.maps if task.name == "correlate2d_input_grad" else task.geometry.images
     element, prepared = task.dtype.itemsize, element_bytes(method.product)
     seconds = LAUNCH
     if method.prepared:
-        seconds += source * (element + prepared) / MEMORY_RATE
+        seconds += size(shape) * (element + prepared) / MEMORY_RATE
     if method.product == "float16":
-        seconds += LAUNCH + source * element / MEMORY_RATE
+        seconds += search_time(shape)
     return seconds

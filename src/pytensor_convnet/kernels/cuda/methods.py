@@ -11,8 +11,8 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
+from pytensor_convnet.kernels.cuda.magnitudes import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
-from pytensor_convnet.kernels.cuda.products import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
 
 
@@ -163,7 +163,8 @@ def gather(
     magnitudes = None
     if method.product == "float16":
         searched, factor = bound or (source, 1.0)
-        magnitudes = largest_magnitudes(searched, dense(filters), factors=(factor, 1.0))
+        copied = bound is None and method.prepared
+        magnitudes = largest_magnitudes(searched, dense(filters), factors=(factor, 1.0), copied=(copied, False))
     planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
     return gather_from(task, method, filters, planes, magnitudes, copy)
 
@@ -188,7 +189,9 @@ def gather_from(
 
 
 def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    magnitudes = largest_magnitudes(images, maps) if method.product == "float16" else None
+    magnitudes = None
+    if method.product == "float16":
+        magnitudes = largest_magnitudes(images, maps, copied=(method.prepared, method.prepared))
     image_planes, map_planes = images[None], maps[None]
     if method.prepared:
         image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes

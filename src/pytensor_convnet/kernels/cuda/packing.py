@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.copying import COUNTS as COPY_COUNTS
-from pytensor_convnet.kernels.cuda.copying import Copy, copy_tile
+from pytensor_convnet.kernels.cuda.copying import Copy, copy_again, copy_tile
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
+from pytensor_convnet.kernels.cuda.magnitudes import sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, round_to_tf32, scale_exponent, split
 
 TILE = 32
@@ -123,8 +124,8 @@ def _pack_and_copy(
     packed_plane_stride,
     source, target, along_count, across_count, across_padded, along_blocks, across_blocks,
     source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr,
+    ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     if program < pack_programs:
@@ -139,7 +140,7 @@ def _pack_and_copy(
         copy_tile(
             program - pack_programs, source, target, partials, along_count, across_count, across_padded, along_blocks,
             across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-            PRODUCT, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+            PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
         )  # fmt: skip
 
 
@@ -185,7 +186,8 @@ def pack(
         _pack[(programs,)](*arguments, *settings, **options)
     else:
         _pack_and_copy[(programs + copy.programs,)](
-            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, *copy.tiles, copy.along_innermost,
-            **options,
+            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, sampled_part(partials),
+            *copy.tiles, copy.along_innermost, **options,
         )  # fmt: skip
+        copy_again(copy, None if partials is None else partials[0], scales)
     return Packed(packed, scales, column_count)

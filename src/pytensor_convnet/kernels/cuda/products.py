@@ -10,21 +10,14 @@ bf16x3     in two bfloat16 each, three products of four               5e-6
 ieee       in float32, by fused multiply-adds                         2e-7
 =========  =========================================================  ==========================
 
-float16 has tf32's ten bits of mantissa and twice its rate, but reaches only from 6e-5 to 65504. So a pass over each
-operand finds its largest finite magnitude, and a power of two brings that to just below 2**15: nothing overflows, and
-what is lost below is less than 2**-39 of the largest. Infinities and NaN stay what they are.
+float16 has tf32's ten bits of mantissa and twice its rate, but reaches only from 6e-5 to 65504. So a power of two
+brings an upper bound of each operand's finite magnitudes (`magnitudes`) to just below 2**15: nothing overflows, and
+what is lost below is less than 2**-39 of the bound. Infinities and NaN stay what they are.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
-
-from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-
-BLOCK = 4096
-"""How many elements are searched at once for the largest magnitude of an operand."""
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter, which holds bfloat16 as bits and cannot multiply them."""
@@ -86,61 +79,3 @@ def scale_exponent(partials, PARTIALS: tl.constexpr):
     largest = tl.max(tl.load(partials + tl.arange(0, PARTIALS)), axis=0)
     exponent = ((largest.to(tl.int32, bitcast=True) >> 23) & 255) - 127
     return tl.minimum(14 - exponent, 126)
-
-
-@triton.jit(do_not_specialize=["a_size", "b_size", "c_size"])
-def _largest_magnitudes(
-    a, b, c, partials, a_size, b_size, c_size, a_factor, b_factor, c_factor, PARTIALS: tl.constexpr,
-    BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
-):  # fmt: skip
-    await_predecessor(DEPENDENT)
-    program = tl.program_id(0)
-    operand = program // PARTIALS
-    values = a
-    size = a_size.to(tl.int64)  # all of one type, however large each is
-    factor = a_factor
-    if operand == 1:
-        values = b
-        size = b_size.to(tl.int64)
-        factor = b_factor
-    if operand == 2:
-        values = c
-        size = c_size.to(tl.int64)
-        factor = c_factor
-    start = (program % PARTIALS).to(tl.int64) * BLOCK
-    step = tl.full((), PARTIALS * BLOCK, tl.int64)
-    largest = tl.zeros((BLOCK,), tl.float32)
-    while start < size:
-        place = start + tl.arange(0, BLOCK)
-        magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
-        largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
-        start += step
-    tl.store(partials + program, tl.max(largest, axis=0) * factor)
-
-
-class Bound(NamedTuple):
-    """No element of a tensor is larger than ``factor`` times the largest of another one, which is smaller to search."""
-
-    tensor: torch.Tensor
-    factor: float
-
-
-def largest_magnitudes(*tensors: torch.Tensor, factors: tuple[float, ...] = (1.0, 1.0, 1.0)) -> torch.Tensor:
-    """The largest finite magnitudes of parts of two or three dense float32 tensors, times a factor each.
-
-    Floor: each is read once.
-
-    Returns
-    -------
-    tensor, (tensors, parts)
-        Two neighbouring rows are what a product of these two operands takes.
-    """
-    a, b, c = (*tensors, tensors[-1])[:3]
-    sizes = a.numel(), b.numel(), c.numel()
-    blocks = max(sizes) / BLOCK
-    partials = next((count for count in (1, 16) if blocks <= count), 256)
-    found = torch.empty((len(tensors), partials), dtype=torch.float32, device=a.device)
-    _largest_magnitudes[(len(tensors) * partials,)](
-        a, b, c, found, *sizes, *(*factors, 1.0)[:3], partials, BLOCK, num_warps=8, **launch_options(a.device)
-    )
-    return found
