@@ -21,7 +21,7 @@ from tests.kernels.cuda.test_correlation import EVERY_PASS, float16_method  # no
 
 pytestmark = pytest.mark.usefixtures("poisoned", "unmeasured")
 
-SEARCHERS, BLOCK = 16, 4
+SEARCHERS, BLOCK, UNIT = 16, 4, 4
 NO_PADDING = ((0, 0), (0, 0))
 GEOMETRY = Geometry((17, 4, 7, 9), (6, 2, 3, 2), (2, 1), ((1, 2), (0, 3)), (1, 1), 2, True)
 WHOLE, SAMPLED = 2**40, 1
@@ -36,7 +36,7 @@ def unmeasured(monkeypatch):
 @pytest.fixture(autouse=True)
 def small_samples(monkeypatch):
     """Samples of 64 elements."""
-    for name, value in {"SEARCHERS": SEARCHERS, "BLOCK": BLOCK, "LEAST_SAMPLED": SAMPLED}.items():
+    for name, value in {"SEARCHERS": SEARCHERS, "BLOCK": BLOCK, "UNIT": UNIT, "LEAST_SAMPLED": SAMPLED}.items():
         monkeypatch.setattr(magnitudes, name, value)
 
 
@@ -52,7 +52,7 @@ def flat(tensor):
 
 def is_in_sample(tensor):
     """Which elements of a batch-last tensor a sample has, in the order of memory."""
-    distance = tensor.numel() // SEARCHERS // 16 * 16
+    distance = tensor.numel() // SEARCHERS // UNIT * UNIT
     place = torch.arange(tensor.numel(), device=tensor.device)
     return place % distance < BLOCK
 

@@ -63,7 +63,7 @@ def _selected(ordered: list[tuple[Any, float]], limit: int) -> list[Any]:
         fastest.setdefault(method.product, seconds)
     if not ordered or not isinstance(ordered[0][0], FilterGrad):
         far = [product for product, seconds in fastest.items() if seconds > FAR * min(fastest.values())]
-        near = max(limit // 2, limit - FEW * len(far))
+        near = max(limit // 2, limit - FEW * (len(fastest) - 1))  # for estimates may be wrong about products, too
         return _diverse(ordered, limit, {name: FEW if name in far else near for name in fastest})
 
     def of_kind(wanted: Callable[[Any], bool], count: int) -> list[Any]:

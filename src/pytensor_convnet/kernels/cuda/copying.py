@@ -6,6 +6,7 @@ once.
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 import triton
@@ -25,17 +26,22 @@ BATCH_MULTIPLE = 16
 """Prepared batches are filled up to a multiple of this with zeros, so that kernels load 16 or 32 bytes at a time."""
 
 
-COUNTS = ["along_count", "across_count", "across_padded", "along_blocks", "across_blocks", "source_along",
-          "source_across", "target_along", "source_rest", "target_rest", "target_plane_stride"]  # fmt: skip
-"""The integers of a copy, which no kernel is compiled for."""
+COUNTS = ["outer_count", "inner_units", "target_units", "along_blocks", "across_blocks", "source_step", "source_rest",
+          "target_step", "target_rest", "target_plane_units"]  # fmt: skip
+"""The integers of a copy, which no kernel is compiled for.
+
+In the source one of a tile's axes is innermost, and has so many units; the other one has a count and a step. Steps of
+source and target, and lengths of their innermost axes, are in units: of 16, 4 or 1 elements, which divides all of a
+tensor's. Kernels are told the unit, so that they may move 16 bytes at a time.
+"""
 
 
 @triton.jit
 def copy_tile(
-    program, source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
-    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    program, source, target, magnitudes, outer_count, inner_units, target_units, along_blocks, across_blocks,
+    source_step, source_rest, target_step, target_rest, target_plane_units,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Copy the tile of a program.
 
@@ -48,14 +54,18 @@ def copy_tile(
     across = ((program % across_blocks) * ACROSS + tl.arange(0, ACROSS)).to(tl.int64)
     rest = (program // across_blocks).to(tl.int64)
     if ALONG_INNERMOST:
-        offset = along[:, None] + (across * source_across)[None, :]
+        along_count = inner_units * UNIT
+        across_count = outer_count
+        offset = along[:, None] + (across * source_step * UNIT)[None, :]
     else:
-        offset = (along * source_along)[:, None] + across[None, :]
+        along_count = outer_count
+        across_count = inner_units * UNIT
+        offset = (along * source_step * UNIT)[:, None] + across[None, :]
     mask = (along < along_count)[:, None] & (across < across_count)[None, :]
     await_predecessor(DEPENDENT)
-    values = tl.load(source + rest * source_rest + offset, mask=mask, other=0.0)
-    mask = (along < along_count)[:, None] & (across < across_padded)[None, :]
-    target += rest * target_rest + ((along * target_along)[:, None] + across[None, :])
+    values = tl.load(source + rest * source_rest * UNIT + offset, mask=mask, other=0.0)
+    mask = (along < along_count)[:, None] & (across < target_units * TARGET_UNIT)[None, :]
+    target += rest * target_rest * TARGET_UNIT + ((along * target_step * TARGET_UNIT)[:, None] + across[None, :])
     if PRODUCT == "float16":
         if BOUNDS < PARTIALS:
             magnitude = tl.abs(values)
@@ -65,31 +75,31 @@ def copy_tile(
     if PRODUCT == "bf16x3":
         high, low = split(values)
         tl.store(target, high, mask=mask)
-        tl.store(target + target_plane_stride, low, mask=mask)
+        tl.store(target + target_plane_units.to(tl.int64) * TARGET_UNIT, low, mask=mask)
     else:
         tl.store(target, values.to(target.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def _copy(
-    source, target, magnitudes, along_count, across_count, across_padded, along_blocks, across_blocks,
-    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    source, target, magnitudes, outer_count, inner_units, target_units, along_blocks, across_blocks,
+    source_step, source_rest, target_step, target_rest, target_plane_units,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     copy_tile(
-        tl.program_id(0), source, target, magnitudes, along_count, across_count, across_padded, along_blocks,
-        across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-        PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+        tl.program_id(0), source, target, magnitudes, outer_count, inner_units, target_units, along_blocks,
+        across_blocks, source_step, source_rest, target_step, target_rest, target_plane_units,
+        PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, UNIT, TARGET_UNIT, DEPENDENT,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["programs", *COUNTS])
 def _copy_again(
-    programs, source, target, magnitudes, scale, along_count, across_count, across_padded, along_blocks, across_blocks,
-    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    programs, source, target, magnitudes, scale, outer_count, inner_units, target_units, along_blocks, across_blocks,
+    source_step, source_rest, target_step, target_rest, target_plane_units,
     PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, TELLS_SCALE: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
-    ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_predecessor(DEPENDENT)
     bound = tl.max(tl.load(magnitudes + tl.arange(0, BOUNDS)), axis=0)
@@ -97,9 +107,9 @@ def _copy_again(
     if largest > bound:
         for program in range(tl.program_id(0), programs, tl.num_programs(0)):
             copy_tile(
-                program, source, target, magnitudes, along_count, across_count, across_padded, along_blocks,
-                across_blocks, source_along, source_across, target_along, source_rest, target_rest,
-                target_plane_stride, "float16", PARTIALS, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+                program, source, target, magnitudes, outer_count, inner_units, target_units, along_blocks,
+                across_blocks, source_step, source_rest, target_step, target_rest, target_plane_units,
+                "float16", PARTIALS, PARTIALS, ALONG, ACROSS, ALONG_INNERMOST, UNIT, TARGET_UNIT, DEPENDENT,
             )  # fmt: skip
         if TELLS_SCALE and tl.program_id(0) == 0:
             tl.store(scale, power_of_two(-scale_exponent(magnitudes, PARTIALS)))
@@ -115,17 +125,15 @@ class Copy:
     source, target : tensor
     counts : tuple of int
         In the order of `COUNTS`.
-    tiles : tuple of int
-        The kernel's ``ALONG`` and ``ACROSS``.
-    along_innermost : bool
+    settings : tuple
+        The kernel's ``ALONG``, ``ACROSS``, ``ALONG_INNERMOST``, ``UNIT`` and ``TARGET_UNIT``.
     """
 
     programs: int
     source: torch.Tensor
     target: torch.Tensor
     counts: tuple[int, ...]
-    tiles: tuple[int, ...]
-    along_innermost: bool
+    settings: tuple[int, ...]
 
 
 def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
@@ -193,18 +201,27 @@ def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_s
     across_padded = padded_batch if across == "batch" else counts[across]
     tiles = tuple(min(TILE, triton.next_power_of_2(count)) for count in (counts[along], across_padded))
     blocks = tuple(triton.cdiv(count, tile) for count, tile in zip((counts[along], across_padded), tiles))
-    numbers = (
-        counts[along], counts[across], across_padded, *blocks, from_steps[along], from_steps[across], to_steps[along],
-        from_steps[rest], to_steps[rest], plane_stride,
-    )  # fmt: skip
-    return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, tiles, before != after)
+    inner, outer = (along, across) if before != after else (across, along)
+    from_numbers = counts[inner], from_steps[outer], from_steps[rest]
+    to_numbers = across_padded, to_steps[along], to_steps[rest], plane_stride
+    unit, target_unit = _unit_of(*from_numbers), _unit_of(*to_numbers)
+    inner_units, *from_units = (number // unit for number in from_numbers)
+    target_units, *to_units = (number // target_unit for number in to_numbers)
+    numbers = counts[outer], inner_units, target_units, *blocks, *from_units, *to_units
+    settings = *tiles, before != after, unit, target_unit
+    return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, settings)
+
+
+def _unit_of(*numbers: int) -> int:
+    """The largest of 16, 4 and 1 that divides all."""
+    return next(unit for unit in (16, 4, 1) if not gcd(*numbers) % unit)
 
 
 def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:
     partials = 0 if magnitudes is None else magnitudes.numel()
     _copy[(copy.programs,)](
-        copy.source, copy.target, magnitudes, *copy.counts, product, partials, sampled_part(magnitudes), *copy.tiles,
-        copy.along_innermost, num_warps=4, **launch_options(copy.source.device),
+        copy.source, copy.target, magnitudes, *copy.counts, product, partials, sampled_part(magnitudes),
+        *copy.settings, num_warps=4, **launch_options(copy.source.device),
     )  # fmt: skip
     copy_again(copy, magnitudes, None)
 
@@ -224,7 +241,7 @@ def copy_again(copy: Copy, magnitudes: torch.Tensor | None, scale: torch.Tensor 
         return
     _copy_again[(min(copy.programs, AGAIN_PROGRAMS),)](
         copy.programs, copy.source, copy.target, magnitudes, scale, *copy.counts, magnitudes.numel(), bounds,
-        scale is not None, *copy.tiles, copy.along_innermost, num_warps=4, **launch_options(copy.source.device),
+        scale is not None, *copy.settings, num_warps=4, **launch_options(copy.source.device),
     )  # fmt: skip
 
 

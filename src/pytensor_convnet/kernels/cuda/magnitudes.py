@@ -20,6 +20,9 @@ from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, la
 BLOCK = 4096
 """How many elements a program searches at once."""
 
+UNIT = 16
+"""What distances of blocks are multiples of."""
+
 SEARCHERS = 256
 """How many programs search a large operand."""
 
@@ -40,10 +43,11 @@ class Bound(NamedTuple):
     factor: float
 
 
-@triton.jit(do_not_specialize=["a_size", "b_size", "c_size", "a_distance", "b_distance", "c_distance"])
+@triton.jit(do_not_specialize=["a_size", "b_size", "c_size", "a_units", "b_units", "c_units"])
 def _largest_magnitudes(
-    a, b, c, found, a_size, b_size, c_size, a_distance, b_distance, c_distance, a_factor, b_factor, c_factor,
-    PARTIALS: tl.constexpr, SEARCHERS: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
+    a, b, c, found, a_size, b_size, c_size, a_units, b_units, c_units, a_factor, b_factor, c_factor,
+    PARTIALS: tl.constexpr, SEARCHERS: tl.constexpr, BLOCK: tl.constexpr, UNIT: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_predecessor(DEPENDENT)
     program = tl.program_id(0)
@@ -51,23 +55,27 @@ def _largest_magnitudes(
     searcher = program % SEARCHERS
     values = a
     size = a_size.to(tl.int64)  # all of one type, however large each is
-    distance = a_distance.to(tl.int64)
+    units = a_units.to(tl.int64)
     factor = a_factor
     if operand == 1:
         values = b
         size = b_size.to(tl.int64)
-        distance = b_distance.to(tl.int64)
+        units = b_units.to(tl.int64)
         factor = b_factor
     if operand == 2:
         values = c
         size = c_size.to(tl.int64)
-        distance = c_distance.to(tl.int64)
+        units = c_units.to(tl.int64)
         factor = c_factor
+    distance = units * UNIT  # blocks begin at multiples of 16 elements, and so are loaded 16 bytes at a time
     start = searcher * distance
     largest = tl.zeros((BLOCK,), tl.float32)
     while start < size:
         place = start + tl.arange(0, BLOCK)
-        magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
+        if start + BLOCK <= size:
+            magnitude = tl.abs(tl.load(values + place))
+        else:
+            magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
         largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
         start += SEARCHERS * distance
     found += operand * PARTIALS + searcher
@@ -102,11 +110,11 @@ def largest_magnitudes(
     searchers = SEARCHERS if any(samples) else next((count for count in (1, 16) if blocks <= count), SEARCHERS)
     partials = 2 * searchers if any(samples) else searchers
     # Of a sample the programs' blocks lie far from each other, and each has but one.
-    distances = [max(size // searchers // 16 * 16, BLOCK) if sample else BLOCK for size, sample in zip(sizes, samples)]
+    units = [max(size // searchers, BLOCK) // UNIT if sample else BLOCK // UNIT for size, sample in zip(sizes, samples)]
     scales = [factor * (HEADROOM if sample else 1.0) for factor, sample in zip((*factors, 1.0), samples)]
     found = torch.empty((len(tensors), partials), dtype=torch.float32, device=tensors[0].device)
     _largest_magnitudes[(len(tensors) * searchers,)](
-        *operands, found, *sizes, *distances, *scales, partials, searchers, BLOCK,
+        *operands, found, *sizes, *units, *scales, partials, searchers, BLOCK, UNIT,
         num_warps=8, **launch_options(found.device),
     )  # fmt: skip
     return found

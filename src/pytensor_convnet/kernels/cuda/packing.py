@@ -122,10 +122,11 @@ def _pack_and_copy(
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     packed_plane_stride,
-    source, target, along_count, across_count, across_padded, along_blocks, across_blocks,
-    source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
+    source, target, outer_count, inner_units, target_units, along_blocks, across_blocks,
+    source_step, source_rest, target_step, target_rest, target_plane_units,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr,
-    ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     if program < pack_programs:
@@ -138,9 +139,9 @@ def _pack_and_copy(
         )  # fmt: skip
     else:
         copy_tile(
-            program - pack_programs, source, target, partials, along_count, across_count, across_padded, along_blocks,
-            across_blocks, source_along, source_across, target_along, source_rest, target_rest, target_plane_stride,
-            PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, DEPENDENT,
+            program - pack_programs, source, target, partials, outer_count, inner_units, target_units, along_blocks,
+            across_blocks, source_step, source_rest, target_step, target_rest, target_plane_units,
+            PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, UNIT, TARGET_UNIT, DEPENDENT,
         )  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def pack(
     else:
         _pack_and_copy[(programs + copy.programs,)](
             programs, *arguments, copy.source, copy.target, *copy.counts, *settings, sampled_part(partials),
-            *copy.tiles, copy.along_innermost, **options,
+            *copy.settings, **options,
         )  # fmt: skip
         copy_again(copy, None if partials is None else partials[0], scales)
     return Packed(packed, scales, column_count)
