@@ -18,9 +18,17 @@ from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sli
 
 @dataclass(frozen=True)
 class Cudnn:
-    """By cuDNN, with operands brought to ``format``."""
+    """By cuDNN, with operands brought to ``format``.
+
+    Attributes
+    ----------
+    format : {'bc01', 'channels_last'}
+    as_forward : bool
+        Whether an input gradient is computed as a forward pass; see `cudnn.input_grad_as_forward`.
+    """
 
     format: str
+    as_forward: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,8 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
         result = pass_(geometry, change_format(images, layout), filters, layout, task.precision)
     elif task.name == "correlate2d_input_grad":
         filters, maps = operands
+        if method.as_forward:
+            pass_ = cudnn.correlate2d_input_grad_as_forward
         result = pass_(geometry, filters, change_format(maps, layout), layout, task.precision)
     else:
         images, maps = operands
