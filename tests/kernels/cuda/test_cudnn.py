@@ -10,6 +10,7 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, cudnn, memory_format, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Task, carry_out  # noqa: E402
 
@@ -32,7 +33,7 @@ def moves_of(geometry):
     return geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
 
 
-def operands(task, filters_format="bc01"):
+def operands(task, filter_format="bc01"):
     """What a pass takes, and what its definition gives."""
     geometry, random = task.geometry, np.random.default_rng(0)
     shapes = {"images": geometry.images, "filters": geometry.filters, "maps": geometry.maps}
@@ -45,7 +46,7 @@ def operands(task, filters_format="bc01"):
     tensors = [
         to_format(
             torch.from_numpy(array).to(task.device, task.dtype),
-            filters_format if name == "filters" else task.formats[0],
+            filter_format if name == "filters" else task.formats[0],
         )
         for name, array in zip(names, arrays)
     ]
@@ -70,12 +71,22 @@ def test_passes_equal_their_definitions(geometry, name, layout, device):
     assert_close(carry_out(task, Cudnn(layout), *tensors), expected)
 
 
-@pytest.mark.parametrize("filters_format", FORMATS)
+@pytest.mark.parametrize("filter_format", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_filter_gradient_is_in_the_format_of_the_task(layout, filter_format, device):
+    task = replace(task_of(STRIDES, "correlate2d_filter_grad", device), filter_format=filter_format)
+    tensors, expected = operands(task)
+    result = carry_out(task, Cudnn(layout), *tensors)
+    assert_close(result, expected)
+    assert result.stride() == strides(result.shape, filter_format)
+
+
+@pytest.mark.parametrize("filter_format", FORMATS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("geometry", DENSE.values(), ids=DENSE)
-def test_an_input_gradient_as_a_forward_pass(geometry, layout, filters_format, device):
+def test_an_input_gradient_as_a_forward_pass(geometry, layout, filter_format, device):
     task = task_of(geometry, "correlate2d_input_grad", device, layout)
-    tensors, expected = operands(task, filters_format)
+    tensors, expected = operands(task, filter_format)
     result = carry_out(task, Cudnn(layout, as_forward=True), *tensors)
     assert_close(result, expected)
     assert memory_format(result) == layout

@@ -57,6 +57,13 @@ def test_another_process_finds_the_choice_on_disk(measurements):
     assert len(measurements) == len(PASSES)
 
 
+def test_a_filter_gradient_is_measured_in_each_format_that_it_is_asked_for(measurements):
+    task = task_of(name="correlate2d_filter_grad")
+    for format in ("bc01", "channels_last", "bc01"):
+        tuning.choose(replace(task, filter_format=format), ())
+    assert [task.filter_format for task in measurements] == ["bc01", "channels_last"]
+
+
 def of_batch(batch, name="correlate2d"):
     task = task_of(name=name)
     return replace(task, geometry=replace(task.geometry, images=(batch, *task.geometry.images[1:])))

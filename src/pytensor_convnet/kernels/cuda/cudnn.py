@@ -89,8 +89,8 @@ def input_grad_as_forward(geometry: Geometry) -> Geometry | None:
 def correlate2d_input_grad_as_forward(geometry: Geometry, filters, maps, layout: str, precision: str) -> torch.Tensor:
     """What `correlate2d_input_grad` gives, by cuDNN's kernels for the forward pass.
 
-    They give the same bits in every run, and are faster than those for the gradient that do: in channels-last,
-    cuDNN's fast ones do not.
+    These give the same bits in every run; not all of its kernels for the gradient do. Nor is memory of the images' size
+    needed beside the result.
     """
     forward = input_grad_as_forward(geometry)
     if forward is None:
@@ -100,9 +100,9 @@ def correlate2d_input_grad_as_forward(geometry: Geometry, filters, maps, layout:
 
 
 def correlate2d_filter_grad(geometry: Geometry, images, maps, layout: str, precision: str) -> torch.Tensor:
-    """The gradient of the filters, of images and maps in ``layout``."""
+    """The gradient of the filters, in ``layout``, of images and maps in it."""
     padded, padding = _padded(geometry, images, layout)
     filters = torch.empty(geometry.filters, dtype=maps.dtype, device=maps.device)
     filters = filters.contiguous(memory_format=LAYOUTS[layout])
     result = _gradient(geometry, padded, filters, maps, padding, precision, "filters")
-    return (result.flip(2, 3) if geometry.flip else result).contiguous()
+    return result.flip(2, 3) if geometry.flip else result
