@@ -104,6 +104,24 @@ def test_where_no_forward_pass_gives_the_gradient(change):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PASSES[1:])
+def test_what_a_gradient_does_not_depend_on_is_never_written(name, layout, device, monkeypatch):
+    given = []
+
+    def gradient(geometry, images, filters, maps, *rest):
+        given.extend((images, filters))
+        return torch.zeros_like(images if name == PASSES[1] else filters)
+
+    task = replace(task_of(DENSE["same"], name, device, layout), filter_format=layout)
+    tensors, _ = operands(task, layout)
+    monkeypatch.setattr(cudnn, "_gradient", gradient)
+    with torch.profiler.profile() as profile:
+        carry_out(task, Cudnn(layout), *tensors)
+    assert [memory_format(tensor) for tensor in given] == [layout] * 2
+    assert not [event.name for event in profile.events() if event.name == "aten::copy_"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_filters_in_the_layout_are_not_copied(layout):
     filters = to_format(torch.randn(DENSE["same"].filters), layout)
     assert cudnn._filters(DENSE["same"], filters, layout).data_ptr() == filters.data_ptr()

@@ -37,6 +37,11 @@ def _filters(geometry: Geometry, filters: torch.Tensor, layout: str) -> torch.Te
     return turned.contiguous(memory_format=LAYOUTS[layout])
 
 
+def _unread(shape, maps: torch.Tensor, layout: str) -> torch.Tensor:
+    """What stands for the operand that a gradient does not depend on: memory that nothing is written to."""
+    return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=LAYOUTS[layout])
+
+
 def _gradient(geometry, images, filters, maps, padding, precision, wanted):
     with _settings(precision):
         return torch.ops.aten.convolution_backward(
@@ -62,8 +67,7 @@ def correlate2d_input_grad(geometry: Geometry, filters, maps, layout: str, preci
     padding = [top, left]
     if (top, left) != (bottom, right):
         rows, columns, padding = rows + top + bottom, columns + left + right, [0, 0]
-    images = torch.empty((batch, channels, rows, columns), dtype=maps.dtype, device=maps.device)
-    images = images.contiguous(memory_format=LAYOUTS[layout])
+    images = _unread((batch, channels, rows, columns), maps, layout)
     result = _gradient(geometry, images, _filters(geometry, filters, layout), maps, padding, precision, "images")
     if padding != [0, 0] or result.shape == geometry.images:
         return result
@@ -102,7 +106,6 @@ def correlate2d_input_grad_as_forward(geometry: Geometry, filters, maps, layout:
 def correlate2d_filter_grad(geometry: Geometry, images, maps, layout: str, precision: str) -> torch.Tensor:
     """The gradient of the filters, in ``layout``, of images and maps in it."""
     padded, padding = _padded(geometry, images, layout)
-    filters = torch.empty(geometry.filters, dtype=maps.dtype, device=maps.device)
-    filters = filters.contiguous(memory_format=LAYOUTS[layout])
+    filters = _unread(geometry.filters, maps, layout)
     result = _gradient(geometry, padded, filters, maps, padding, precision, "filters")
     return result.flip(2, 3) if geometry.flip else result
