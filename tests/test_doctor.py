@@ -73,6 +73,7 @@ def test_methods_of_the_gpu_are_described_in_a_word_or_two():
     from pytensor_convnet.kernels.cuda.tuning import fixed_choice
 
     assert doctor.described(Cudnn("bc01")) == "cuDNN bc01"
+    assert doctor.described(Cudnn("bc01", as_forward=True)) == "cuDNN bc01 as forward"
     assert doctor.described(SlidingShare(True, "tf32", SlidingBlocks(16, 32, 4, 64, 132, 4, 3))) == "sliding sum tf32"
     geometry = Geometry((8, 3, 9, 9), (4, 3, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
     for name, kind in (("correlate2d", "gather"), ("correlate2d_filter_grad", "split sum")):

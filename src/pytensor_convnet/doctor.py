@@ -192,7 +192,7 @@ def described(method: Any) -> str:
     """A method of `kernels.cuda.methods` in a word or two."""
     kind = type(method).__name__
     if kind == "Cudnn":
-        return f"cuDNN {method.format}"
+        return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
     own = {"Gather": "gather", "Share": "split sum", "SlidingShare": "sliding sum"}[kind]
     return f"{own} {method.product}"
 

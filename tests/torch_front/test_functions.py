@@ -101,6 +101,20 @@ def test_results_are_in_the_format_of_the_images(device, kernels):
     assert torch.autograd.grad(pooled.sum(), x)[0].stride(0) == 1
 
 
+@needs_triton
+@pytest.mark.parametrize("shape", [(4, 3, 3, 2), (4, 3, 1, 1), (4, 1, 3, 3), (1, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize("with_images", [True, False])
+def test_the_gradient_of_a_weight_lies_as_the_weight_does(device, kernels, memory_format, shape, with_images):
+    x = random(2, shape[1], 6, 7, device=device).to(memory_format=torch.channels_last)
+    w = random(*shape, device=device).contiguous(memory_format=memory_format).requires_grad_()
+    maps = conv2d(x.requires_grad_(with_images), w, padding=1)
+    given = []
+    w.register_hook(lambda gradient: given.append((gradient.data_ptr(), gradient.stride())))
+    maps.sum().backward()
+    assert given == [(w.grad.data_ptr(), w.stride())]  # torch would have copied one that lies otherwise
+
+
 def test_max_pool_dilation_and_indices_are_torchs(device):
     x = random(1, 2, 8, 8, device=device)
     assert torch.equal(max_pool2d(x, 2, dilation=2), F.max_pool2d(x, 2, dilation=2))

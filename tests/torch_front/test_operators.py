@@ -19,9 +19,10 @@ def random(*shape, device, format="bc01", dtype=torch.float32):
     return to_format(torch.tensor(array, dtype=dtype, device=device), format)
 
 
-def arguments(name, device, format):
+def arguments(name, device, format, filter_format="bc01"):
     """What an operator is called with; the images are 2x4x7x6."""
-    images, filters = random(2, 4, 7, 6, device=device, format=format), random(6, 2, 3, 2, device=device)
+    images = random(2, 4, 7, 6, device=device, format=format)
+    filters = random(6, 2, 3, 2, device=device, format=filter_format)
     if "correlate2d_max_pool2d" in name:
         biases, windows = random(6, 1, 1, 1, device=device).flatten(), [[2, 3], [2, 2], [1, 1]]
         forward = images, filters, biases, *MOVES, *windows, False, "tanh"
@@ -38,7 +39,7 @@ def arguments(name, device, format):
         return {
             "correlate2d": (images, filters, *MOVES),
             "correlate2d_input_grad": (filters, maps, 7, 6, format, *MOVES),
-            "correlate2d_filter_grad": (images, maps, 3, 2, *MOVES),
+            "correlate2d_filter_grad": (images, maps, 3, 2, filter_format, *MOVES),
             "correlate2d_grads": (images, filters, maps, *MOVES),
         }[name]
     maps = random(2, 4, 4, 3, device=device, format=format)
@@ -60,15 +61,25 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", NAMES)
-def test_contract(device, name, format):
-    given = arguments(name, device, format)
-    learning = tuple(
+def learning(given):
+    """What an operator is called with, the gradients of all of which are wanted."""
+    return tuple(
         value.requires_grad_() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
         for value in given
     )
-    torch.library.opcheck(getattr(OPERATORS, name).default, learning)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(device, name, format):
+    torch.library.opcheck(getattr(OPERATORS, name).default, learning(arguments(name, device, format)))
+
+
+@pytest.mark.parametrize("filter_format", [format for format in FORMATS if format != "bc01"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "correlate" in name and "pool" not in name])
+def test_contract_with_filters_of_every_format(device, name, filter_format):
+    given = arguments(name, device, "channels_last", filter_format)
+    torch.library.opcheck(getattr(OPERATORS, name).default, learning(given))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "correlate" not in name])

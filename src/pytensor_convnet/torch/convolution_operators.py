@@ -3,12 +3,11 @@
 They are ``torch.ops.pytensor_convnet.correlate2d`` and so on; each result is linear in two operands, and the derivative
 for either is one of the others. A padding is (top, bottom, left, right). Maps are in the physical format of the images,
 batch-last where they have none; the gradient of images is in the format asked for, theirs, since a gradient that comes
-from a sum has none; the gradient of filters is contiguous.
+from a sum has none; so is the gradient of filters, as torch wants that of a weight to lie as the weight does.
 """
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.library import custom_op
 
@@ -28,6 +27,11 @@ def moves_of(
 def format_of(images: Tensor) -> str:
     """The physical format of maps, and of the gradient of the images."""
     return memory_format(images) or "batch_last"
+
+
+def filter_format_of(filters: Tensor) -> str:
+    """The physical format of the gradient of filters."""
+    return memory_format(filters) or "bc01"
 
 
 def map_lengths(images: Tensor, filters: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Any:
@@ -62,12 +66,14 @@ def correlate2d_input_grad(
 
 @custom_op("pytensor_convnet::correlate2d_filter_grad", mutates_args=())
 def correlate2d_filter_grad(
-    images: Tensor, maps: Tensor, rows: int, columns: int, stride: list[int], padding: list[int],
+    images: Tensor, maps: Tensor, rows: int, columns: int, format: str, stride: list[int], padding: list[int],
     dilation: list[int], groups: int, precision: str,
 ) -> Tensor:  # fmt: skip
     """The gradient of `correlate2d` for filters of ``rows`` x ``columns``."""
     moves = moves_of(stride, padding, dilation, groups)
-    return correlation.correlate2d_filter_grad(images, maps, rows, columns, *moves, precision=precision)
+    return correlation.correlate2d_filter_grad(
+        images, maps, rows, columns, *moves, precision=precision, memory_format=format
+    )
 
 
 @custom_op("pytensor_convnet::correlate2d_grads", mutates_args=())
@@ -78,8 +84,9 @@ def correlate2d_grads(
     """Both gradients, which read maps that are prepared once."""
     moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_grads(
-        images, filters, maps, *moves, precision=precision, memory_format=format_of(images)
-    )
+        images, filters, maps, *moves, precision=precision, memory_format=format_of(images),
+        filter_format=filter_format_of(filters),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------ what results look like
@@ -97,14 +104,14 @@ def _(filters, maps, rows, columns, format, stride, padding, dilation, groups, p
 
 
 @correlate2d_filter_grad.register_fake
-def _(images, maps, rows, columns, stride, padding, dilation, groups, precision):
+def _(images, maps, rows, columns, format, stride, padding, dilation, groups, precision):
     shape = maps.shape[1], images.shape[1] // groups, rows, columns
-    return torch.empty(shape, dtype=images.dtype, device=images.device)
+    return empty(shape, format, images.dtype, images.device)
 
 
 @correlate2d_grads.register_fake
 def _(images, filters, maps, stride, padding, dilation, groups, precision):
-    of_filters = torch.empty(filters.shape, dtype=images.dtype, device=images.device)
+    of_filters = empty(filters.shape, filter_format_of(filters), images.dtype, images.device)
     return empty(images.shape, format_of(images), images.dtype, images.device), of_filters
 
 
@@ -121,6 +128,11 @@ def _grad_of(images: Tensor, filters: Tensor, maps: Tensor, settings: Any) -> Te
     return correlate2d_input_grad(filters, maps, *images.shape[2:], format_of(images), *settings)
 
 
+def _filter_grad_of(images: Tensor, filters: Tensor, maps: Tensor, settings: Any) -> Tensor:
+    """The gradient of filters, in their format."""
+    return correlate2d_filter_grad(images, maps, *filters.shape[2:], filter_format_of(filters), *settings)
+
+
 def _gradients(images: Tensor, filters: Tensor, maps: Tensor, settings: Any, wants: Any) -> Any:
     """Those of images and of filters, as far as they are wanted."""
     wants_images, wants_filters = wants
@@ -128,7 +140,7 @@ def _gradients(images: Tensor, filters: Tensor, maps: Tensor, settings: Any, wan
         return correlate2d_grads(images, filters, maps, *settings)
     return (
         _grad_of(images, filters, maps, settings) if wants_images else None,
-        correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings) if wants_filters else None,
+        _filter_grad_of(images, filters, maps, settings) if wants_filters else None,
     )
 
 
@@ -142,7 +154,7 @@ def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
     _, _, _, *settings = ctx.settings
     wants_filters, wants_maps, *_ = ctx.needs_input_grad
     return (
-        correlate2d_filter_grad(images, maps, *filters.shape[2:], *settings) if wants_filters else None,
+        _filter_grad_of(images, filters, maps, settings) if wants_filters else None,
         correlate2d(images, filters, *settings) if wants_maps else None,
         *[None] * 8,
     )
@@ -150,12 +162,12 @@ def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
 
 def _filter_grad_backward(ctx: Any, filters: Tensor) -> Any:
     images, maps = ctx.saved_tensors
-    _, _, *settings = ctx.settings
+    _, _, _, *settings = ctx.settings
     wants_images, wants_maps, *_ = ctx.needs_input_grad
     return (
         _grad_of(images, filters, maps, settings) if wants_images else None,
         correlate2d(images, filters, *settings) if wants_maps else None,
-        *[None] * 7,
+        *[None] * 8,
     )
 
 

@@ -13,6 +13,7 @@ from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out  # noqa: E402
@@ -100,6 +101,25 @@ def test_the_result_is_in_the_format_asked_for(name, before, after, device):
     case = operands(GEOMETRIES["dilation"], name, torch.bfloat16, device, (before, before))
     result = getattr(cuda, name)(*case.tensors, *case.shapes, memory_format=after)
     assert memory_format(result) == after
+    assert relative_error(result, case.expected) <= MOST_ERROR["native"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_filter_gradient_is_in_the_format_asked_for(geometry, format, device):
+    case = operands(GEOMETRIES[geometry], "correlate2d_filter_grad", torch.bfloat16, device)
+    result = cuda.correlate2d_filter_grad(*case.tensors, *case.shapes, memory_format=format)
+    assert result.stride() == strides(result.shape, format)
+    assert relative_error(result, case.expected) <= MOST_ERROR["native"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("name", PASSES[:2])
+def test_filters_are_taken_in_every_format(name, geometry, format, device):
+    case = operands(GEOMETRIES[geometry], name, torch.bfloat16, device)
+    placed = (to_format(x, format) if x.shape == GEOMETRIES[geometry].filters else x for x in case.tensors)
+    result = getattr(cuda, name)(*placed, *case.shapes)
     assert relative_error(result, case.expected) <= MOST_ERROR["native"]
 
 

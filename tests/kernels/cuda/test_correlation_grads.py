@@ -16,6 +16,7 @@ from pytensor_convnet.bench.cases import CONV  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import (  # noqa: E402
     FORMATS,
+    correlation,
     correlation_grads,
     memory_format,
     methods,
@@ -30,6 +31,7 @@ from pytensor_convnet.kernels.cuda.correlation_grads import (  # noqa: E402
     carry_out,
     grads_candidates,
 )
+from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Gather, Pair  # noqa: E402
@@ -146,6 +148,23 @@ def test_the_gradient_of_images_is_in_their_format(device):
     results = cuda.correlate2d_grads(*given, *moves_of(geometry))
     assert_close(results, expected, MOST_ERROR["float16"])
     assert memory_format(results[0]) == "channels_last"
+
+
+@pytest.mark.parametrize("method", [Pair(), Joint("float16"), Joint("bf16x3")], ids=str)
+def test_the_gradient_of_filters_is_in_the_format_asked_for(method, device, monkeypatch):
+    geometry = LAYERS["strides_groups_flip"]
+    given, expected = operands(task_of(geometry, "float32", device))
+    monkeypatch.setattr(correlation, "choose", lambda task, operands: method)
+    results = cuda.correlate2d_grads(*given, *moves_of(geometry), filter_format="channels_last")
+    assert_close(results, expected, MOST_ERROR["float16"])
+    assert results[1].stride() == strides(geometry.filters, "channels_last")
+
+
+def test_the_format_of_filters_is_no_matter_of_the_gradient_of_images(device):
+    task = task_of(LAYERS["dilation"], "float32", device)
+    in_another = replace(task, filter_format="channels_last")
+    assert in_another.parts[0] == task.parts[0]
+    assert in_another.parts[1] != task.parts[1]
 
 
 def test_operands_that_are_dense_in_no_format_are_taken(device):

@@ -57,6 +57,13 @@ def test_another_process_finds_the_choice_on_disk(measurements):
     assert len(measurements) == len(PASSES)
 
 
+def test_a_filter_gradient_is_measured_in_each_format_that_it_is_asked_for(measurements):
+    task = task_of(name="correlate2d_filter_grad")
+    for format in ("bc01", "channels_last", "bc01"):
+        tuning.choose(replace(task, filter_format=format), ())
+    assert [task.filter_format for task in measurements] == ["bc01", "channels_last"]
+
+
 def of_batch(batch, name="correlate2d"):
     task = task_of(name=name)
     return replace(task, geometry=replace(task.geometry, images=(batch, *task.geometry.images[1:])))
@@ -204,7 +211,7 @@ def test_a_candidate_that_fails_while_the_gpu_goes_on_is_left_out(error, monkeyp
 def test_a_candidate_after_which_nothing_runs_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", fails)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    with pytest.raises(tuning.GpuStopped, match=r"stopped at Cudnn\(format='bc01'\), .*correlate2d.*illegal memory"):
+    with pytest.raises(tuning.GpuStopped, match=r"stopped at Cudnn\(format='bc01'.*\), .*correlate2d.*illegal memory"):
         tuning._works(task_of(), Cudnn("bc01"), lambda: None)
 
 
@@ -231,11 +238,43 @@ def test_there_are_few_candidates_all_of_the_precision_asked_for(case, name, pre
     ours = [method for method in found if not isinstance(method, Cudnn)]
     assert 1 <= len(ours) <= tuning.CANDIDATES
     cudnn = [Cudnn("channels_last"), Cudnn("bc01")]
+    if name == "correlate2d_input_grad" and CONV[case].stride == (1, 1):
+        cudnn += [Cudnn("channels_last", as_forward=True), Cudnn("bc01", as_forward=True)]
     assert found[len(ours) :] in ([cudnn] if precision == "medium" else [cudnn, []])
     assert {method.product for method in ours} <= set(products_of(task))
     for method in found:
         assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
     assert SHARED_BYTES < 228 * 1024
+
+
+def moving(stride=(1, 1), padding=((1, 1), (1, 1))):
+    geometry = Geometry((128, 64, 32, 32), (64, 64, 3, 4), stride, padding, (1, 1), 1, False)
+    return replace(task_of(name="correlate2d_input_grad"), geometry=geometry)
+
+
+@pytest.mark.parametrize(
+    ("task", "deterministic", "offered"),
+    [
+        (moving(), "1", True),
+        (moving(padding=((2, 0), (3, 1))), "1", True),
+        (moving(padding=((3, 1), (1, 1))), "1", False),
+        (moving(padding=((1, 1), (1, 4))), "1", False),
+        (moving(stride=(1, 2)), "1", False),
+        (moving(), "0", False),
+        (replace(moving(), name="correlate2d"), "1", False),
+    ],
+    ids=["plain", "widest padding", "too high", "too wide", "stride", "free to choose", "another pass"],
+)
+def test_a_gradient_is_tried_as_a_forward_pass_where_it_is_one(task, deterministic, offered, monkeypatch):
+    monkeypatch.setenv("PYTENSOR_CONVNET_DETERMINISTIC", deterministic)
+    as_forward = [method for method in candidates(task, 1) if isinstance(method, Cudnn) and method.as_forward]
+    assert {method.format for method in as_forward} == ({"channels_last", "bc01"} if offered else set())
+
+
+@pytest.mark.parametrize("as_forward", [True, False])
+def test_cudnns_way_to_a_gradient_is_kept_on_disk(measurements, as_forward):
+    tuning._store(moving(), Cudnn("channels_last", as_forward), 1.0)
+    assert tuning._load(moving()) == Cudnn("channels_last", as_forward)
 
 
 def test_cudnn_is_not_measured_where_it_is_bound_to_be_far_behind():

@@ -77,7 +77,10 @@ class Implementation(ABC):
 
 
 class Ours(Implementation):
-    """The kernels of this package, chosen by measurement."""
+    """The kernels of this package, chosen by measurement.
+
+    Filters and their gradient are channels-last where images are, as those of torch are; bc01 in the other formats.
+    """
 
     name = "pytensor-convnet"
 
@@ -85,12 +88,14 @@ class Ours(Implementation):
         case, (first, second) = operation.case, operands
         sizes = {"forward": (), "input_grad": case.image_shape[2:], "filter_grad": case.filter_shape[2:]}
         settings = (*sizes[operation.name], case.stride, case.padding, (1, 1), 1, False)
-        if operation.name != "input_grad":
-            first = kernels.to_format(first, self.layout)
-        if operation.name != "forward":
-            second = kernels.to_format(second, self.layout)
+        filter_format = "channels_last" if self.layout == "channels_last" else "bc01"
+        first = kernels.to_format(first, filter_format if operation.name == "input_grad" else self.layout)
+        second = kernels.to_format(second, filter_format if operation.name == "forward" else self.layout)
+        keywords = {"precision": operation.precision}
+        if operation.name == "filter_grad":
+            keywords["memory_format"] = filter_format
         function: Any = getattr(kernels, OPERATIONS[operation.name])
-        return lambda: function(first, second, *settings, precision=operation.precision)
+        return lambda: function(first, second, *settings, **keywords)
 
     def seconds(self, operation, sets):
         return timing.graph_seconds([self._call(operation, operands) for operands in sets])

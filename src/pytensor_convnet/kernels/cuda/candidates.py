@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -34,7 +35,7 @@ def candidates(task: Task, limit: int) -> list[Method]:
     chosen = _selected(ordered, limit)
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
-    return [*chosen, Cudnn("channels_last"), Cudnn("bc01")]
+    return [*chosen, *_by_cudnn(task)]
 
 
 def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:
@@ -46,6 +47,17 @@ def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:
 def candidates_of_product(task: Task, product: str, limit: int) -> list[Any]:
     """At most ``limit`` of our own methods of a product."""
     return _selected([pair for pair in _by_estimate(task) if pair[0].product == product], limit)
+
+
+def _by_cudnn(task: Task) -> list[Cudnn]:
+    """cuDNN in each of its layouts, and its forward pass as an input gradient.
+
+    The latter only where results must be the same bits in every run: free to choose, cuDNN has gradients as fast.
+    """
+    plain = [Cudnn("channels_last"), Cudnn("bc01")]
+    if task.name != "correlate2d_input_grad" or not is_deterministic() or input_grad_as_forward(task.geometry) is None:
+        return plain
+    return [*plain, *(replace(method, as_forward=True) for method in plain)]
 
 
 def _by_estimate(task: Task) -> list[tuple[Any, float]]:

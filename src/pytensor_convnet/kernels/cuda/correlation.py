@@ -30,6 +30,7 @@ def correlate2d(
     images : tensor of float32, bfloat16 or float16, (batch, channels, rows, columns)
         In any memory format, told from its strides.
     filters : tensor, (filters, channels // groups, rows, columns)
+        With any strides.
     stride, dilation : (int, int)
     padding : ((int, int), (int, int))
     groups : int
@@ -74,9 +75,9 @@ def correlate2d_input_grad(
 
 def correlate2d_filter_grad(
     images: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, stride: Pair, padding: Padding,
-    dilation: Pair, groups: int, flip: bool, *, precision: str = "medium",
+    dilation: Pair, groups: int, flip: bool, *, precision: str = "medium", memory_format: str = "bc01",
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, contiguous."""
+    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, bc01 or in another format asked for."""
     check_tensors(images=images, maps=maps)
     filters = (
         maps.shape[1],
@@ -86,32 +87,37 @@ def correlate2d_filter_grad(
     )
     geometry = checked_geometry(images.shape, filters, stride, padding, dilation, groups, flip, maps.shape)
     images, maps = as_format(images), as_format(maps)
-    return _run("correlate2d_filter_grad", geometry, (images, maps), (images, maps), precision, None)
+    return _run("correlate2d_filter_grad", geometry, (images, maps), (images, maps), precision, memory_format)
 
 
 @torch.no_grad()
 def correlate2d_grads(
     images: torch.Tensor, filters: torch.Tensor, maps: torch.Tensor, stride: Pair, padding: Padding, dilation: Pair,
     groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
-    late: bool = False, searched: torch.Tensor | None = None, factor: float = 0.0,
+    filter_format: str = "bc01", late: bool = False, searched: torch.Tensor | None = None, factor: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients of `correlate2d`, of images and of filters, given ``maps``, that of its output.
 
     Where that is faster, which is measured, both read maps that are prepared once. Parameters and errors as for
-    `correlate2d`; the gradient of images is in their format, unless another is asked for. With ``late`` that of
-    filters may run beside what follows; see `streams.awaited`. Where a smaller tensor ``searched`` is known of which no
-    element of the maps is larger than ``factor`` times the largest, that is searched in their place, if any is.
+    `correlate2d`; the gradient of images is in their format, unless another is asked for, and that of filters in
+    ``filter_format``. With ``late`` the latter may run beside what follows; see `streams.awaited`. Where a smaller
+    tensor ``searched`` is known of which no element of the maps is larger than ``factor`` times the largest, that is
+    searched in their place, if any is.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
     check_format(memory_format)
+    check_format(filter_format)
     check_precision(precision)
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     precision = precision if images.dtype == torch.float32 else "medium"
     bounded = searched is not None and images.dtype == searched.dtype == torch.float32
     factor = factor if bounded else 0.0
-    task = GradsTask("correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor)
+    task = GradsTask(
+        "correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor,
+        filter_format=filter_format,
+    )  # fmt: skip
     operands = (images, filters, maps, dense(searched)) if bounded else (images, filters, maps)
     method = choose(task, operands)
     with allowed(late):
@@ -156,8 +162,12 @@ def _run(
     check_format(memory_format)
     check_precision(precision)
     formats = tuple(str(format_of(tensor)) for tensor in formatted)
-    if name != "correlate2d_filter_grad":
+    filter_format = "bc01"
+    if name == "correlate2d_filter_grad":
+        filter_format = memory_format or filter_format
+    else:
         formats += (memory_format or formats[0],)
     device, dtype = operands[0].device, operands[0].dtype
-    task = Task(name, geometry, dtype, precision if dtype == torch.float32 else "medium", formats, device)
+    precision = precision if dtype == torch.float32 else "medium"
+    task = Task(name, geometry, dtype, precision, formats, device, filter_format=filter_format)
     return carry_out(task, choose(task, operands), *operands)

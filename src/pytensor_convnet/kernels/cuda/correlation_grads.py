@@ -39,7 +39,7 @@ PREPARED_CANDIDATES = 4
 
 @dataclass(frozen=True)
 class GradsTask(Task):
-    """Both gradients, 'correlate2d_grads'; the formats are those of images, maps and the gradient of images.
+    """Both gradients, 'correlate2d_grads'; ``formats`` are those of images, maps and the gradient of images.
 
     Attributes
     ----------
@@ -126,7 +126,10 @@ def _prepared_choice(task: Task, product: str, operands: tuple[torch.Tensor, ...
     method = choose(task, operands)
     if isinstance(method, Gather | FilterGrad) and method.prepared and method.product == product:
         return method
-    prepared = PreparedTask(task.name, task.geometry, task.dtype, task.precision, task.formats, task.device, product)
+    prepared = PreparedTask(
+        task.name, task.geometry, task.dtype, task.precision, task.formats, task.device, product,
+        filter_format=task.filter_format,
+    )  # fmt: skip
     return choose(prepared, operands)
 
 

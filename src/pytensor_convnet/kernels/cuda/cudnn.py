@@ -33,8 +33,13 @@ def _padded(geometry: Geometry, images: torch.Tensor, layout: str) -> tuple[torc
 
 
 def _filters(geometry: Geometry, filters: torch.Tensor, layout: str) -> torch.Tensor:
-    turned = filters.flip(2, 3) if geometry.flip else filters
+    turned = filters.flip(2, 3) if geometry.flip and geometry.filters[2:] != (1, 1) else filters
     return turned.contiguous(memory_format=LAYOUTS[layout])
+
+
+def _unread(shape, maps: torch.Tensor, layout: str) -> torch.Tensor:
+    """What stands for the operand that a gradient does not depend on: memory that nothing is written to."""
+    return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=LAYOUTS[layout])
 
 
 def _gradient(geometry, images, filters, maps, padding, precision, wanted):
@@ -62,18 +67,45 @@ def correlate2d_input_grad(geometry: Geometry, filters, maps, layout: str, preci
     padding = [top, left]
     if (top, left) != (bottom, right):
         rows, columns, padding = rows + top + bottom, columns + left + right, [0, 0]
-    images = torch.empty((batch, channels, rows, columns), dtype=maps.dtype, device=maps.device)
-    images = images.contiguous(memory_format=LAYOUTS[layout])
+    images = _unread((batch, channels, rows, columns), maps, layout)
     result = _gradient(geometry, images, _filters(geometry, filters, layout), maps, padding, precision, "images")
     if padding != [0, 0] or result.shape == geometry.images:
         return result
     return result[:, :, top : rows - bottom, left : columns - right].contiguous(memory_format=LAYOUTS[layout])
 
 
+def input_grad_as_forward(geometry: Geometry) -> Geometry | None:
+    """The correlation of maps whose result is the gradient of the images, where there is one.
+
+    With a stride of 1 it is that with filters turned by 180 degrees, their channels in the place of filters. None for
+    other strides, and where maps would have to be cut, that is padded by less than nothing.
+    """
+    filters, channels, *taps = geometry.filters
+    down, across = (gap * (count - 1) for gap, count in zip(geometry.dilation, taps))
+    (top, bottom), (left, right) = geometry.padding
+    padding = (down - top, down - bottom), (across - left, across - right)
+    if geometry.stride != (1, 1) or min(*padding[0], *padding[1]) < 0:
+        return None
+    swapped = channels * geometry.groups, filters // geometry.groups, *taps
+    return Geometry(geometry.maps, swapped, (1, 1), padding, geometry.dilation, geometry.groups, not geometry.flip)
+
+
+def correlate2d_input_grad_as_forward(geometry: Geometry, filters, maps, layout: str, precision: str) -> torch.Tensor:
+    """What `correlate2d_input_grad` gives, by cuDNN's kernels for the forward pass.
+
+    These give the same bits in every run; not all of its kernels for the gradient do. Nor is memory of the images' size
+    needed beside the result.
+    """
+    forward = input_grad_as_forward(geometry)
+    if forward is None:
+        raise ValueError(f"no forward pass gives the gradient of the images of {geometry}")
+    swapped = filters.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(0, 1)
+    return correlate2d(forward, maps, swapped, layout, precision)
+
+
 def correlate2d_filter_grad(geometry: Geometry, images, maps, layout: str, precision: str) -> torch.Tensor:
-    """The gradient of the filters, of images and maps in ``layout``."""
+    """The gradient of the filters, in ``layout``, of images and maps in it."""
     padded, padding = _padded(geometry, images, layout)
-    filters = torch.empty(geometry.filters, dtype=maps.dtype, device=maps.device)
-    filters = filters.contiguous(memory_format=LAYOUTS[layout])
+    filters = _unread(geometry.filters, maps, layout)
     result = _gradient(geometry, padded, filters, maps, padding, precision, "filters")
-    return (result.flip(2, 3) if geometry.flip else result).contiguous()
+    return result.flip(2, 3) if geometry.flip else result

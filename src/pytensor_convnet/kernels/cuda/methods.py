@@ -1,6 +1,6 @@
 """The ways to compute a pass, as plain values, and how each is carried out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,9 +18,17 @@ from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sli
 
 @dataclass(frozen=True)
 class Cudnn:
-    """By cuDNN, with operands brought to ``format``."""
+    """By cuDNN, with operands brought to ``format``.
+
+    Attributes
+    ----------
+    format : {'bc01', 'channels_last'}
+    as_forward : bool
+        Whether an input gradient is computed as a forward pass; see `cudnn.input_grad_as_forward`.
+    """
 
     format: str
+    as_forward: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ class Task:
     formats : tuple of str
         Of the operands that are bc01 (images, maps), and of the result if that is.
     device : torch device
+    filter_format : str
+        Of the gradient of filters, where that is a result. (Filters are taken with any strides.)
     """
 
     name: str
@@ -112,10 +122,14 @@ class Task:
     precision: str
     formats: tuple[str, ...]
     device: torch.device
+    filter_format: str = field(default="bc01", kw_only=True)
 
     def part(self, name: str, formats: tuple[str, ...]) -> "Task":
         """A pass of the correlation alone, where this is more than one."""
-        return Task(name, self.geometry, self.dtype, self.precision, formats, self.device)
+        filter_format = self.filter_format if name == "correlate2d_filter_grad" else "bc01"
+        return Task(
+            name, self.geometry, self.dtype, self.precision, formats, self.device, filter_format=filter_format
+        )  # fmt: skip
 
 
 def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tensor:
@@ -144,10 +158,13 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
         result = pass_(geometry, change_format(images, layout), filters, layout, task.precision)
     elif task.name == "correlate2d_input_grad":
         filters, maps = operands
+        if method.as_forward:
+            pass_ = cudnn.correlate2d_input_grad_as_forward
         result = pass_(geometry, filters, change_format(maps, layout), layout, task.precision)
     else:
         images, maps = operands
-        return pass_(geometry, change_format(images, layout), change_format(maps, layout), layout, task.precision)
+        result = pass_(geometry, change_format(images, layout), change_format(maps, layout), layout, task.precision)
+        return change_format(result, task.filter_format)
     return change_format(result, task.formats[-1])
 
 
@@ -206,7 +223,7 @@ def filter_grad_from(
 ) -> torch.Tensor:  # fmt: skip
     """The filter gradient from the planes of images and maps, prepared where the method says so."""
     geometry, images, maps = task.geometry, image_planes[0], map_planes[0]
-    filters = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
+    filters = empty(geometry.filters, task.filter_format, task.dtype, images.device)
     wide = is_wide(images, maps)
     units = (UNIT, UNIT) if method.prepared else (unit_of(images), unit_of(maps))
     if isinstance(method, SlidingShare):
