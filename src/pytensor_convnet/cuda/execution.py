@@ -18,7 +18,8 @@ from pytensor.graph.basic import Variable
 from pytensor_convnet.cuda.ahead import foreseen
 from pytensor_convnet.cuda.arrays import DeviceArray, recorded
 from pytensor_convnet.cuda.capture import Capture, exact_or_not
-from pytensor_convnet.cuda.hosting import HostNumbers, Shapes, value_of
+from pytensor_convnet.cuda.host_arithmetic import value_of
+from pytensor_convnet.cuda.hosting import HostNumbers, Shapes
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.cuda.residents import Resident, last_change, lock, resident_of
 from pytensor_convnet.lowering.cuda.base import torch_dtype

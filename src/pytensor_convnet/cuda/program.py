@@ -16,16 +16,14 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
+from pytensor_convnet.cuda.host_arithmetic import evaluate, is_host_integer, value_of
 from pytensor_convnet.cuda.hosting import (
     HostNumbers,
     HostProgram,
     Kind,
     WindowSpec,
-    evaluate,
-    is_host_integer,
     is_small,
     kinds_of,
-    value_of,
     windows_of,
 )
 from pytensor_convnet.lowering.cuda import Lowering, Target, lower

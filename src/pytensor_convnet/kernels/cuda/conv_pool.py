@@ -6,8 +6,8 @@ import torch
 
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import conv_pool_candidates  # noqa: F401  (registers how tasks are computed)
+from pytensor_convnet.kernels.cuda.activations import ACTIVATIONS
 from pytensor_convnet.kernels.cuda.checks import check_biases, check_format, check_tensors
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import ACTIVATIONS
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, carry_out
 from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry, count
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_only, launch_options, let_next_start
-from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, rows_of_elements
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, program_place, rows_of_elements
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
@@ -124,14 +124,7 @@ def _pooled_filter_grad(
     FILTERS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, CHAIN: tl.constexpr, STAGES: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    row_block = program % row_blocks
-    program = program // row_blocks
-    filter_block = program % filter_blocks
-    program = program // filter_blocks
-    group = program % groups
-    share = program // groups
-
+    row_block, filter_block, group, share = program_place(row_blocks, filter_blocks, groups)
     k = row_block * ROWS + tl.arange(0, ROWS)
     m = filter_block * FILTERS + tl.arange(0, FILTERS)
     used = k < used_rows

@@ -35,24 +35,13 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.activations import NO_TAP, activated
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
-
-ACTIVATIONS = ("identity", "relu", "muting_relu", "tanh", "sigmoid")
-"""Functions that never decrease, so that the maxima alone need them.
-
-A muting rectifier also gives windows whose maximum is negative, or NaN, `NO_TAP` for their winner: nothing is scattered
-from there, and the gradient needs no other sign of it.
-"""
-
-NO_TAP = tl.constexpr(-1)
-
-FINISHED = 1024
-"""How many maxima a program finishes."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +71,6 @@ class PoolBlocks:
     warps: int
     stages: int
     images_first: bool
-
-
-@triton.jit
-def activated(x, ACTIVATION: tl.constexpr):
-    """A float32 tile activated. NaN stays NaN."""
-    if ACTIVATION == "relu" or ACTIVATION == "muting_relu":
-        x = tl.where(x < 0, 0.0, x)
-    elif ACTIVATION == "sigmoid":
-        x = 1 / (1 + tl.exp(-x))
-    elif ACTIVATION == "tanh":
-        square = x * x  # near zero, where the quotient cancels, the series; its next term is below 2**-24 of the value
-        near = x * (1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * (62 / 2835)))))
-        far = 1 - 2 / (tl.exp(2 * tl.abs(x)) + 1)
-        x = tl.where(square < 0.0625, near, tl.where(x < 0, -far, far))
-    return x
 
 
 @triton.jit
@@ -382,34 +356,3 @@ def correlate_max_pool(
         0 if magnitudes is None else magnitudes.shape[1], windows.taps.bit_length(), blocks.stages,
         num_warps=blocks.warps, **launch_options(source.device),
     )  # fmt: skip
-
-
-@triton.jit(do_not_specialize=["size", "inner", "channels"])
-def _finish(
-    maxima, winners, biases, size, inner, channels, ACTIVATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    if WIDE:
-        program = program.to(tl.int64)
-    place = program * BLOCK + tl.arange(0, BLOCK)
-    inside = place < size
-    await_predecessor(DEPENDENT)
-    bias = tl.load(biases + place // inner % channels, mask=inside, other=0.0).to(tl.float32)
-    result = tl.load(maxima + place, mask=inside, other=0.0).to(tl.float32) + bias
-    if ACTIVATION == "muting_relu":
-        winner = tl.load(winners + place, mask=inside, other=0)
-        if winner.dtype == tl.uint8:
-            winner = winner.to(tl.int32)
-        tl.store(winners + place, tl.where(result >= 0, winner, NO_TAP).to(winners.dtype.element_ty), mask=inside)
-    tl.store(maxima + place, activated(result, ACTIVATION).to(maxima.dtype.element_ty), mask=inside)
-
-
-def finish(maxima: torch.Tensor, winners: torch.Tensor, biases: torch.Tensor, activation: str) -> None:
-    """Bias and activate maxima, and mute winners, where they lie: both dense, in the same format."""
-    size = maxima.numel()
-    if size:
-        _finish[(triton.cdiv(size, FINISHED),)](
-            maxima, winners, biases, size, maxima.stride(1), maxima.shape[1], activation, size >= 2**31, FINISHED,
-            num_warps=4, **launch_options(maxima.device),
-        )  # fmt: skip

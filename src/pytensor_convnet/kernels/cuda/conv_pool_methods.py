@@ -7,8 +7,9 @@ import torch
 
 from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
+from pytensor_convnet.kernels.cuda.activations import finish
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool, finish
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide
 from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, unit_of

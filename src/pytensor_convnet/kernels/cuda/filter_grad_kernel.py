@@ -66,6 +66,17 @@ class GradBlocks:
 
 
 @triton.jit
+def program_place(row_blocks, column_blocks, groups):
+    """The block of rows, the block of columns, the group and the share of the sum that a program computes."""
+    program = tl.program_id(0)
+    row_block = program % row_blocks
+    program = program // row_blocks
+    column_block = program % column_blocks
+    program = program // column_blocks
+    return row_block, column_block, program % groups, program // groups
+
+
+@triton.jit
 def _add_pixels(
     source, maps, used, offset, y, x, column_offset, column_exists, down, across, pixel, batch, step, part,
     source_rows, source_columns, source_batch_stride, source_row_stride, source_column_stride,
@@ -160,14 +171,7 @@ def _filter_grad(
     FILTERS: tl.constexpr, PIXELS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, CHAIN: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    row_block = program % row_blocks
-    program = program // row_blocks
-    column_block = program % column_blocks
-    program = program // column_blocks
-    group = program % groups
-    share = program // groups
-
+    row_block, column_block, group, share = program_place(row_blocks, column_blocks, groups)
     k = row_block * ROWS + tl.arange(0, ROWS)
     m = column_block * FILTERS + tl.arange(0, FILTERS)
     used = k < used_rows

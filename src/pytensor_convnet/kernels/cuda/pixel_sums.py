@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import NO_TAP
+from pytensor_convnet.kernels.cuda.activations import NO_TAP
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import fits
 from pytensor_convnet.kernels.cuda.max_pooling_grad import check_winners

@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_only, launch_options, let_next_start
-from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares
+from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, program_place
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent
@@ -102,14 +102,7 @@ def _sliding_filter_grad(
     BATCH_UNIT: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, FILTERS: tl.constexpr, COLUMNS: tl.constexpr,
     IMAGES: tl.constexpr, PARTIALS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    row_block = program % row_blocks
-    program = program // row_blocks
-    filter_block = program % filter_blocks
-    program = program // filter_blocks
-    group = program % groups
-    share = program // groups
-
+    row_block, filter_block, group, share = program_place(row_blocks, filter_blocks, groups)
     k = row_block * ROWS + tl.arange(0, ROWS)
     m = filter_block * FILTERS + tl.arange(0, FILTERS)
     y = k // channels * dilation_rows
