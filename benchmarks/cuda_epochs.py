@@ -32,6 +32,7 @@ from pytensor_convnet.reports import TrainingDisplay
 
 IMAGE_SHAPE = (3, 32, 32)
 CLASSES = 10
+EPOCHS_TO_RECORD = 3  # the last of them
 LEARNING_RATE = 0.001  # of random labels little can be learnt; what is wanted is finite
 
 
@@ -131,17 +132,19 @@ class Clock:
 
 
 class Recorder:
-    """Callbacks of a training that record what the GPU does in its second epoch, but for the steps that began early.
+    """Callbacks of a training that record what the GPU does in its third epoch, but for the steps that began early.
 
-    They are made before the training is: what was captured before the profiler's first start may stay hidden from it.
+    The second is the profiler's to warm up in: where the host is slow, its start takes longer than an epoch, and the
+    GPU waits meanwhile. They are made before the training is: what was captured before the profiler's first start may
+    stay hidden from it.
     """
 
     use: DeviceUse | None = None
 
     def __init__(self) -> None:
-        from torch.profiler import ProfilerActivity, profile
+        from torch.profiler import ProfilerActivity, profile, schedule
 
-        self.profiler = profile(activities=[ProfilerActivity.CUDA])
+        self.profiler = profile(activities=[ProfilerActivity.CUDA], schedule=schedule(wait=0, warmup=1, active=1))
         with profile(activities=[ProfilerActivity.CUDA]):
             pass
 
@@ -149,9 +152,11 @@ class Recorder:
         """Nothing to do yet."""
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Start after the first epoch, stop after the second."""
+        """Start after the first epoch, go from warming up to recording after the second, stop after the third."""
         if report.epoch == 1:
             self.profiler.start()
+        elif report.epoch == 2:
+            self.profiler.step()
         else:
             self.profiler.stop()
             self.use = DeviceUse.of(trace_of(self.profiler))
@@ -216,7 +221,7 @@ def measure(console: Console, images: int, epochs: int, batch_size: int, mode: A
     if not torch.cuda.is_available():
         return result
     recorder = Recorder()
-    train(console, images, 2, batch_size, mode, recorder)
+    train(console, images, EPOCHS_TO_RECORD, batch_size, mode, recorder)
     return dataclasses.replace(result, use=recorder.use)
 
 

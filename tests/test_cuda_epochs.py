@@ -32,14 +32,23 @@ def test_each_size_of_minibatch_is_timed(monkeypatch, tmp_path, capsys):
         assert f"batch {batch_size}, FAST_COMPILE: 2 epochs of 10 images in {result['seconds']:.2f} s" in printed
 
 
-def test_the_second_epoch_is_recorded(monkeypatch):
+def test_the_third_epoch_is_recorded(monkeypatch):
     script = runpy.run_path(str(SCRIPT))
+    traces = []
+    read = script["trace_of"]
+    monkeypatch.setitem(
+        script["Recorder"].on_epoch.__globals__, "trace_of", lambda p: traces.append(read(p)) or traces[0]
+    )
     monkeypatch.setattr(torch.profiler.ProfilerActivity, "CUDA", torch.profiler.ProfilerActivity.CPU, raising=False)
     recorder = script["Recorder"]()
     recorder.on_compiled(1.0)
-    for epoch in (1, 2):
+    for epoch, steps in ((1, 2), (2, 3), (3, 4)):
         assert recorder.use is None
+        for _ in range(steps):
+            torch.ones(3).sum()
         recorder.on_epoch(EpochReport(epoch, 0.5, Score(0.5, 0.5), 1.0, 100.0))
+    [trace] = traces
+    assert sum(event.get("name") == "aten::ones" for event in trace) == 4
     assert recorder.use == script["DeviceUse"](0.0, {})  # the CPU alone did something
 
 
