@@ -55,3 +55,14 @@ def test_the_page_of_the_mode_has_a_place_for_them(tmp_path, monkeypatch):
     page.write_text((SCRIPT.parent.parent / "docs" / "cuda-mode.md").read_text())
     run(monkeypatch, written(tmp_path, "net.json", NET_RECORDS), "--write", page)
     assert "| lenet | 100 (4.0, 8.0) |" in page.read_text()
+
+
+def test_convolutions_are_drawn(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="charts are matplotlib's: pip install matplotlib")
+    run(monkeypatch, written(tmp_path, "conv.json", CONV_RECORDS), "--plot", tmp_path / "conv.png")
+    assert (tmp_path / "conv.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_alone_cannot_be_drawn(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="--plot draws convolutions of float32 in medium"):
+        run(monkeypatch, written(tmp_path, "net.json", NET_RECORDS), "--plot", tmp_path / "net.png")

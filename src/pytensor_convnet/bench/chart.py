@@ -1,7 +1,7 @@
 """The figures of a benchmark as a picture."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytensor_convnet.bench.comparison import BEST_PEER, Comparison
@@ -32,13 +32,26 @@ def ratios_figure(suite: str, compared: Sequence[Comparison], machine: Machine) 
     -------
     matplotlib Figure
     """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     ratios = {
         (comparison.case, comparison.operation): ratio
         for comparison in compared
         if (ratio := comparison.ratio(BEST_PEER)) is not None
     }
+    peers = dict.fromkeys(r.implementation for c in compared for r in c.others if BEST_PEER.is_met_by(r))
+    return figure_of(ratios, suite, ", ".join(peers), machine_name(machine))
+
+
+def figure_of(ratios: Mapping[tuple[str, str], float], measured: str, peers: str, machine: str) -> "Figure":
+    """What `ratios_figure` draws, of such ratios by case and operation.
+
+    Parameters
+    ----------
+    ratios : mapping of (str, str) to float
+    measured, peers, machine : str
+        What was measured, beside whom, and where, for title and label.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     cases = list(dict.fromkeys(case for case, _ in ratios))
     operations = [operation for operation in OPERATIONS if any(operation == done for _, done in ratios)]
     figure = new_figure(8, 1.9 + 0.32 * len(cases))
@@ -63,9 +76,8 @@ def ratios_figure(suite: str, compared: Sequence[Comparison], machine: Machine) 
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(cases)), cases)
     axes.set_ylim(len(cases) - 0.5, -0.5)  # the first case on top
-    peers = dict.fromkeys(r.implementation for c in compared for r in c.others if BEST_PEER.is_met_by(r))
-    axes.set_xlabel(f"time of the best peer ({', '.join(peers)}; best layout) / time of pytensor-convnet")
-    axes.set_title(f"{suite}: right of 1 pytensor-convnet is faster\n{machine_name(machine)}", fontsize="medium")
+    axes.set_xlabel(f"time of the best peer ({peers}; best layout) / time of pytensor-convnet")
+    axes.set_title(f"{measured}: right of 1 pytensor-convnet is faster\n{machine}", fontsize="medium")
     axes.grid(axis="both", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(operations) + 1, frameon=False)
