@@ -188,6 +188,18 @@ def test_groups_of_one_level_and_device_become_one_as_far_as_they_may(monkeypatc
     assert joined_groups(cut, levels) == cut
 
 
+def test_factors_of_products_are_not_padded(monkeypatch):
+    import torch._inductor
+    from torch._inductor import config
+
+    asked = []
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, _: asked.append(config.shape_padding) or graph)
+    assert config.shape_padding
+    compiling.compile_step(lambda a, b: [a @ b], [torch.ones(50, 6), torch.ones(6, 3)])
+    assert asked == [False]
+    assert config.shape_padding
+
+
 def test_torchs_own_way_to_group_comes_back(monkeypatch):
     import torch._inductor.config
     from torch._inductor import scheduler

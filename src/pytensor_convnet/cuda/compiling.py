@@ -37,7 +37,9 @@ def compile_step(step: Step, tensors: list[torch.Tensor]) -> Step:
     from torch._inductor import config
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    settings: dict[str, Any] = {"combo_kernels": True}  # small kernels that need nothing of each other become one
+    # Small kernels that need nothing of each other become one. And products are of factors as they are: if these were
+    # padded, results would lie in memory as nobody expects who was traced with them.
+    settings: dict[str, Any] = {"combo_kernels": True, "shape_padding": False}
     if hasattr(config, "combo_kernel_max_num_nodes"):
         settings["combo_kernel_max_num_nodes"] = MOST_COMBINED
     if hasattr(config, "reorder_for_peak_memory"):
