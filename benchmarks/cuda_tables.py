@@ -2,6 +2,7 @@
 
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json                                # prints them
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --write docs/cuda-kernels.md   # puts them in place
+python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --plot docs/bench-conv-cuda.png      # draws them
 python benchmarks/cuda_tables.py benchmarks/results/net-h100.json --write docs/cuda-mode.md
 """
 
@@ -81,7 +82,7 @@ def net_table_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
     """A row for each network: microseconds a step of each implementation in its better layout, and seconds to be
     ready."""
     rows = net_table.rows_of(records, precision)
-    firsts, tenths = (net_table.rows_of(records, precision, which) for which in ("first_step", "first_steps"))
+    firsts = net_table.first_seconds(records, precision)
     names = net_table.implementations_of(rows)
     heads = ["ours" if name == net_table.OURS else name for name in names]
     yield f"**{precision}**: microseconds a step, and in brackets seconds to the end of the first and of the tenth"
@@ -89,9 +90,7 @@ def net_table_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
     yield f"| case | {' | '.join(heads)} | best peer / ours |"
     yield "|---|" + "---|" * (len(names) + 1)
     for case, row in rows.items():
-        cells = [
-            _net_cell(row.get(name), firsts.get(case, {}).get(name), tenths.get(case, {}).get(name)) for name in names
-        ]
+        cells = [_net_cell(row.get(name), firsts[case].get(name)) for name in names]
         ratio = net_table.ratio(row)
         yield f"| {case} | {' | '.join(cells)} | {'-' if ratio is None else f'**{ratio:.2f}x**'} |"
     yield ""
@@ -100,11 +99,11 @@ def net_table_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
     yield ""
 
 
-def _net_cell(step: Record | None, first: Record | None, tenth: Record | None) -> str:
-    if step is None:
+def _net_cell(step: Record | None, first: str | None) -> str:
+    if step is None or first is None:
         return "-"
     layout = "" if step.implementation == net_table.OURS else f", {step.layout.replace('_', ' ')}"
-    return f"{1e6 * step.seconds:.0f}{layout} ({net_table.first_seconds(first, tenth)})"
+    return f"{1e6 * step.seconds:.0f}{layout} ({first})"
 
 
 def markdown(machine: GpuMachine, records: Sequence[Record]) -> str:

@@ -47,7 +47,7 @@ def ratio(row: Row) -> float | None:
     return peer.seconds / row[OURS].seconds if peer is not None and OURS in row else None
 
 
-def implementations_of(rows: Mapping[str, Row]) -> list[str]:
+def implementations_of(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
     """All names, ours first."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
     return sorted(names, key=lambda name: name != OURS)
@@ -71,20 +71,28 @@ def first_steps_table(records: Sequence[Record]) -> Table:
     Compilation is included.
     """
     precisions = list(dict.fromkeys(record.precision for record in records))
-    by_precision = {precision: rows_of(records, precision, "first_steps") for precision in precisions}
+    by_precision = {precision: first_seconds(records, precision) for precision in precisions}
     names = implementations_of({p + case: row for p, rows in by_precision.items() for case, row in rows.items()})
     table = _table("net: seconds to the end of the first step and of the tenth", names)
     for precision, rows in by_precision.items():
         for case, row in rows.items():
-            first = rows_of(records, precision, "first_step").get(case, {})
-            cells = [first_seconds(first.get(name), row.get(name)) for name in names]
-            table.add_row(f"{case}, {precision}", *cells)
+            table.add_row(f"{case}, {precision}", *(row.get(name, "-, -") for name in names))
     return table
 
 
-def first_seconds(first: Record | None, tenth: Record | None) -> str:
-    """The seconds to the end of the first step and of the tenth, a dash for what was not measured."""
-    return ", ".join("-" if record is None else f"{record.seconds:.1f}" for record in (first, tenth))
+def first_seconds(records: Iterable[Record], precision: str) -> dict[str, dict[str, str]]:
+    """By case and implementation, the seconds to the end of the first step and of the tenth.
+
+    A dash stands for a first step that was not timed by itself.
+    """
+    records = list(records)
+    firsts, tenths = (rows_of(records, precision, which) for which in ("first_step", "first_steps"))
+
+    def told(case: str, name: str) -> str:
+        first = firsts.get(case, {}).get(name)
+        return f"{'-' if first is None else f'{first.seconds:.1f}'}, {tenths[case][name].seconds:.1f}"
+
+    return {case: {name: told(case, name) for name in row} for case, row in tenths.items()}
 
 
 def standing_lines(records: Sequence[Record], precision: str) -> Iterator[str]:
