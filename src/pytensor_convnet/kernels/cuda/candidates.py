@@ -35,7 +35,7 @@ def candidates(task: Task, limit: int) -> list[Method]:
     chosen = _selected(ordered, limit)
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
-    return [*chosen, *_by_cudnn(task)]
+    return [*chosen, *_cudnn_methods(task)]
 
 
 def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:
@@ -49,7 +49,7 @@ def candidates_of_product(task: Task, product: str, limit: int) -> list[Any]:
     return _selected([pair for pair in _by_estimate(task) if pair[0].product == product], limit)
 
 
-def _by_cudnn(task: Task) -> list[Cudnn]:
+def _cudnn_methods(task: Task) -> list[Cudnn]:
     """cuDNN in each of its layouts, and its forward pass as an input gradient.
 
     The latter only where results must be the same bits in every run: free to choose, cuDNN has gradients as fast.

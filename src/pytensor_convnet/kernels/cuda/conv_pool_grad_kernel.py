@@ -21,7 +21,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_only, launch_options, let_next_start
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, program_place, rows_of_elements
-from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
+from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split

@@ -37,7 +37,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.activations import NO_TAP, activated
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
+from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors

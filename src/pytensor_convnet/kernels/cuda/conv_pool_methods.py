@@ -11,8 +11,7 @@ from pytensor_convnet.kernels.cuda.activations import finish
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
-from pytensor_convnet.kernels.cuda.formats import empty, is_wide
-from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, unit_of
+from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
@@ -143,7 +142,7 @@ def _forward(task: PoolTask, method: PoolGather, images, filters, biases) -> tup
     maxima, winners = _empty_results(task, "batch_last")
     magnitudes = None
     if method.product == "float16":
-        magnitudes = largest_magnitudes(images, dense(filters), copied=(method.prepared, False))
+        magnitudes = largest_magnitudes(images, dense(filters), copied=(True, False))
     planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
     plan = gathering(geometry, False, (method.blocks.map_rows, 1))
     wide = is_wide(planes[0], maxima)
@@ -193,8 +192,7 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         most = float(
             overlap(task.windows.window, task.windows.stride)
         )  # so many times a pooled gradient may a map pixel's be
-        prepared = isinstance(method.filters, FilterGrad) or (method.filters is not None and method.filters.prepared)
-        searched = [(images, 1.0, prepared), (maps, most, False), (filters, 1.0, False)]
+        searched = [(images, 1.0, True), (maps, most, False), (filters, 1.0, False)]
         present = [(dense(tensor), *how) for tensor, *how in searched if tensor is not None]
         tensors, factors, copied = zip(*present)
         magnitudes = largest_magnitudes(*tensors, factors=factors, copied=copied)

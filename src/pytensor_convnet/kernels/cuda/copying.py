@@ -6,14 +6,13 @@ once.
 """
 
 from dataclasses import dataclass
-from math import gcd
 
 import torch
 import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format
+from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format, unit_dividing
 from pytensor_convnet.kernels.cuda.magnitudes import sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
@@ -31,8 +30,7 @@ COUNTS = ["outer_count", "inner_units", "target_units", "along_blocks", "across_
 """The integers of a copy, which no kernel is compiled for.
 
 In the source one of a tile's axes is innermost, and has so many units; the other one has a count and a step. Steps of
-source and target, and lengths of their innermost axes, are in units: of 16, 4 or 1 elements, which divides all of a
-tensor's. Kernels are told the unit, so that they may move 16 bytes at a time.
+source and target, and lengths of their innermost axes, are in units that divide all of a tensor's (`formats.UNIT`).
 """
 
 
@@ -204,17 +202,12 @@ def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_s
     inner, outer = (along, across) if before != after else (across, along)
     from_numbers = counts[inner], from_steps[outer], from_steps[rest]
     to_numbers = across_padded, to_steps[along], to_steps[rest], plane_stride
-    unit, target_unit = _unit_of(*from_numbers), _unit_of(*to_numbers)
+    unit, target_unit = unit_dividing(*from_numbers), unit_dividing(*to_numbers)
     inner_units, *from_units = (number // unit for number in from_numbers)
     target_units, *to_units = (number // target_unit for number in to_numbers)
     numbers = counts[outer], inner_units, target_units, *blocks, *from_units, *to_units
     settings = *tiles, before != after, unit, target_unit
     return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, settings)
-
-
-def _unit_of(*numbers: int) -> int:
-    """The largest of 16, 4 and 1 that divides all."""
-    return next(unit for unit in (16, 4, 1) if not gcd(*numbers) % unit)
 
 
 def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:

@@ -126,11 +126,7 @@ def _prepared_choice(task: Task, product: str, operands: tuple[torch.Tensor, ...
     method = choose(task, operands)
     if isinstance(method, Gather | FilterGrad) and method.prepared and method.product == product:
         return method
-    prepared = PreparedTask(
-        task.name, task.geometry, task.dtype, task.precision, task.formats, task.device, product,
-        filter_format=task.filter_format,
-    )  # fmt: skip
-    return choose(prepared, operands)
+    return choose(PreparedTask(**vars(task), product=product), operands)
 
 
 # -------------------------------------------------------------------------------------------- the choice

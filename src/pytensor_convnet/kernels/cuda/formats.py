@@ -14,6 +14,7 @@ Changing the *logical* order, as FilterActs does with ``dimshuffle``, is a view 
 """
 
 from collections.abc import Sequence
+from math import gcd
 
 import torch
 
@@ -21,6 +22,10 @@ AXES = {"bc01": (0, 1, 2, 3), "channels_last": (0, 2, 3, 1), "batch_last": (1, 2
 """The logical axes in the order of memory, slowest first."""
 
 FORMATS = tuple(AXES)
+
+UNIT = 16
+"""Kernels count lengths and strides in units of so many elements, or of 8, 4 or 1, and are told the unit: so they know
+that rows begin at multiples of it, and move 16 bytes at a time."""
 
 
 def strides(shape: Sequence[int], format: str) -> tuple[int, ...]:
@@ -94,3 +99,20 @@ def _axes(format: str) -> tuple[int, ...]:
     if format not in AXES:
         raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, got {format!r}")
     return AXES[format]
+
+
+def unit_dividing(*numbers: int) -> int:
+    """The largest of 16, 8, 4 and 1 that divides all.
+
+    Examples
+    --------
+    >>> unit_dividing(32, 1024), unit_dividing(32, 12), unit_dividing(32, 6)
+    (16, 4, 1)
+    """
+    unit = gcd(UNIT, *numbers)
+    return unit if unit >= 4 else 1
+
+
+def unit_of(tensor: torch.Tensor) -> int:
+    """The largest of 16, 8, 4 and 1 that divides batch and strides of a batch-last tensor; 1 elsewhere."""
+    return unit_dividing(tensor.shape[0], *tensor.stride()[1:]) if tensor.stride(0) == 1 else 1

@@ -18,20 +18,16 @@ second-level cache; 40 to 85% where they are many in bfloat16, 55 to 135% in flo
 """
 
 from dataclasses import dataclass
-from math import gcd
 
 import torch
 import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
 from pytensor_convnet.kernels.cuda.products import add_product, chain_of
-
-UNIT = 16
-"""Strides of a batch-last tensor are multiples of the batch. Where that is one of 16, 8 or 4, kernels are told."""
-
 
 ALIGNED = tl.constexpr(16)
 """Blocks of rows begin at multiples of this."""
@@ -334,14 +330,6 @@ def _gather_correlate(
     offset = channel * target_channel_stride + y * target_row_stride + x * target_column_stride
     offset = offset * TARGET_UNIT + image * target_batch_stride
     tl.store(target + offset, total.to(target.dtype.element_ty), mask=mask)
-
-
-def unit_of(tensor: torch.Tensor) -> int:
-    """The largest of 16, 8, 4 and 1 that divides batch and strides of a batch-last tensor; 1 elsewhere."""
-    if tensor.stride(0) != 1:
-        return 1
-    unit = gcd(UNIT, tensor.shape[0], *tensor.stride()[1:])
-    return unit if unit >= 4 else 1
 
 
 def gather_correlate(

@@ -16,12 +16,10 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.formats import UNIT
 
 BLOCK = 4096
 """How many elements a program searches at once."""
-
-UNIT = 16
-"""What distances of blocks are multiples of."""
 
 SEARCHERS = 256
 """How many programs search a large operand."""

@@ -8,8 +8,8 @@ import torch
 from pytensor_convnet.kernels.cuda import cudnn
 from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
-from pytensor_convnet.kernels.cuda.formats import empty, is_wide
-from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks, gather_correlate, unit_of
+from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
 from pytensor_convnet.kernels.cuda.magnitudes import Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
@@ -180,8 +180,8 @@ def gather(
     magnitudes = None
     if method.product == "float16":
         searched, factor = bound or (source, 1.0)
-        copied = bound is None and method.prepared
-        magnitudes = largest_magnitudes(searched, dense(filters), factors=(factor, 1.0), copied=(copied, False))
+        copied = bound is None, False
+        magnitudes = largest_magnitudes(searched, dense(filters), factors=(factor, 1.0), copied=copied)
     planes, copy = preparation(source, method.product) if method.prepared else (source[None], None)
     return gather_from(task, method, filters, planes, magnitudes, copy)
 
@@ -208,7 +208,7 @@ def gather_from(
 def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     magnitudes = None
     if method.product == "float16":
-        magnitudes = largest_magnitudes(images, maps, copied=(method.prepared, method.prepared))
+        magnitudes = largest_magnitudes(images, maps, copied=(True, True))
     image_planes, map_planes = images[None], maps[None]
     if method.prepared:
         image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes

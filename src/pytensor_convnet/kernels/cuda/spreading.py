@@ -18,8 +18,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import is_wide
-from pytensor_convnet.kernels.cuda.gather_kernel import unit_of
+from pytensor_convnet.kernels.cuda.formats import is_wide, unit_of
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split

@@ -37,7 +37,8 @@ from pytensor_convnet.kernels.cuda.candidates import candidates
 from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, forget_plans, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
-from pytensor_convnet.kernels.cuda.gather_kernel import UNIT, Blocks
+from pytensor_convnet.kernels.cuda.formats import UNIT
+from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, carry_out
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.streams import awaited
