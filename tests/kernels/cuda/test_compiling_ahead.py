@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from triton.runtime.jit import JITFunction  # noqa: E402
 
 from pytensor_convnet.kernels.cuda import compiling_ahead  # noqa: E402
 from pytensor_convnet.kernels.cuda.compiling_ahead import run_without_gpu  # noqa: E402
@@ -170,24 +172,17 @@ def test_processes_that_do_not_answer_are_asked_once(monkeypatch, target):
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
     monkeypatch.setattr(compiling_ahead, "PATIENCE", 0.0)
     for _ in range(2):
-        compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [])
+        compiling_ahead.await_all(compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], []))
     assert len(pool.asked) == 3
 
 
 @pytest.fixture
 def waiting_pool(monkeypatch, target):
-    """Processes that are asked and never answer; two methods are given to them at a time, nobody waits for them."""
+    """Processes that are asked and never answer; two methods are given to them at a time."""
     pool = WaitingPool()
     monkeypatch.setattr(compiling_ahead, "_pool", lambda: pool)
     monkeypatch.setattr(compiling_ahead, "AHEAD", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    pool.awaited = []
-
-    def wait(jobs, patience, when):
-        pool.awaited.extend(jobs)
-        return jobs, set()
-
-    monkeypatch.setattr(compiling_ahead, "wait", wait)
     return pool
 
 
@@ -201,10 +196,10 @@ SAID = (((2, 3), (3, 1), torch.float32),)
 def test_what_was_begun_before_is_awaited_and_not_begun_again(waiting_pool):
     compiling_ahead.plan(print, task_of(), ["a", "b"], SAID)
     begun = {*compiling_ahead._begun.values()}
-    compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [torch.ones(2, 3)])
+    jobs = compiling_ahead.compile_ahead(print, task_of(), ["a", "b", "c"], [torch.ones(2, 3)])
     assert asked_for(waiting_pool) == ["a", "b", "c"]
-    assert begun < {*waiting_pool.awaited}
-    assert len(waiting_pool.awaited) == 3
+    assert begun < {*jobs}
+    assert len(jobs) == 3
 
 
 def test_no_more_is_begun_than_will_be_done_soon(waiting_pool):
@@ -251,3 +246,50 @@ def test_nothing_is_noted_unless_someone_listens():
         compiling_ahead.note("within", [])
     compiling_ahead.note("after", [])
     assert noted == ["within"]
+
+
+class Kernel:
+    """A compiled kernel."""
+
+    def __init__(self, hash):
+        self.hash, self.src, self.metadata = hash, f"source of {hash}", f"metadata of {hash}"
+
+
+@pytest.fixture
+def launchers(monkeypatch):
+    """The kernels whose launchers are made."""
+    nvidia = pytest.importorskip("triton.backends.nvidia.driver")
+    made = []
+
+    def run(kernel, *arguments, warmup, **options):
+        return Kernel(kernel) if warmup else 0
+
+    monkeypatch.setattr(compiling_ahead, "_launchers", set())
+    monkeypatch.setattr(nvidia, "CudaLauncher", lambda source, metadata: made.append((source, metadata)))
+    monkeypatch.setattr(
+        JITFunction, "run", lambda kernel, *arguments, warmup, **options: Kernel(kernel) if warmup else 0
+    )
+    return made
+
+
+def test_where_kernels_are_compiled_their_launchers_are_made_once(launchers):
+    with compiling_ahead.without_gpu(compiling_ahead.GPUTarget("cuda", 90, 32)):
+        for kernel in ("a", "b", "a"):
+            JITFunction.run(kernel, grid=(1,), warmup=False)
+    assert launchers == [("source of a", "metadata of a"), ("source of b", "metadata of b")]
+
+
+def test_a_launcher_that_cannot_be_made_stops_nobody(launchers, monkeypatch):
+    monkeypatch.setattr("triton.backends.nvidia.driver.CudaLauncher", lambda source, metadata: 1 / 0)
+    with compiling_ahead.without_gpu(compiling_ahead.GPUTarget("cuda", 90, 32)):
+        assert JITFunction.run("a", grid=(1,), warmup=False).hash == "a"
+
+
+def test_one_thread_launches_nothing_while_others_do(launchers):
+    def launched():
+        return JITFunction.run("a", grid=(1,), warmup=False)
+
+    with ThreadPoolExecutor(1) as other, compiling_ahead.nothing_launched():
+        assert launched() is None
+        assert other.submit(launched).result() == 0
+    assert launched() == 0

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -190,29 +189,6 @@ def test_nothing_is_kept_where_no_candidate_works(measurements, monkeypatch, tmp
     monkeypatch.setattr(tuning, "best_method", lambda task, operands: None)
     assert tuning.choose(task_of(), ()) == tuning.fixed_choice(task_of())
     assert not list(tmp_path.iterdir())
-
-
-def fails(*arguments):
-    raise RuntimeError("an illegal memory access was encountered")
-
-
-@pytest.mark.parametrize("error", [RuntimeError, torch.cuda.OutOfMemoryError])
-def test_a_candidate_that_fails_while_the_gpu_goes_on_is_left_out(error, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-
-    def call():
-        raise error("no room")
-
-    assert not tuning._works(task_of(), Cudnn("bc01"), call)
-    assert tuning._works(task_of(), Cudnn("bc01"), lambda: None)
-
-
-def test_a_candidate_after_which_nothing_runs_is_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", fails)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    with pytest.raises(tuning.GpuStopped, match=r"stopped at Cudnn\(format='bc01'.*\), .*correlate2d.*illegal memory"):
-        tuning._works(task_of(), Cudnn("bc01"), lambda: None)
 
 
 def test_nothing_is_measured_on_an_empty_batch(measurements):

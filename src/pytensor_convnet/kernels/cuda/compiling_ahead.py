@@ -3,15 +3,16 @@
 Triton holds Python's lock while it compiles, so threads compile one kernel after another. The processes are those that
 torch's compiler starts for its own kernels. They use no GPU: operands are meta tensors, which have shapes and no
 memory, Triton's driver only says for which GPU kernels are meant, and nothing is launched. What they compile lies in
-Triton's cache on disk, where this process finds it at once. Nothing depends on it: what is not there is compiled here.
-Of methods whose parts are chosen in turn, the kernels are compiled that are theirs whatever those choices; what is
-chosen among for the parts, `tuning_ahead` finds out.
+Triton's cache on disk, where this process finds it at once: kernels, and the C functions that launch them, each of
+which takes a C compiler some 0.3 s. Nothing depends on it: what is not there is compiled here. Of methods whose parts
+are chosen in turn, the kernels are compiled that are theirs whatever those choices; what is chosen among for the parts,
+`tuning_ahead` finds out.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,16 +45,26 @@ _planned: list[tuple[Callable[..., Any], Any, Any, tuple[Operand, ...]]] = []
 
 _noting: ContextVar[Callable[[Any, Sequence[torch.Tensor]], None] | None] = ContextVar("noting", default=None)
 
+_launching: ContextVar[bool] = ContextVar("launching", default=True)
+
+_launchers: set[str] = set()
+"""The kernels whose launchers this process made."""
+
 
 def compile_ahead(
     carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: Sequence[torch.Tensor]
-) -> None:
-    """Compile all kernels that these methods of a task launch, as far as other processes can; and wait for it.
+) -> list[Future]:
+    """Begin to compile all kernels that these methods of a task launch, as far as other processes can.
 
     Parameters
     ----------
     carry_out : function of a task, a method and operands
         Of a module, and one that asks its operands for no values.
+
+    Returns
+    -------
+    list of Future
+        To be waited for by `await_all`.
     """
     said = described(operands)
     keys = [(task, method, said) for method in methods]
@@ -62,7 +73,7 @@ def compile_ahead(
         _planned[:] = later
         for method in methods:
             _begin(carry_out, task, method, said)
-    await_all([_begun.pop(key) for key in keys if key in _begun])
+    return [_begun.pop(key) for key in keys if key in _begun]
 
 
 def plan(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], operands: tuple[Operand, ...]) -> None:
@@ -220,12 +231,14 @@ class _Driver:
 
 
 @contextmanager
-def without_gpu(target: GPUTarget, compile: bool = True) -> Iterator[None]:
-    """Let kernels be compiled for a GPU, or not even that, and not launched."""
+def without_gpu(target: GPUTarget) -> Iterator[None]:
+    """Let kernels be compiled for a GPU and not launched."""
     run, before = JITFunction.run, dict(vars(driver))
 
     def only_compile(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        return run(self, *arguments, grid=grid, warmup=True, **options) if compile else None
+        kernel = run(self, *arguments, grid=grid, warmup=True, **options)
+        _make_launcher(kernel)
+        return kernel
 
     driver.set_active(_Driver(target))
     JITFunction.run = only_compile
@@ -234,3 +247,31 @@ def without_gpu(target: GPUTarget, compile: bool = True) -> Iterator[None]:
     finally:
         JITFunction.run = run
         vars(driver).update(before)
+
+
+def _make_launcher(kernel: Any) -> None:
+    """Compile the C function by which Triton launches a kernel, for whoever does."""
+    if kernel is None or kernel.hash in _launchers:
+        return
+    _launchers.add(kernel.hash)
+    with suppress(Exception):  # it is no public part of Triton, and needs CUDA's library
+        from triton.backends.nvidia.driver import CudaLauncher
+
+        CudaLauncher(kernel.src, kernel.metadata)
+
+
+@contextmanager
+def nothing_launched() -> Iterator[None]:
+    """Let kernels that are called within, by this thread, be neither compiled nor launched."""
+    run = JITFunction.run
+
+    def unless_here(self: Any, *arguments: Any, **options: Any) -> Any:
+        return run(self, *arguments, **options) if _launching.get() else None
+
+    JITFunction.run = unless_here
+    token = _launching.set(False)
+    try:
+        yield
+    finally:
+        _launching.reset(token)
+        JITFunction.run = run

@@ -1,5 +1,6 @@
 """The ways to compute a pass, as plain values, and how each is carried out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,11 @@ class Pair(Composed):
 
 
 Method = Cudnn | Gather | FilterGrad
+
+
+def ours(methods: Sequence[Any]) -> list[Any]:
+    """The methods that launch kernels of ours."""
+    return [method for method in methods if not isinstance(method, Cudnn)]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """The choice of a method by measurement: each task once for a GPU, remembered in memory and on disk.
 
-Candidates are compiled side by side (`compiling_ahead`), timed as CUDA graphs so that launching them from Python costs
-nothing, and the best is kept. What is kept on disk is one small file a task, named by a digest of everything that a
-choice depends on: the GPU, the versions of torch, Triton, cuDNN and of these kernels, and the task. A file is written
-whole or not at all, one that cannot be read is measured anew, and processes that tune the same task at once do no harm
-to each other.
+Candidates are timed (`measuring`), and the best is kept. What is kept on disk is one small file a task, named by a
+digest of everything that a choice depends on: the GPU, the versions of torch, Triton, cuDNN and of these kernels, and
+the task. A file is written whole or not at all, one that cannot be read is measured anew, and processes that tune the
+same task at once do no harm to each other.
 
 What is left of a data set makes a last minibatch that is smaller: it takes the methods of the others.
 
@@ -20,47 +19,30 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import pairwise
-from math import gcd, inf
+from math import gcd
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
-from pytensor_convnet.kernels.cuda.compiling_ahead import compile_ahead, forget_plans, note, start_processes
+from pytensor_convnet.kernels.cuda.compiling_ahead import forget_plans, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.formats import UNIT
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
+from pytensor_convnet.kernels.cuda.measuring import seconds_of
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, carry_out
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
-from pytensor_convnet.kernels.cuda.streams import awaited
 from pytensor_convnet.kernels.sources import digest_of
 
 CANDIDATES = 12
 """How many of our own methods are measured."""
-
-LOOKS = 3
-"""At first sight each is timed so often, in turns: a GPU that idled while kernels were compiled is slow at first."""
-
-CLOSE = 1.3
-"""Methods within this factor of the best, at first sight, are timed again, in turns."""
-
-MOST_CLOSE = 6
-"""The best so many of them, each of which keeps a graph in memory meanwhile."""
-
-TURNS = 9
-"""How often each of them is timed."""
-
-GRAPH_SECONDS, MOST_CALLS = 2e-4, 10
-"""Then a graph holds so many calls that its own launch, some microseconds, does not count."""
 
 MANY_CHANNELS = 64
 
@@ -87,10 +69,6 @@ class Family:
     fixed_choice: Callable[[Any], Any]
     carry_out: Callable[..., Any]
     classes: tuple[type, ...]
-
-
-class GpuStopped(RuntimeError):
-    """Nothing runs on the GPU any more, until the process ends."""
 
 
 _families: dict[type, Family] = {}
@@ -201,11 +179,6 @@ def family_of(task: Task) -> Family:
     return _families[type(task)]
 
 
-def ours(methods: Sequence[Any]) -> list[Any]:
-    """The methods that launch kernels of ours."""
-    return [method for method in methods if not isinstance(method, Cudnn)]
-
-
 def _fixed_correlation(task: Task) -> Method:
     """cuDNN where channels are many and it need not change formats, else ours."""
     filters, channels = task.geometry.filters[:2]
@@ -232,29 +205,9 @@ def forget() -> None:
 
 
 def measured(task: Task, operands: tuple[torch.Tensor, ...]) -> dict[Any, float]:
-    """Seconds of each candidate that works; those `CLOSE` to the best more exactly than the others."""
+    """Seconds of each candidate that works; those close to the best more exactly than the others."""
     family = family_of(task)
-    methods = family.candidates(task, CANDIDATES)
-    calls = {method: functools.partial(family.carry_out, task, method, *operands) for method in methods}
-    compile_ahead(family.carry_out, task, ours(methods), operands)
-    usable = [method for method, call in calls.items() if _works(task, method, call)]
-    seconds: dict[Any, float] = {}
-    for method in usable * LOOKS:
-        seconds[method] = min(seconds.get(method, inf), _seconds(_captured(calls[method], 1), 2, 1))
-    best = min(seconds.values(), default=GRAPH_SECONDS)
-    calls_of_graph = max(1, min(MOST_CALLS, int(GRAPH_SECONDS / best)))
-    close = sorted((method for method in seconds if seconds[method] <= CLOSE * best), key=seconds.__getitem__)
-    graphs = {}
-    for method in close[:MOST_CLOSE]:
-        try:
-            graphs[method] = _captured(calls[method], calls_of_graph)
-        except torch.cuda.OutOfMemoryError:  # all of them at once may be too many
-            break
-    turns = [{method: _seconds(graph, 1, calls_of_graph) for method, graph in graphs.items()} for _ in range(TURNS)]
-    timed = {method: median(turn[method] for turn in turns) for method in graphs}
-    # The others were timed once; none of them is to win by chance.
-    slowest = max(timed.values(), default=0.0)
-    return {method: max(once, slowest) for method, once in seconds.items()} | timed
+    return seconds_of(family.carry_out, task, family.candidates(task, CANDIDATES), operands)
 
 
 def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, float] | None:
@@ -264,54 +217,6 @@ def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, fl
         return None
     method = min(seconds, key=lambda candidate: seconds[candidate])
     return method, seconds[method]
-
-
-def _works(task: Task, method: Any, call: Callable[[], Any]) -> bool:
-    """Compile and run a candidate once; False where the GPU has not enough of something for it.
-
-    Raises
-    ------
-    GpuStopped
-        After it (it read where there is no memory, for example).
-    """
-    try:
-        with torch.cuda.device(task.device):
-            call()
-            torch.cuda.synchronize()
-    except triton.runtime.errors.OutOfResources:
-        return False
-    except GpuStopped:  # at a candidate of one of its parts
-        raise
-    except RuntimeError as error:
-        try:
-            torch.cuda.synchronize(task.device)
-        except RuntimeError:  # who went on would blame another candidate
-            raise GpuStopped(f"the GPU stopped at {method}, which was tried for {task}: {error}") from error
-        return False
-    return True
-
-
-def _captured(call: Callable[[], Any], times: int) -> Callable[[], None]:
-    """So many calls as a CUDA graph, after one in which cuDNN finds its algorithm (it does so for each thread)."""
-    call()
-    graph = torch.cuda.CUDAGraph()
-    here = torch.device("cuda", torch.cuda.current_device())
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"), awaited(here):
-        for _ in range(times):
-            call()
-    return graph.replay
-
-
-def _seconds(replay: Callable[[], None], times: int, calls: int) -> float:
-    """The median seconds of one of the calls in a graph, after one replay that is not counted."""
-    replay()
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(times + 1)]
-    marks[0].record()
-    for mark in marks[1:]:
-        replay()
-        mark.record()
-    torch.cuda.synchronize()
-    return median(start.elapsed_time(end) for start, end in pairwise(marks)) / (1e3 * calls)
 
 
 # ------------------------------------------------------------------------------------------------- disk

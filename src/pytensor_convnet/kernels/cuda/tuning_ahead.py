@@ -2,7 +2,7 @@
 
 Tasks are met one after the other, each when the step comes to it, and those that a method is composed of only when that
 is tried. If each had to wait for its own candidates, most processors would be idle most of the time. So what a step
-calls is first gone through on tensors without memory, in another process: no kernel is launched there, but every task
+calls is first gone through on tensors without memory, while the processes start: no kernel is launched, but every task
 comes by. Then the candidates of all tasks are given to the processes, in the order in which they will be needed.
 """
 
@@ -13,23 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels import cuda as kernel_functions
 from pytensor_convnet.kernels.cuda.compiling_ahead import (
     Operand,
-    await_all,
     described,
     noted,
+    nothing_launched,
     plan,
     run_without_gpu,
     stand_ins,
     submit,
-    with_settings,
-    without_gpu,
 )
-from pytensor_convnet.kernels.cuda.methods import Composed, Task
-from pytensor_convnet.kernels.cuda.tuning import CANDIDATES, family_of, is_open, ours
+from pytensor_convnet.kernels.cuda.methods import Composed, Task, ours
+from pytensor_convnet.kernels.cuda.tuning import CANDIDATES, family_of, is_open
 
 Need = tuple[Task, tuple[Operand, ...]]
 """A task for which a method will be chosen, and its operands."""
@@ -52,27 +49,18 @@ class Call:
 
 
 def tune_ahead(calls: Sequence[tuple[Call, tuple[Operand, ...]]], device: torch.device) -> None:
-    """Begin to compile what these calls on a GPU launch and will choose among, where that is not known yet.
-
-    It waits until it knows what that is, not until it is compiled.
-    """
-    found = submit(needs, calls)
-    if found is None:
-        return
+    """Begin to compile what these calls on a GPU launch and will choose among, where that is not known yet."""
     for call, operands in calls:
-        submit(run_without_gpu, call.run, (), operands)
-    await_all([found])
-    with suppress(Exception):  # whatever has become of the processes
-        for task, operands in found.result(0):
-            here = dataclasses.replace(task, device=device)
-            if is_open(here):
-                family = family_of(here)
-                plan(family.carry_out, here, ours(family.candidates(here, CANDIDATES)), operands)
+        if submit(run_without_gpu, call.run, (), operands) is None:
+            return
+    for task, operands in needs(calls):
+        here = dataclasses.replace(task, device=device)
+        if is_open(here):
+            family = family_of(here)
+            plan(family.carry_out, here, ours(family.candidates(here, CANDIDATES)), operands)
 
 
-def needs(
-    calls: Sequence[tuple[Call, tuple[Operand, ...]]], target: GPUTarget, settings: Mapping[str, str]
-) -> list[Need]:
+def needs(calls: Sequence[tuple[Call, tuple[Operand, ...]]]) -> list[Need]:
     """All tasks of these calls, and those that their methods are composed of, in the order in which they come."""
     found: dict[Need, None] = {}
 
@@ -87,7 +75,7 @@ def needs(
                 with suppress(Exception):  # who carries it out will see it again
                     family.carry_out(task, method, *operands)
 
-    with with_settings(settings), without_gpu(target, compile=False), noted(by):
+    with nothing_launched(), noted(by):
         for call, operands in calls:
             with suppress(Exception):
                 call.run(*stand_ins(operands))
