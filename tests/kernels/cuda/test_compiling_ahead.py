@@ -5,6 +5,8 @@ import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,6 +149,9 @@ def nothing_begun(monkeypatch):
     monkeypatch.setattr(compiling_ahead, "_begun", {})
     monkeypatch.setattr(compiling_ahead, "_planned", [])
     monkeypatch.setattr(compiling_ahead, "_given_up", [])
+    # Messages are delivered at once.
+    messages = SimpleNamespace(put=lambda message: compiling_ahead._ask(*message))
+    monkeypatch.setattr(compiling_ahead, "_messages", lambda: messages)
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("no pipe"), OSError("closed")])
@@ -157,6 +162,23 @@ def test_processes_that_fail_stop_nobody(monkeypatch, target, error):
     on_meta, said = replace(task_of(), device=torch.device("meta")), (((2, 3), (3, 1), torch.float32),)
     expected = [(run_without_gpu, print, (on_meta, name), said, target) for name in "abc"]
     assert [asked[:5] for asked in pool.asked] == ([] if error else expected)
+
+
+def test_nobody_waits_until_processes_have_started(monkeypatch, target):
+    monkeypatch.undo()
+    started, answered = Event(), Future()
+    answered.set_result("an answer")
+
+    class StartingPool:
+        def submit(self, *asked):
+            assert started.wait(10)
+            return answered
+
+    monkeypatch.setattr(compiling_ahead, "_pool", StartingPool)
+    answer = compiling_ahead.submit(print)
+    assert not answer.done()
+    started.set()
+    assert answer.result(10) == "an answer"
 
 
 class WaitingPool(Pool):

@@ -9,12 +9,15 @@ are chosen in turn, the kernels are compiled that are theirs whatever those choi
 `tuning_ahead` finds out.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import torch
@@ -109,15 +112,40 @@ def _begin(carry_out: Callable[..., Any], task: Any, method: Any, operands: tupl
 def submit(function: Callable[..., Any], *arguments: Any) -> Future | None:
     """A function of these arguments, the GPU that kernels are for, and Triton's settings, in another process.
 
-    None where there is no process that could, or none that answers.
+    None where there is no process that could.
     """
     pool = _pool()
     if pool is None or pool in _given_up:
         return None
+    answer: Future = Future()
+    _messages().put((pool, answer, function, *arguments, driver.active.get_current_target(), _settings()))
+    return answer
+
+
+@functools.cache
+def _messages() -> SimpleQueue:
+    """What a thread asks of the processes, which makes it wait until they have started."""
+    messages: SimpleQueue = SimpleQueue()
+
+    def deliver() -> None:
+        while True:
+            _ask(*messages.get())
+
+    Thread(target=deliver, name="compiling-ahead", daemon=True).start()
+    return messages
+
+
+def _ask(pool: Any, answer: Future, *asked: Any) -> None:
+    """Let the processes do something, and pass their answer on."""
+
+    def pass_on(answered: Future) -> None:
+        error = answered.exception()
+        answer.set_result(answered.result()) if error is None else answer.set_exception(error)
+
     try:
-        return pool.submit(function, *arguments, driver.active.get_current_target(), _settings())
-    except Exception:  # whatever has become of the processes
-        return None
+        pool.submit(*asked).add_done_callback(pass_on)
+    except Exception as error:  # whatever has become of the processes
+        answer.set_exception(error)
 
 
 def await_all(jobs: Sequence[Future]) -> None:
