@@ -19,7 +19,7 @@ from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, conv_pool_methods, memory_format, to_format, tuning  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_candidates import POOL_CANDIDATES, pool_candidates, row_blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, new_columns  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
     Pair,
     PoolGather,
@@ -104,11 +104,11 @@ def relative_error(result, expected):
 WAYS = [("native", True, True), ("float16", True, False), ("bf16x3", True, True), ("bf16x3", False, False)]
 
 
-def check_forward(layer, product, prepared, images_first, map_rows, device):
+def check_forward(layer, product, prepared, images_first, group, device):
     dtype = torch.bfloat16 if product == "native" else torch.float32
     task = task_of(layer, dtype=dtype, device=device)
-    rows = gathering(task.geometry, False, (map_rows, 1)).class_rows()[0]
-    blocks = PoolBlocks(16, 16, map_rows, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
+    rows = gathering(task.geometry, False, group).class_rows()[0]
+    blocks = PoolBlocks(16, 16, group, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
     images, filters = whole(task.geometry.images), whole(task.geometry.filters, 1)
     biases = whole(task.geometry.filters[0], 2)
     maxima, winners = carry_out(
@@ -119,18 +119,20 @@ def check_forward(layer, product, prepared, images_first, map_rows, device):
     np.testing.assert_array_equal(maxima.float().cpu().numpy(), torch.from_numpy(expected[0]).to(dtype).float().numpy())
 
 
-@pytest.mark.parametrize("together", ["pixel", "column"])
+@pytest.mark.parametrize("together", ["pixel", "column", "row", "window"])
 @pytest.mark.parametrize(("product", "prepared", "images_first"), WAYS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first, together, device):
-    map_rows = LAYERS[layer][1][0][0] if together == "column" else 1
-    check_forward(LAYERS[layer], product, prepared, images_first, map_rows, device)
+    windows = task_of(LAYERS[layer]).windows
+    rows = windows.window[0] if together in ("column", "window") else 1
+    columns = new_columns(windows) if together in ("row", "window") else 1
+    check_forward(LAYERS[layer], product, prepared, images_first, (rows, columns), device)
 
 
 def test_a_column_of_a_window_in_two_groups_of_rows(device):
     geometry, _ = LAYERS["side_by_side"]
     pool = (4, 2), (3, 1), ((2, 1), (1, 0)), False
-    check_forward((replace(geometry, images=(16, 3, 9, 9)), pool), "bf16x3", True, True, 2, device)
+    check_forward((replace(geometry, images=(16, 3, 9, 9)), pool), "bf16x3", True, True, (2, 1), device)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -192,7 +194,7 @@ def test_ties_infinities_and_nan(product, device):
     layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
     task = task_of(layer, dtype=torch.bfloat16 if product == "native" else torch.float32, device=device)
     filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
-    method = PoolGather(True, product, PoolBlocks(16, 16, 1, (16,), 2, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 4, 1, False))
     results = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     for result, expected in zip(results, reference.max_pool2d(images, np.uint8, *layer[1])):
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
@@ -205,7 +207,7 @@ def test_an_infinity_or_nan_spoils_the_windows_that_read_it_and_no_others(device
     layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
     task = task_of(layer, dtype=torch.bfloat16, device=device)
     filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
-    method = PoolGather(True, "native", PoolBlocks(16, 16, 3, (16,), 2, 4, 1, True))
+    method = PoolGather(True, "native", PoolBlocks(16, 16, (3, 1), (16,), 2, 4, 1, True))
     maxima, winners = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     spoiled = np.where(np.isfinite(images), images, np.nan)
     expected, won = reference.max_pool2d(spoiled, np.uint8, *layer[1])
@@ -214,7 +216,7 @@ def test_an_infinity_or_nan_spoils_the_windows_that_read_it_and_no_others(device
     np.testing.assert_array_equal(winners.cpu().numpy()[finite], won[finite])
 
 
-IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, 3, (16,), 3, 4, 1, True))
+IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, (3, 1), (16,), 3, 4, 1, True))
 
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "muting_relu", "tanh", "sigmoid"])
@@ -243,7 +245,7 @@ def test_errors_of_maxima_are_those_of_the_product(product, device):
     images, filters = (random.standard_normal(shape) for shape in (task.geometry.images, task.geometry.filters))
     images, filters = put(images, task), put(filters, task, "bc01")
     biases = torch.zeros(task.geometry.filters[0], dtype=task.dtype, device=device)
-    method = PoolGather(True, product, PoolBlocks(16, 16, 1, (16,), 2, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 4, 1, False))
     maxima, winners = carry_out(task, method, images, filters, biases)
     doubles = [tensor.double().cpu().numpy() for tensor in (images, filters, biases)]
     expected, _ = defined(task, *doubles, True)
@@ -486,12 +488,12 @@ def test_gradients_of_each_product_are_among_the_candidates(case):
 def test_single_pixels_and_whole_columns_are_measured(case, dtype):
     found = pool_candidates(suite_task(case, FORWARD, dtype), tuning.CANDIDATES)[:-1]
     assert len(found) <= POOL_CANDIDATES
-    assert {method.blocks.map_rows for method in found} == {1, POOLS[case][0][0]}
+    assert {method.blocks.group for method in found} >= {(1, 1), (POOLS[case][0][0], 1)}
 
 
 def test_columns_whose_filters_do_not_fit_are_computed_by_single_pixels():
     found = pool_candidates(suite_task("alex1", FORWARD), tuning.CANDIDATES)[:-1]
-    assert {method.blocks.map_rows for method in found} == {1}
+    assert {method.blocks.group[0] for method in found} == {1}
 
 
 def test_many_channels_are_left_to_the_pair():

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 import triton
 
+from pytensor_convnet.geometry import Pair as Lengths
 from pytensor_convnet.kernels.cuda.candidates import candidates_of_product
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
-from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, new_columns
 from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.estimates import (
@@ -60,8 +61,9 @@ FULL_WIDTH = 40
 PACKED, START = 12, 2000
 """How many filters' elements a multiprocessor puts in place in a cycle, and how long a program waits for the first."""
 
-MOST_LINES = 128
-"""Of filters times rows of the maps that are computed together: accumulators of more do not stay in registers."""
+MOST_LINES, MOST_NUMBERS = 256, 128 * 128
+"""Of filters times pixels of the maps that are computed together, and of these times images: accumulators of more do
+not stay in registers."""
 
 
 def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
@@ -126,37 +128,48 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
     if geometry.images[0] < LEAST_IMAGES or windows.taps > MOST_TAPS:
         return
     runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
-    for map_rows in dict.fromkeys((1, windows.window[0])):
-        rows = gathering(geometry, False, (map_rows, 1)).class_rows()[0]
+    for group in itertools.product({1, windows.window[0]}, {1, new_columns(windows)}):
+        rows = gathering(geometry, False, group).class_rows()[0]
         if rows > MOST_ROWS:
             continue
         for images, (product, prepared) in itertools.product((32, 64, 128), _products(task)):
             if images < 2 * geometry.images[0]:
-                for run, blocks in itertools.product(runs, _tiles(product, prepared, widest, images, map_rows, rows)):
+                for run, blocks in itertools.product(runs, _tiles(product, prepared, widest, images, group, rows)):
                     yield PoolGather(prepared, product, replace(blocks, windows=run))
 
 
-def _tiles(product: str, prepared: bool, widest: int, images: int, map_rows: int, rows: int) -> Iterator[PoolBlocks]:
+def _tiles(product: str, prepared: bool, widest: int, images: int, group: Lengths, rows: int) -> Iterator[PoolBlocks]:
     """Blocks, but for the run of windows, that fit into a multiprocessor."""
-    lines = triton.next_power_of_2(map_rows)
-    blocks, filters, most_numbers, four_warps = row_blocks(rows), widest, 128 * 64, 64 * 64
-    if map_rows > 1:
-        filters, most_numbers, four_warps = max(16, min(widest, MOST_LINES // lines)), MOST_LINES * 128, MOST_LINES * 64
+    if prod(group) == 1:
+        yield from _tiles_of_width(product, prepared, widest, images, group, rows)
+    else:
+        lines = triton.next_power_of_2(prod(group))
+        for filters in {max(16, min(widest, width // lines)) for width in (MOST_LINES, MOST_LINES // 2)}:
+            yield from _tiles_of_width(product, prepared, filters, images, group, rows)
+
+
+def _tiles_of_width(
+    product: str, prepared: bool, filters: int, images: int, group: Lengths, rows: int
+) -> Iterator[PoolBlocks]:
+    lines = triton.next_power_of_2(prod(group))
+    blocks, most_numbers, four_warps = row_blocks(rows), 128 * 64, 64 * 64
+    if lines > 1:
+        most_numbers, four_warps = MOST_NUMBERS, MOST_NUMBERS // 2
         together = max(16, triton.next_power_of_2(rows))
         if together <= 1.25 * rows:  # one product that does a little more is faster than a few
             blocks = (together,)
     numbers = lines * filters * images
-    images_first = filters <= 32 or map_rows > 1
+    images_first = filters <= 32 or lines > 1
     if numbers > most_numbers or (images_first and images == 32):
         return
     halves = 2 if product == "bf16x3" else 1
     room = (SHARED_BYTES - 4 * filters * images) // (2 * halves * sum(blocks)) - lines * filters
     # What is split in registers is not pipelined.
     most_stages = min(room // images, MOST_STAGES if prepared or product == "native" else 1)
-    for stages in {most_stages, min(most_stages, 1)} if map_rows > 1 else {most_stages}:
+    for stages in {most_stages, min(most_stages, 1)} if lines > 1 else {most_stages}:
         if stages > 0:
             warps = 4 if numbers <= four_warps else 8
-            yield PoolBlocks(filters, images, map_rows, blocks, 0, warps, stages, images_first)
+            yield PoolBlocks(filters, images, group, blocks, 0, warps, stages, images_first)
 
 
 def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
@@ -171,8 +184,8 @@ def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
             yield method
 
 
-def _kind(method: PoolGather) -> tuple[str, bool, bool]:
-    return method.product, method.prepared, method.blocks.map_rows > 1
+def _kind(method: PoolGather) -> tuple[str, bool, Lengths]:
+    return method.product, method.prepared, method.blocks.group
 
 
 def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
@@ -188,13 +201,13 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
     programs *= ceil(windows.out_columns / blocks.windows) * windows.out_rows * ceil(geometry.images[0] / blocks.images)
     shared = windows.window[1] == windows.stride[1] + 1
-    steps = blocks.windows * (windows.stride[1] if shared else windows.window[1]) + shared
-    steps *= windows.window[0] // blocks.map_rows
+    steps = blocks.windows * (new_columns(windows) // blocks.group[1]) + shared
+    steps *= windows.window[0] // blocks.group[0]
     halves = 2 if method.product == "bf16x3" else 1
     together = _together(blocks, halves)
     parts = _step_cycles(blocks, method.product, halves)
     latency = sum(parts[:2]) + LATENCY * (1 if blocks.stages > 1 else 2)
-    lines = triton.next_power_of_2(blocks.map_rows) * blocks.filters
+    lines = triton.next_power_of_2(prod(blocks.group)) * blocks.filters
     start = START + together * sum(blocks.rows) * lines / PACKED
     waves = ceil(programs / (MULTIPROCESSORS * together))
     seconds = waves * (start + steps * max(latency, *(together * part for part in parts))) / CLOCK
@@ -208,7 +221,7 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
 
 def _step_cycles(blocks: PoolBlocks, product: str, halves: int) -> tuple[float, float, float]:
     """What products, keys and reading the source take of a multiprocessor in a step."""
-    numbers = triton.next_power_of_2(blocks.map_rows) * blocks.filters * blocks.images
+    numbers = triton.next_power_of_2(prod(blocks.group)) * blocks.filters * blocks.images
     width = numbers // blocks.images if blocks.images_first else blocks.images
     products = 2 * (3 if product == "bf16x3" else 1) * sum(blocks.rows) * numbers
     read = 2 * halves * sum(blocks.rows) * blocks.images
@@ -217,7 +230,7 @@ def _step_cycles(blocks: PoolBlocks, product: str, halves: int) -> tuple[float, 
 
 def _together(blocks: PoolBlocks, halves: int) -> int:
     """How many programs a multiprocessor runs at once."""
-    numbers, lines = blocks.filters * blocks.images, triton.next_power_of_2(blocks.map_rows)
+    numbers, lines = blocks.filters * blocks.images, triton.next_power_of_2(prod(blocks.group))
     threads = 32 * blocks.warps
     registers = threads * min(255, 90 + (2 + lines) * numbers // threads)
     memory = 2 * halves * sum(blocks.rows) * (lines * blocks.filters + blocks.stages * blocks.images) + 4 * numbers

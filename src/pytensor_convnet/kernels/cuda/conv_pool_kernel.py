@@ -2,20 +2,22 @@
 
 The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
 
-    for each column of the maps under the run, for each group of rows i of the windows:
-        map[i, m, b]  = sum over k of  filters[i, m, k] * source[offset[k] + origin(first row of the group, column), b]
+    for each group of pixels i of the maps under the run:
+        map[i, m, b]  = sum over k of  filters[i, m, k] * source[offset[k] + origin(first pixel of the group), b]
         window[m, b]  = max(window, key(map[i], tap));   in a column that the next window shares, next = max(next, ...)
-      after the last row of a window's last column:
+      after a window's last group:
         maxima, winners [m, y, x, b] = activation(value(window) + bias), tap(window);  window = next
 
 The batch is innermost in memory, so map pixels are a product of a matrix of filters, which stays in shared memory, and
-a tile of source rows, each a run of images. A group is one row, or all rows of a window: these read one tile, of all
-that any of them needs, by filters that move down from row to row, zeros elsewhere. Of filters of 5 x 5 and windows of
-three rows that is 7 rows of the source instead of 3 x 5, and one wide product instead of three narrow ones. By the
-zeros an infinity or NaN of an image makes its whole group NaN.
+a tile of source rows, each a run of images. A group is one row or all rows of a window, in one column or in all that
+the window before has not: its pixels read one tile, of all that any of them needs, by filters that move from pixel to
+pixel, zeros elsewhere. Of filters of 5 x 5 and windows of three rows, one column is 7 x 5 pixels of the source instead
+of 3 x 5 x 5, two are 7 x 6, and one wide product instead of several narrow ones. By the zeros an infinity or NaN of an
+image makes its whole group NaN.
 
-A column that two windows share is computed once; a row of the maps that two rows of windows share is computed for
-each, 3/2 times in all for windows of 3 x 3 that move by 2.
+A column that two windows share is computed once, but for the first of a run of groups of several columns, which begins
+a group earlier; a row of the maps that two rows of windows share is computed for each, 3/2 times in all for windows of
+3 x 3 that move by 2.
 
 Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
 *key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
@@ -35,10 +37,11 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.geometry import Pair
 from pytensor_convnet.kernels.cuda.activations import NO_TAP, activated
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import unit_of
-from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
+from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
@@ -51,9 +54,10 @@ class PoolBlocks:
     Attributes
     ----------
     filters, images : int
-        The tile of a map pixel. A product has as many for each row of a group, counted up to a power of two.
-    map_rows : int
-        How many rows of the maps are a group, that is read as one tile of the source; divides those of a window.
+        The tile of a map pixel. A product has as many for each pixel of a group, counted up to a power of two.
+    group : (int, int)
+        How many rows and columns of the maps are a group, that is read as one tile of the source: a row or all of a
+        window, and a column or all `new_columns`.
     rows : tuple of int
         How many rows of the matrix of filters each product takes, powers of two; together all.
     windows : int
@@ -65,12 +69,18 @@ class PoolBlocks:
 
     filters: int
     images: int
-    map_rows: int
+    group: Pair
     rows: tuple[int, ...]
     windows: int
     warps: int
     stages: int
     images_first: bool
+
+
+def new_columns(windows: Windows) -> int:
+    """How many columns of the maps a window has that the one before it has not, where they share at most one."""
+    shared = windows.window[1] == windows.stride[1] + 1
+    return windows.stride[1] if shared else windows.window[1]
 
 
 @triton.jit
@@ -89,6 +99,17 @@ def _loaded_filters(filters, in_tile, PRODUCT: tl.constexpr, magnitudes, PARTIAL
 def _within(places, length):
     """Whether places are from 0 to below ``length``: one comparison, as negative ones count as large."""
     return places.to(tl.uint32) < length.to(tl.uint32)
+
+
+@triton.jit
+def _taps(distances, moved, length, DILATION: tl.constexpr):
+    """Which taps of a filter that moved so far reach so many pixels, along an axis, and whether these are there.
+
+    Of shape (distances, moves).
+    """
+    distance = distances[:, None] - moved[None, :]
+    tap = distance // DILATION
+    return tap, _within(tap, length) & (tap * DILATION == distance)
 
 
 @triton.jit
@@ -111,6 +132,16 @@ def _key_values(keys, TAP_BITS: tl.constexpr):
     ones: tl.constexpr = (1 << TAP_BITS) - 1
     bits = (keys ^ ((keys >> 31) & (0x7FFFFFFF - ones))) & (-1 - ones)
     return bits.to(tl.float32, bitcast=True), ones - (keys & ones)
+
+
+@triton.jit
+def _largest_of_lines(
+    keys, FILTERS: tl.constexpr, IMAGES: tl.constexpr, LINES: tl.constexpr, IMAGES_FIRST: tl.constexpr
+):
+    if IMAGES_FIRST:
+        return tl.max(tl.reshape(keys, (IMAGES, LINES, FILTERS)), axis=1)
+    else:
+        return tl.max(tl.reshape(keys, (LINES, FILTERS, IMAGES)), axis=0)
 
 
 @triton.jit
@@ -138,7 +169,7 @@ def _add_product(filters, values, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl
     do_not_specialize=["batch_units", "target_batch_units", "source_rows", "source_columns", "source_row_stride",
                        "source_column_stride", "source_group_stride", "source_plane_units", "filters_start",
                        "filter_stride", "filter_channel_stride", "filter_row_stride", "filter_column_stride",
-                       "filter_rows", "column_dilation", "row_count", "used_rows", "filter_count", "step_rows",
+                       "filter_rows", "filter_columns", "row_count", "used_rows", "filter_count", "step_rows",
                        "step_columns", "map_rows", "map_columns", "out_rows", "out_columns", "target_channel_stride",
                        "target_row_stride", "target_column_stride", "filter_blocks", "runs", "batch_blocks",
                        "run_windows"]
@@ -147,10 +178,11 @@ def _correlate_max_pool(
     source, filters, gather, taps, magnitudes, biases, maxima, winners,
     batch_units, target_batch_units, source_rows, source_columns, source_row_stride, source_column_stride,
     source_group_stride, source_plane_units, filters_start, filter_stride, filter_channel_stride, filter_row_stride,
-    filter_column_stride, filter_rows, column_dilation, row_count, used_rows, filter_count, step_rows, step_columns,
+    filter_column_stride, filter_rows, filter_columns, row_count, used_rows, filter_count, step_rows, step_columns,
     map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride, target_column_stride,
     filter_blocks, runs, batch_blocks, run_windows,
-    ROW_DILATION: tl.constexpr, MAP_ROWS: tl.constexpr, LINES: tl.constexpr,
+    ROW_DILATION: tl.constexpr, COLUMN_DILATION: tl.constexpr, GROUP_ROWS: tl.constexpr, GROUP_COLUMNS: tl.constexpr,
+    LINES: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
@@ -176,10 +208,11 @@ def _correlate_max_pool(
         target_row_stride = target_row_stride.to(tl.int64)
     source += group.to(tl.int64) * source_group_stride * UNIT
     filters += group.to(tl.int64) * filter_count * filter_stride + filters_start
-    # Columns of the matrix of filters: all filters for each row of a group; lines of zeros up to a power of two.
+    # Columns of the matrix of filters: all filters for each pixel of a group; lines of zeros up to a power of two.
     line = tl.arange(0, LINES * FILTERS) // FILTERS
+    line_row, line_column = line // GROUP_COLUMNS, line % GROUP_COLUMNS
     number = filter_block * FILTERS + tl.arange(0, LINES * FILTERS) % FILTERS
-    line_exists = (line < MAP_ROWS) & (number < filter_count)
+    line_exists = (line_row < GROUP_ROWS) & (number < filter_count)
     of_line = filters + number.to(tl.int64) * filter_stride
 
     await_predecessor(DEPENDENT)
@@ -193,12 +226,12 @@ def _correlate_max_pool(
         k = STARTS[block] + tl.arange(0, ROWS[block])
         used = k < used_rows
         exist = exist + (used,)
-        distance = tl.load(taps + k, mask=used, other=-1)[:, None] - (step_rows * line)[None, :]
-        tap_row = distance // ROW_DILATION
-        tap_column = tl.load(taps + row_count + k) // column_dilation
-        in_tile = line_exists[None, :] & _within(tap_row, filter_rows) & (tap_row * ROW_DILATION == distance)
-        place = tl.load(taps + 2 * row_count + k) * filter_channel_stride + tap_column * filter_column_stride
-        from_place = of_line[None, :] + (place[:, None] + tap_row * filter_row_stride)
+        far_down, far_across = tl.load(taps + k, mask=used, other=-1), tl.load(taps + row_count + k)
+        tap_row, row_exists = _taps(far_down, step_rows * line_row, filter_rows, ROW_DILATION)
+        tap_column, column_exists = _taps(far_across, step_columns * line_column, filter_columns, COLUMN_DILATION)
+        in_tile = line_exists[None, :] & row_exists & column_exists
+        place = (tl.load(taps + 2 * row_count + k) * filter_channel_stride)[:, None]
+        from_place = of_line[None, :] + (place + tap_row * filter_row_stride + tap_column * filter_column_stride)
         parts = parts + _loaded_filters(from_place, in_tile, PRODUCT, magnitudes, PARTIALS)
         offsets = offsets + (tl.load(gather + k),)
         downs = downs + (tl.load(gather + row_count + k),)
@@ -209,7 +242,7 @@ def _correlate_max_pool(
     NEW: tl.constexpr = STRIDE_COLUMNS if CARRIED else WINDOW_COLUMNS
     first_x = run * run_windows
     window_count = tl.minimum(run_windows, out_columns - first_x)
-    column_count = window_count * NEW + (1 if CARRIED else 0)
+    column_count = window_count * (NEW // GROUP_COLUMNS) + (1 if CARRIED else 0)
     first_row = y * STRIDE_ROWS - TOP
     LEAST: tl.constexpr = -(2**31)
     if IMAGES_FIRST:
@@ -217,11 +250,14 @@ def _correlate_max_pool(
     else:
         window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
     next_window = window
-    GROUPS: tl.constexpr = WINDOW_ROWS // MAP_ROWS
+    GROUPS: tl.constexpr = WINDOW_ROWS // GROUP_ROWS
     for t in tl.range(0, column_count * GROUPS, num_stages=STAGES):
-        i = t % GROUPS * MAP_ROWS
+        i = t % GROUPS * GROUP_ROWS
         c = t // GROUPS
-        if CARRIED:
+        if GROUP_COLUMNS > 1:
+            j = 1 if CARRIED else 0
+            x = first_x + c - j
+        elif CARRIED:
             j = tl.where(c == 0, 0, (c + STRIDE_COLUMNS - 1) % STRIDE_COLUMNS + 1)
             x = first_x + tl.maximum(c - 1, 0) // STRIDE_COLUMNS
         else:
@@ -238,7 +274,9 @@ def _correlate_max_pool(
         else:
             origin = source_row * source_row_stride + source_column * source_column_stride
         pixel = source + origin * UNIT
-        present = image < tl.where(column_inside, batch, 0)
+        present = image < batch
+        if GROUP_COLUMNS == 1:
+            present = image < tl.where(column_inside, batch, 0)
         tiles = no_tensors()
         for block in tl.static_range(len(ROWS)):
             valid = exist[block]
@@ -261,18 +299,24 @@ def _correlate_max_pool(
             total = tl.zeros((LINES * FILTERS, IMAGES), tl.float32)
         for block in tl.static_range(len(ROWS)):
             total = _add_products(parts, tiles, block, total, PRODUCT, IMAGES_FIRST)
-        inside = column_inside & _within(row + line, map_rows) & (line < MAP_ROWS)
-        tap = (i + line) * WINDOW_COLUMNS + j
+        inside = _within(row + line_row, map_rows) & _within(column + line_column, map_columns)
+        inside = inside & (line_row < GROUP_ROWS)
+        tap = (i + line_row) * WINDOW_COLUMNS + j + line_column
+        last = line_column == GROUP_COLUMNS - 1
         if IMAGES_FIRST:
-            keys = tl.reshape(_keys(total, inside[None, :], tap[None, :], TAP_BITS), (IMAGES, LINES, FILTERS))
+            inside, tap, last = inside[None, :], tap[None, :], last[None, :]
         else:
-            keys = tl.reshape(_keys(total, inside[:, None], tap[:, None], TAP_BITS), (LINES, FILTERS, IMAGES))
-        keys = tl.max(keys, axis=1 if IMAGES_FIRST else 0)
-        window = tl.maximum(window, keys)
-        if j == WINDOW_COLUMNS - 1:
+            inside, tap, last = inside[:, None], tap[:, None], last[:, None]
+        keys = _keys(total, inside, tap, TAP_BITS)
+        largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
+        window = tl.maximum(window, largest)
+        if j + GROUP_COLUMNS == WINDOW_COLUMNS:
             if CARRIED:  # there the tap is earlier by so many
-                next_window = tl.maximum(next_window, keys + (WINDOW_COLUMNS - 1))
-            if i == WINDOW_ROWS - MAP_ROWS:
+                if GROUP_COLUMNS > 1:
+                    keys = tl.where(last, keys, LEAST)
+                    largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
+                next_window = tl.maximum(next_window, largest + (WINDOW_COLUMNS - 1))
+            if i == WINDOW_ROWS - GROUP_ROWS:
                 result, winner = _key_values(window, TAP_BITS)
                 if PRODUCT == "float16":
                     result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
@@ -281,7 +325,7 @@ def _correlate_max_pool(
                 bias = tl.load(biases + channel, mask=m < filter_count, other=0.0).to(tl.float32)
                 offset = channel.to(tl.int64) * target_channel_stride
                 offset = (offset + y * target_row_stride + x * target_column_stride) * TARGET_UNIT
-                image_fits = image < target_batch_units * TARGET_UNIT
+                image_fits = image < tl.where(x < first_x, 0, target_batch_units * TARGET_UNIT)
                 if IMAGES_FIRST:
                     result += bias[None, :]
                     offset = offset[None, :] + image[:, None]
@@ -300,12 +344,24 @@ def _correlate_max_pool(
 
 
 def _leaves_source(plan: Gathering, windows: Windows) -> bool:
-    """Whether a patch of rows of a window reads beyond the source, or a column of the maps does."""
-    rows, step, top = plan.rows, plan.rows.step // plan.rows.patch, windows.padding[0][0]
-    last = (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - rows.patch - top
-    places = rows.classes[0].places
-    beyond = places[0] < top * step or places[-1] + last * step >= rows.source_length
-    return beyond or plan.columns.leaves_source
+    """Whether a group of pixels reads beyond the source."""
+    first = -windows.padding[0][0]
+    last = first + (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - plan.rows.patch
+    if _reads_beyond(plan.rows, first, last):
+        return True
+    if plan.columns.patch == 1:  # of a column that is not one of the maps nothing is read
+        return plan.columns.leaves_source
+    begins = windows.window[1] - plan.columns.patch - windows.padding[1][0]
+    ends = begins + (windows.out_columns - 1) * windows.stride[1]
+    return _reads_beyond(
+        plan.columns, begins - (windows.stride[1] if plan.columns.patch < windows.window[1] else 0), ends
+    )
+
+
+def _reads_beyond(axis: Axis, first: int, last: int) -> bool:
+    """Whether groups that begin at these pixels do, along an axis."""
+    step, places = axis.step // axis.patch, axis.classes[0].places
+    return places[0] + first * step < 0 or places[-1] + last * step >= axis.source_length
 
 
 def correlate_max_pool(
@@ -320,7 +376,7 @@ def correlate_max_pool(
     source_planes : tensor, (planes, batch, channels, rows, columns)
         Images with the batch innermost in memory; two planes for bf16x3 where ``prepared``, else one.
     plan : Gathering
-        That of the forward pass, in patches of ``blocks.map_rows`` rows and a column.
+        That of the forward pass, in patches of ``blocks.group``.
     magnitudes : tensor or None
         Of `largest_magnitudes` of source and filters, for float16 alone.
     unit : int
@@ -328,7 +384,7 @@ def correlate_max_pool(
     """
     source = source_planes[0]
     target_unit = unit_of(maxima)
-    map_rows = plan.rows.patch
+    group_rows, group_columns = plan.rows.patch, plan.columns.patch
     filter_blocks = triton.cdiv(plan.target_channels, blocks.filters)
     runs = triton.cdiv(windows.out_columns, blocks.windows)
     batch_blocks = triton.cdiv(plan.batch, blocks.images)
@@ -345,11 +401,13 @@ def correlate_max_pool(
         source, filters, tables.gather, tables.taps, magnitudes, biases, maxima, winners,
         -(-plan.batch // unit), plan.batch // target_unit, plan.rows.source_length, plan.columns.source_length,
         sh // unit, sw // unit, plan.source_channels * sc // unit, source_planes.stride(0) // 16, start,
-        filter_stride, channel_stride, row_stride, column_stride, plan.rows.taps, plan.columns.dilation,
-        tables.row_count, plan.class_rows()[0], plan.target_channels, plan.rows.step // map_rows, plan.columns.step,
+        filter_stride, channel_stride, row_stride, column_stride, plan.rows.taps, plan.columns.taps,
+        tables.row_count, plan.class_rows()[0], plan.target_channels, plan.rows.step // group_rows,
+        plan.columns.step // group_columns,
         windows.rows, windows.columns, windows.out_rows, windows.out_columns,
         tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
-        plan.rows.dilation, map_rows, triton.next_power_of_2(map_rows), *windows.window, *windows.stride,
+        plan.rows.dilation, plan.columns.dilation, group_rows, group_columns,
+        triton.next_power_of_2(group_rows * group_columns), *windows.window, *windows.stride,
         windows.padding[0][0], windows.padding[1][0], activation, product, prepared, _leaves_source(plan, windows),
         unit, target_unit, wide,
         blocks.filters, blocks.images, blocks.rows, (0, *accumulate(blocks.rows[:-1])), blocks.images_first,

@@ -144,7 +144,7 @@ def _forward(task: PoolTask, method: PoolGather, images, filters, biases) -> tup
     if method.product == "float16":
         magnitudes = largest_magnitudes(images, dense(filters), copied=(True, False))
     planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
-    plan = gathering(geometry, False, (method.blocks.map_rows, 1))
+    plan = gathering(geometry, False, method.blocks.group)
     wide = is_wide(planes[0], maxima)
     correlate_max_pool(
         planes, filters, biases, plan, tables_for(plan, planes[0], unit, wide), windows, geometry.flip,
