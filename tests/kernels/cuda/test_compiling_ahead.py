@@ -92,7 +92,7 @@ for method in (Joint("float16"), Joint("bf16x3"), Pair()):
 windows = check_pool(maps, (2, 2), (2, 2), ((0, 0), (0, 0)), True)
 pool = (geometry, torch.float32, "medium", ("batch_last",) * 3, meta, windows, "relu", torch.uint8)
 given = [*said(images, filters), ((2,), (1,), torch.float32)]
-forward = PoolGather(True, "bf16x3", PoolBlocks(16, 64, (2, 1), (32,), 8, 1, 4, 1, True))
+forward = PoolGather(True, "bf16x3", PoolBlocks(16, 64, (2, 1), (32,), 8, 4, 1, True))
 for method in (forward, Pair()):
     assert run_without_gpu(pooled, (PoolTask("correlate2d_max_pool2d", *pool), method), given, target, {}), method
 small = (images[0], 2, windows.out_rows, windows.out_columns)

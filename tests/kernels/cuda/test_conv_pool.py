@@ -104,11 +104,11 @@ def relative_error(result, expected):
 WAYS = [("native", True, True), ("float16", True, False), ("bf16x3", True, True), ("bf16x3", False, False)]
 
 
-def check_forward(layer, product, prepared, images_first, group, device, window_rows=1):
+def check_forward(layer, product, prepared, images_first, group, device):
     dtype = torch.bfloat16 if product == "native" else torch.float32
     task = task_of(layer, dtype=dtype, device=device)
     rows = gathering(task.geometry, False, group).class_rows()[0]
-    blocks = PoolBlocks(16, 16, group, (16,) * -(-rows // 16), 2, window_rows, 4, 1, images_first)
+    blocks = PoolBlocks(16, 16, group, (16,) * -(-rows // 16), 2, warps=4, stages=1, images_first=images_first)
     images, filters = whole(task.geometry.images), whole(task.geometry.filters, 1)
     biases = whole(task.geometry.filters[0], 2)
     maxima, winners = carry_out(
@@ -127,21 +127,6 @@ def test_maxima_and_winners_in_every_way(layer, product, prepared, images_first,
     rows = windows.window[0] if together in ("column", "window") else 1
     columns = new_columns(windows) if together in ("row", "window") else 1
     check_forward(LAYERS[layer], product, prepared, images_first, (rows, columns), device)
-
-
-SHARED_ROWS = {
-    "three rows of windows": LAYERS["overlapping"],
-    "two": (replace(LAYERS["with_gaps"][0], images=(20, 2, 6, 8)), ((3, 2), (2, 3), NO_PADDING, True)),
-    "partial": (LAYERS["with_gaps"][0], ((2, 3), (1, 2), ((1, 0), (0, 2)), False)),
-}
-
-
-@pytest.mark.parametrize("together", ["pixel", "row"])
-@pytest.mark.parametrize(("product", "prepared", "images_first"), WAYS)
-@pytest.mark.parametrize("layer", SHARED_ROWS.values(), ids=SHARED_ROWS)
-def test_two_rows_of_windows_that_share_a_row_of_the_maps(layer, product, prepared, images_first, together, device):
-    columns = new_columns(task_of(layer).windows) if together == "row" else 1
-    check_forward(layer, product, prepared, images_first, (1, columns), device, window_rows=2)
 
 
 def test_a_column_of_a_window_in_two_groups_of_rows(device):
@@ -209,7 +194,7 @@ def test_ties_infinities_and_nan(product, device):
     layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
     task = task_of(layer, dtype=torch.bfloat16 if product == "native" else torch.float32, device=device)
     filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
-    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 1, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 4, 1, False))
     results = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     for result, expected in zip(results, reference.max_pool2d(images, np.uint8, *layer[1])):
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
@@ -222,7 +207,7 @@ def test_an_infinity_or_nan_spoils_the_windows_that_read_it_and_no_others(device
     layer = geometry, ((3, 3), (2, 2), ((1, 1), (1, 1)), True)
     task = task_of(layer, dtype=torch.bfloat16, device=device)
     filters, biases = np.ones((1, 1, 1, 1), "float32"), np.zeros(1, "float32")
-    method = PoolGather(True, "native", PoolBlocks(16, 16, (3, 1), (16,), 2, 1, 4, 1, True))
+    method = PoolGather(True, "native", PoolBlocks(16, 16, (3, 1), (16,), 2, 4, 1, True))
     maxima, winners = carry_out(task, method, put(images, task), put(filters, task), put(biases, task))
     spoiled = np.where(np.isfinite(images), images, np.nan)
     expected, won = reference.max_pool2d(spoiled, np.uint8, *layer[1])
@@ -231,7 +216,7 @@ def test_an_infinity_or_nan_spoils_the_windows_that_read_it_and_no_others(device
     np.testing.assert_array_equal(winners.cpu().numpy()[finite], won[finite])
 
 
-IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, (3, 1), (16,), 3, 1, 4, 1, True))
+IN_ONE = PoolGather(True, "bf16x3", PoolBlocks(16, 16, (3, 1), (16,), 3, 4, 1, True))
 
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "muting_relu", "tanh", "sigmoid"])
@@ -260,7 +245,7 @@ def test_errors_of_maxima_are_those_of_the_product(product, device):
     images, filters = (random.standard_normal(shape) for shape in (task.geometry.images, task.geometry.filters))
     images, filters = put(images, task), put(filters, task, "bc01")
     biases = torch.zeros(task.geometry.filters[0], dtype=task.dtype, device=device)
-    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 1, 4, 1, False))
+    method = PoolGather(True, product, PoolBlocks(16, 16, (1, 1), (16,), 2, 4, 1, False))
     maxima, winners = carry_out(task, method, images, filters, biases)
     doubles = [tensor.double().cpu().numpy() for tensor in (images, filters, biases)]
     expected, _ = defined(task, *doubles, True)

@@ -172,7 +172,7 @@ def test_a_pooled_correlation_is_the_same_by_a_sample(distribution, device, monk
     geometry = Geometry((17, 4, 7, 9), (6, 4, 3, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
     windows = check_pool(geometry.maps, (2, 2), (2, 2), NO_PADDING, True)
     how = torch.float32, "medium", ("batch_last",) * 3, torch.device(device), windows, "relu", torch.uint8
-    method = PoolGather(True, "float16", PoolBlocks(16, 64, (2, 1), (32,), 4, 1, 1, 1, True))
+    method = PoolGather(True, "float16", PoolBlocks(16, 64, (2, 1), (32,), 4, 1, 1, True))
     images, filters = normal(geometry.images, device), normal(geometry.filters, device)
     biases = torch.zeros(6, device=device)
     distribution(images)

@@ -31,7 +31,6 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare
-from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 
@@ -135,15 +134,8 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
             continue
         for images, (product, prepared) in itertools.product((32, 64, 128), _products(task)):
             if images < 2 * geometry.images[0]:
-                tiles = _tiles(product, prepared, widest, images, group, rows)
-                for run, down, blocks in itertools.product(runs, _window_rows(windows, group), tiles):
-                    yield PoolGather(prepared, product, replace(blocks, windows=run, window_rows=down))
-
-
-def _window_rows(windows: Windows, group: Lengths) -> tuple[int, ...]:
-    """How many rows of windows a program may compute."""
-    share = windows.window[0] == windows.stride[0] + 1 and windows.out_rows > 1
-    return (1, 2) if share and group[0] == 1 else (1,)
+                for run, blocks in itertools.product(runs, _tiles(product, prepared, widest, images, group, rows)):
+                    yield PoolGather(prepared, product, replace(blocks, windows=run))
 
 
 def _tiles(product: str, prepared: bool, widest: int, images: int, group: Lengths, rows: int) -> Iterator[PoolBlocks]:
@@ -177,7 +169,7 @@ def _tiles_of_width(
     for stages in {most_stages, min(most_stages, 1)} if lines > 1 else {most_stages}:
         if stages > 0:
             warps = 4 if numbers <= four_warps else 8
-            yield PoolBlocks(filters, images, group, blocks, 0, 1, warps, stages, images_first)
+            yield PoolBlocks(filters, images, group, blocks, 0, warps, stages, images_first)
 
 
 def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
@@ -192,8 +184,8 @@ def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
             yield method
 
 
-def _kind(method: PoolGather) -> tuple[str, bool, Lengths, int]:
-    return method.product, method.prepared, method.blocks.group, method.blocks.window_rows
+def _kind(method: PoolGather) -> tuple[str, bool, Lengths]:
+    return method.product, method.prepared, method.blocks.group
 
 
 def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
@@ -207,11 +199,10 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
         return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
     blocks = method.blocks
     programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
-    programs *= ceil(windows.out_columns / blocks.windows) * ceil(windows.out_rows / blocks.window_rows)
-    programs *= ceil(geometry.images[0] / blocks.images)
+    programs *= ceil(windows.out_columns / blocks.windows) * windows.out_rows * ceil(geometry.images[0] / blocks.images)
     shared = windows.window[1] == windows.stride[1] + 1
     steps = blocks.windows * (new_columns(windows) // blocks.group[1]) + shared
-    steps *= (windows.window[0] + (blocks.window_rows - 1) * windows.stride[0]) // blocks.group[0]
+    steps *= windows.window[0] // blocks.group[0]
     halves = 2 if method.product == "bf16x3" else 1
     together = _together(blocks, halves)
     parts = _step_cycles(blocks, method.product, halves)
@@ -241,7 +232,7 @@ def _together(blocks: PoolBlocks, halves: int) -> int:
     """How many programs a multiprocessor runs at once."""
     numbers, lines = blocks.filters * blocks.images, triton.next_power_of_2(prod(blocks.group))
     threads = 32 * blocks.warps
-    registers = threads * min(255, 90 + (2 * blocks.window_rows + lines) * numbers // threads)
+    registers = threads * min(255, 90 + (2 + lines) * numbers // threads)
     memory = 2 * halves * sum(blocks.rows) * (lines * blocks.filters + blocks.stages * blocks.images) + 4 * numbers
     return max(1, min(REGISTERS // registers, SHARED_BYTES // memory))
 

@@ -1,6 +1,6 @@
 """The kernel of correlation, max pooling, bias and activation as one: maps are pooled where they are computed.
 
-The loop nest, for each group, block of filters m, block of images b, row or two y of windows and run along them::
+The loop nest, for each group, block of filters m, block of images b, row y of windows and run of windows along it::
 
     for each group of pixels i of the maps under the run:
         map[i, m, b]  = sum over k of  filters[i, m, k] * source[offset[k] + origin(first pixel of the group), b]
@@ -16,8 +16,8 @@ of 3 x 5 x 5, two are 7 x 6, and one wide product instead of several narrow ones
 image makes its whole group NaN.
 
 A column that two windows share is computed once, but for the first of a run of groups of several columns, which begins
-a group earlier. A row of the maps that two rows of windows share is computed once if both are one program's, else for
-each: for windows of 3 x 3 that move by 2, 5/4 times in all or 3/2.
+a group earlier; a row of the maps that two rows of windows share is computed for each, 3/2 times in all for windows of
+3 x 3 that move by 2.
 
 Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
 *key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
@@ -62,8 +62,6 @@ class PoolBlocks:
         How many rows of the matrix of filters each product takes, powers of two; together all.
     windows : int
         How many windows along a row a program computes, at most.
-    window_rows : int
-        In how many rows of windows; 2 only if these share a row of the maps, and groups are of one row.
     warps, stages : int
     images_first : bool
         Whether images are the product's rows, which tensor cores take 64 at a time.
@@ -74,7 +72,6 @@ class PoolBlocks:
     group: Pair
     rows: tuple[int, ...]
     windows: int
-    window_rows: int
     warps: int
     stages: int
     images_first: bool
@@ -148,23 +145,6 @@ def _largest_of_lines(
 
 
 @triton.jit
-def _store_windows(
-    window, maxima, winners, magnitudes, bias, stored, offset, PRODUCT: tl.constexpr, PARTIALS: tl.constexpr,
-    TAP_BITS: tl.constexpr, ACTIVATION: tl.constexpr,
-):  # fmt: skip
-    result, winner = _key_values(window, TAP_BITS)
-    if PRODUCT == "float16":
-        result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
-        result = result * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
-    result += bias
-    if ACTIVATION == "muting_relu":
-        winner = tl.where(result >= 0, winner, NO_TAP)
-    result = activated(result, ACTIVATION)
-    tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
-    tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
-
-
-@triton.jit
 def _add_products(parts, tiles, block: tl.constexpr, total, PRODUCT: tl.constexpr, IMAGES_FIRST: tl.constexpr):
     """Add the product of a part of the filters and a tile of the source, or of the halves of both."""
     if PRODUCT == "bf16x3":
@@ -202,7 +182,7 @@ def _correlate_max_pool(
     map_rows, map_columns, out_rows, out_columns, target_channel_stride, target_row_stride, target_column_stride,
     filter_blocks, runs, batch_blocks, run_windows,
     ROW_DILATION: tl.constexpr, COLUMN_DILATION: tl.constexpr, GROUP_ROWS: tl.constexpr, GROUP_COLUMNS: tl.constexpr,
-    LINES: tl.constexpr, DEPTH: tl.constexpr,
+    LINES: tl.constexpr,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
     TOP: tl.constexpr, LEFT: tl.constexpr, ACTIVATION: tl.constexpr, PRODUCT: tl.constexpr, PREPARED: tl.constexpr,
     LEAVES_SOURCE: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, WIDE: tl.constexpr,
@@ -215,9 +195,8 @@ def _correlate_max_pool(
     program = program // filter_blocks
     run = program % runs
     program = program // runs
-    blocks_down = (out_rows + DEPTH - 1) // DEPTH
-    y = program % blocks_down * DEPTH
-    program = program // blocks_down
+    y = program % out_rows
+    program = program // out_rows
     batch_block = program % batch_blocks
     group = program // batch_blocks
 
@@ -271,11 +250,7 @@ def _correlate_max_pool(
     else:
         window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
     next_window = window
-    if DEPTH == 2:  # of the row of windows below, which shares the last row of this one
-        lower = window
-        next_lower = window
-    ROWS_DOWN: tl.constexpr = WINDOW_ROWS + (DEPTH - 1) * STRIDE_ROWS
-    GROUPS: tl.constexpr = ROWS_DOWN // GROUP_ROWS
+    GROUPS: tl.constexpr = WINDOW_ROWS // GROUP_ROWS
     for t in tl.range(0, column_count * GROUPS, num_stages=STAGES):
         i = t % GROUPS * GROUP_ROWS
         c = t // GROUPS
@@ -327,8 +302,6 @@ def _correlate_max_pool(
         inside = _within(row + line_row, map_rows) & _within(column + line_column, map_columns)
         inside = inside & (line_row < GROUP_ROWS)
         tap = (i + line_row) * WINDOW_COLUMNS + j + line_column
-        if DEPTH == 2:
-            tap = tl.where(i < WINDOW_ROWS, tap, tap - STRIDE_ROWS * WINDOW_COLUMNS)
         last = line_column == GROUP_COLUMNS - 1
         if IMAGES_FIRST:
             inside, tap, last = inside[None, :], tap[None, :], last[None, :]
@@ -336,55 +309,44 @@ def _correlate_max_pool(
             inside, tap, last = inside[:, None], tap[:, None], last[:, None]
         keys = _keys(total, inside, tap, TAP_BITS)
         largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
-        LATER: tl.constexpr = STRIDE_ROWS * WINDOW_COLUMNS
-        window = tl.maximum(window, largest if DEPTH == 1 else tl.where(i < WINDOW_ROWS, largest, LEAST))
-        if DEPTH == 2:  # where the tap is earlier by so many
-            of_lower = tl.where(i < STRIDE_ROWS, LEAST, largest + tl.where(i == STRIDE_ROWS, LATER, 0))
-            lower = tl.maximum(lower, of_lower)
+        window = tl.maximum(window, largest)
         if j + GROUP_COLUMNS == WINDOW_COLUMNS:
-            if CARRIED:  # there, too
+            if CARRIED:  # there the tap is earlier by so many
                 if GROUP_COLUMNS > 1:
                     keys = tl.where(last, keys, LEAST)
                     largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
-                largest += WINDOW_COLUMNS - 1
-                next_window = tl.maximum(
-                    next_window, largest if DEPTH == 1 else tl.where(i < WINDOW_ROWS, largest, LEAST)
-                )
-                if DEPTH == 2:
-                    of_lower = tl.where(i < STRIDE_ROWS, LEAST, largest + tl.where(i == STRIDE_ROWS, LATER, 0))
-                    next_lower = tl.maximum(next_lower, of_lower)
-            if i == ROWS_DOWN - GROUP_ROWS:
+                next_window = tl.maximum(next_window, largest + (WINDOW_COLUMNS - 1))
+            if i == WINDOW_ROWS - GROUP_ROWS:
+                result, winner = _key_values(window, TAP_BITS)
+                if PRODUCT == "float16":
+                    result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
+                    result = result * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
                 channel = group * filter_count + m
                 bias = tl.load(biases + channel, mask=m < filter_count, other=0.0).to(tl.float32)
                 offset = channel.to(tl.int64) * target_channel_stride
                 offset = (offset + y * target_row_stride + x * target_column_stride) * TARGET_UNIT
                 image_fits = image < tl.where(x < first_x, 0, target_batch_units * TARGET_UNIT)
                 if IMAGES_FIRST:
-                    bias = bias[None, :]
+                    result += bias[None, :]
                     offset = offset[None, :] + image[:, None]
                     stored = (m < filter_count)[None, :] & image_fits[:, None]
                 else:
-                    bias = bias[:, None]
+                    result += bias[:, None]
                     offset = offset[:, None] + image[None, :]
                     stored = (m < filter_count)[:, None] & image_fits[None, :]
-                _store_windows(window, maxima, winners, magnitudes, bias, stored, offset, PRODUCT, PARTIALS, TAP_BITS,
-                               ACTIVATION)  # fmt: skip
+                if ACTIVATION == "muting_relu":
+                    winner = tl.where(result >= 0, winner, NO_TAP)
+                result = activated(result, ACTIVATION)
+                tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
+                tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
                 window = next_window
                 next_window = tl.full(window.shape, LEAST, tl.int32)
-                if DEPTH == 2:
-                    stored = tl.where(y + 1 < out_rows, stored, False)
-                    offset += target_row_stride * TARGET_UNIT
-                    _store_windows(lower, maxima, winners, magnitudes, bias, stored, offset, PRODUCT, PARTIALS,
-                                   TAP_BITS, ACTIVATION)  # fmt: skip
-                    lower = next_lower
-                    next_lower = tl.full(window.shape, LEAST, tl.int32)
 
 
-def _leaves_source(plan: Gathering, windows: Windows, window_rows: int) -> bool:
+def _leaves_source(plan: Gathering, windows: Windows) -> bool:
     """Whether a group of pixels reads beyond the source."""
     first = -windows.padding[0][0]
-    rows = triton.cdiv(windows.out_rows, window_rows) * window_rows
-    last = first + (rows - 1) * windows.stride[0] + windows.window[0] - plan.rows.patch
+    last = first + (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - plan.rows.patch
     if _reads_beyond(plan.rows, first, last):
         return True
     if plan.columns.patch == 1:  # of a column that is not one of the maps nothing is read
@@ -426,8 +388,7 @@ def correlate_max_pool(
     filter_blocks = triton.cdiv(plan.target_channels, blocks.filters)
     runs = triton.cdiv(windows.out_columns, blocks.windows)
     batch_blocks = triton.cdiv(plan.batch, blocks.images)
-    blocks_down = triton.cdiv(windows.out_rows, blocks.window_rows)
-    programs = filter_blocks * runs * blocks_down * batch_blocks * plan.groups
+    programs = filter_blocks * runs * windows.out_rows * batch_blocks * plan.groups
     if programs == 0:
         return
     _, sc, sh, sw = source.stride()
@@ -446,9 +407,9 @@ def correlate_max_pool(
         windows.rows, windows.columns, windows.out_rows, windows.out_columns,
         tc // target_unit, th // target_unit, tw // target_unit, filter_blocks, runs, batch_blocks, blocks.windows,
         plan.rows.dilation, plan.columns.dilation, group_rows, group_columns,
-        triton.next_power_of_2(group_rows * group_columns), blocks.window_rows, *windows.window, *windows.stride,
-        windows.padding[0][0], windows.padding[1][0], activation, product, prepared,
-        _leaves_source(plan, windows, blocks.window_rows), unit, target_unit, wide,
+        triton.next_power_of_2(group_rows * group_columns), *windows.window, *windows.stride,
+        windows.padding[0][0], windows.padding[1][0], activation, product, prepared, _leaves_source(plan, windows),
+        unit, target_unit, wide,
         blocks.filters, blocks.images, blocks.rows, (0, *accumulate(blocks.rows[:-1])), blocks.images_first,
         0 if magnitudes is None else magnitudes.shape[1], windows.taps.bit_length(), blocks.stages,
         num_warps=blocks.warps, **launch_options(source.device),
