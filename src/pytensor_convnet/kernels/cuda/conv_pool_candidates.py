@@ -61,9 +61,11 @@ FULL_WIDTH = 40
 PACKED, START = 12, 2000
 """How many filters' elements a multiprocessor puts in place in a cycle, and how long a program waits for the first."""
 
-MOST_LINES, MOST_NUMBERS = 256, 128 * 128
-"""Of filters times pixels of the maps that are computed together, and of these times images: accumulators of more do
-not stay in registers."""
+MOST_LINES = 128
+"""Of filters times pixels of the maps that are computed together: accumulators of more do not stay in registers."""
+
+MOST_ALIKE = 2
+"""So many of the methods measured may be of one kind, where kinds are many."""
 
 
 def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
@@ -128,7 +130,7 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
     if geometry.images[0] < LEAST_IMAGES or windows.taps > MOST_TAPS:
         return
     runs = sorted({ceil(windows.out_columns / parts) for parts in (1, 2, 3, 4, 6, 8)})
-    for group in itertools.product({1, windows.window[0]}, {1, new_columns(windows)}):
+    for group in dict.fromkeys([(1, 1), (windows.window[0], 1), (1, new_columns(windows))]):
         rows = gathering(geometry, False, group).class_rows()[0]
         if rows > MOST_ROWS:
             continue
@@ -140,21 +142,10 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
 
 def _tiles(product: str, prepared: bool, widest: int, images: int, group: Lengths, rows: int) -> Iterator[PoolBlocks]:
     """Blocks, but for the run of windows, that fit into a multiprocessor."""
-    if prod(group) == 1:
-        yield from _tiles_of_width(product, prepared, widest, images, group, rows)
-    else:
-        lines = triton.next_power_of_2(prod(group))
-        for filters in {max(16, min(widest, width // lines)) for width in (MOST_LINES, MOST_LINES // 2)}:
-            yield from _tiles_of_width(product, prepared, filters, images, group, rows)
-
-
-def _tiles_of_width(
-    product: str, prepared: bool, filters: int, images: int, group: Lengths, rows: int
-) -> Iterator[PoolBlocks]:
     lines = triton.next_power_of_2(prod(group))
-    blocks, most_numbers, four_warps = row_blocks(rows), 128 * 64, 64 * 64
+    blocks, filters, most_numbers, four_warps = row_blocks(rows), widest, 128 * 64, 64 * 64
     if lines > 1:
-        most_numbers, four_warps = MOST_NUMBERS, MOST_NUMBERS // 2
+        filters, most_numbers, four_warps = max(16, min(widest, MOST_LINES // lines)), MOST_LINES * 128, MOST_LINES * 64
         together = max(16, triton.next_power_of_2(rows))
         if together <= 1.25 * rows:  # one product that does a little more is faster than a few
             blocks = (together,)
@@ -179,7 +170,7 @@ def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
     for method in methods:
         kind = _kind(method)
         tile = (*kind, method.blocks.images, method.blocks.stages)
-        if seen[kind] < ceil(limit / kinds) and seen[tile] < max(1, limit // 4):
+        if seen[kind] < max(MOST_ALIKE, ceil(limit / kinds)) and seen[tile] < max(1, limit // 4):
             seen.update([kind, tile])
             yield method
 
