@@ -350,9 +350,10 @@ def test_sums_of_windows_that_share_a_pixel_do_not_overflow_float16(device):
     assert relative_error(result.double() / 1e30, expected) <= MOST_ERROR["float16"]
 
 
-def test_offsets_of_64_bits_where_tensors_are_that_large(device, monkeypatch):
+@pytest.mark.parametrize("group", [(3, 1), (1, 2)], ids=["column", "row"])
+def test_offsets_of_64_bits_where_tensors_are_that_large(group, device, monkeypatch):
     monkeypatch.setattr(conv_pool_methods, "is_wide", lambda *tensors: True)
-    check_forward(LAYERS["overlapping"], "bf16x3", True, False, 3, device)
+    check_forward(LAYERS["overlapping"], "bf16x3", True, False, group, device)
     test_gradients_in_every_way("overlapping", "bf16x3", Spread(None, POOL_SHARE), device)
 
 
