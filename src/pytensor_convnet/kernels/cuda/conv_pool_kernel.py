@@ -25,8 +25,8 @@ place of its last few bits how early the tap comes. Maxima are therefore exact t
 maps that are closer than that count as equal, of which the first wins. NaN is above infinity, as it must be.
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
-the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 25% of the floor, 1.1 to 3 times as fast as
-`correlate2d` and `max_pool2d`, with one row in a group; held back by the latency of each map pixel, by what is read of
+the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 29% of the floor, 1.0 to 3.2 times as fast as
+`correlate2d` and `max_pool2d`; held back by the latency of each map pixel, by what is read of
 the second-level cache and by the integer operations of keys.
 """
 
