@@ -139,8 +139,10 @@ def _ask(pool: Any, answer: Future, *asked: Any) -> None:
     """Let the processes do something, and pass their answer on."""
 
     def pass_on(answered: Future) -> None:
-        error = answered.exception()
-        answer.set_result(answered.result()) if error is None else answer.set_exception(error)
+        try:
+            answer.set_result(answered.result())
+        except Exception as error:  # cancelled, too
+            answer.set_exception(error)
 
     try:
         pool.submit(*asked).add_done_callback(pass_on)
