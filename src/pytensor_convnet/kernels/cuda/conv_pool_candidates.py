@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import triton
 
-from pytensor_convnet.geometry import Pair as Lengths
 from pytensor_convnet.kernels.cuda.candidates import candidates_of_product
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, new_columns
@@ -140,7 +139,9 @@ def _gathers(task: PoolTask) -> Iterator[PoolGather]:
                     yield PoolGather(prepared, product, replace(blocks, windows=run))
 
 
-def _tiles(product: str, prepared: bool, widest: int, images: int, group: Lengths, rows: int) -> Iterator[PoolBlocks]:
+def _tiles(
+    product: str, prepared: bool, widest: int, images: int, group: tuple[int, int], rows: int
+) -> Iterator[PoolBlocks]:
     """Blocks, but for the run of windows, that fit into a multiprocessor."""
     lines = triton.next_power_of_2(prod(group))
     blocks, filters, most_numbers, four_warps = row_blocks(rows), widest, 128 * 64, 64 * 64
@@ -175,7 +176,7 @@ def _diverse(methods: list[PoolGather], limit: int) -> Iterator[PoolGather]:
             yield method
 
 
-def _kind(method: PoolGather) -> tuple[str, bool, Lengths]:
+def _kind(method: PoolGather) -> tuple[str, bool, tuple[int, int]]:
     return method.product, method.prepared, method.blocks.group
 
 
@@ -191,8 +192,8 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     blocks = method.blocks
     programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
     programs *= ceil(windows.out_columns / blocks.windows) * windows.out_rows * ceil(geometry.images[0] / blocks.images)
-    shared = windows.window[1] == windows.stride[1] + 1
-    steps = blocks.windows * (new_columns(windows) // blocks.group[1]) + shared
+    new = new_columns(windows)
+    steps = blocks.windows * (new // blocks.group[1]) + (new < windows.window[1])
     steps *= windows.window[0] // blocks.group[0]
     halves = 2 if method.product == "bf16x3" else 1
     together = _together(blocks, halves)

@@ -274,8 +274,9 @@ def _correlate_max_pool(
         else:
             origin = source_row * source_row_stride + source_column * source_column_stride
         pixel = source + origin * UNIT
-        present = image < batch
-        if GROUP_COLUMNS == 1:
+        if GROUP_COLUMNS > 1:
+            present = image < batch
+        else:
             present = image < tl.where(column_inside, batch, 0)
         tiles = no_tensors()
         for block in tl.static_range(len(ROWS)):
@@ -345,17 +346,15 @@ def _correlate_max_pool(
 
 def _leaves_source(plan: Gathering, windows: Windows) -> bool:
     """Whether a group of pixels reads beyond the source."""
-    first = -windows.padding[0][0]
-    last = first + (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - plan.rows.patch
-    if _reads_beyond(plan.rows, first, last):
+    top, left = windows.padding[0][0], windows.padding[1][0]
+    last = (windows.out_rows - 1) * windows.stride[0] + windows.window[0] - plan.rows.patch - top
+    if _reads_beyond(plan.rows, -top, last):
         return True
     if plan.columns.patch == 1:  # of a column that is not one of the maps nothing is read
         return plan.columns.leaves_source
-    begins = windows.window[1] - plan.columns.patch - windows.padding[1][0]
-    ends = begins + (windows.out_columns - 1) * windows.stride[1]
-    return _reads_beyond(
-        plan.columns, begins - (windows.stride[1] if plan.columns.patch < windows.window[1] else 0), ends
-    )
+    shared = windows.window[1] - plan.columns.patch  # 1 or no column; with one, runs begin a group earlier
+    last = (windows.out_columns - 1) * windows.stride[1] + shared - left
+    return _reads_beyond(plan.columns, (1 - windows.stride[1]) * shared - left, last)
 
 
 def _reads_beyond(axis: Axis, first: int, last: int) -> bool:

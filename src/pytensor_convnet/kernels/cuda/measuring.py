@@ -77,10 +77,9 @@ def _usable(carry_out: Callable[..., Any], task: Any, methods: Sequence[Any], op
     own = ours(methods)
     compiling = compile_ahead(carry_out, task, own, operands)
     # cuDNN's own search, and choices that a method waits for, take their time while the others are compiled.
-    first = [method for method in methods if method not in own or isinstance(method, Composed)]
-    usable = [method for method in first if _works(carry_out, task, method, operands)]
+    later = [method for method in own if not isinstance(method, Composed)]
+    usable = [method for method in methods if method not in later and _works(carry_out, task, method, operands)]
     await_all(compiling)
-    later = [method for method in methods if method not in first]
     return usable + [method for method in later if _works(carry_out, task, method, operands)]
 
 
