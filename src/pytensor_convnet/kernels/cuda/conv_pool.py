@@ -46,7 +46,8 @@ def correlate2d_max_pool2d(
     -------
     maxima : tensor, (batch, filters, windows down, windows across)
     winners : tensor
-        Of the same shape. Maps that are alike to 1 in 2**18 may count as equal.
+        Of the same shape. Maps that, biased, are alike to 1 in 2**18 may count as equal, and what relu makes zero, of
+        whatever tap: no gradient goes there.
 
     Raises
     ------

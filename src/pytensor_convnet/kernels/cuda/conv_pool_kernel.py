@@ -19,10 +19,8 @@ A column that two windows share is computed once, but for the first of a run of 
 a group earlier; a row of the maps that two rows of windows share is computed for each, 3/2 times in all for windows of
 3 x 3 that move by 2.
 
-Comparing and selecting takes longer than the product if each maximum drags its tap along. So both are one integer, a
-*key*, which orders as the numbers do: the bits of a float, those but the sign inverted where that is set, and in
-place of its last few bits how early the tap comes. Maxima are therefore exact to 1 in 2**19 for windows of 3 x 3, and
-maps that are closer than that count as equal, of which the first wins. NaN is above infinity, as it must be.
+A map and its tap are one integer, of which the maximum is taken (`conv_pool_keys.py`). What is going to be rectified is
+biased before that: maps that are negative then need not be told apart, which saves half of what a number costs.
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
 the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 29% of the floor, 1.0 to 3.2 times as fast as
@@ -39,12 +37,19 @@ import triton.language as tl
 
 from pytensor_convnet.geometry import Pair
 from pytensor_convnet.kernels.cuda.activations import NO_TAP, activated
+from pytensor_convnet.kernels.cuda.conv_pool_keys import (
+    along_lines,
+    are_numbers,
+    key_values,
+    keys_of,
+    largest_of_lines,
+)
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
-from pytensor_convnet.kernels.cuda.products import INTERPRETED, add_product, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import add_product, power_of_two, scale_exponent, split
 
 
 @dataclass(frozen=True)
@@ -110,38 +115,6 @@ def _taps(distances, moved, length, DILATION: tl.constexpr):
     distance = distances[:, None] - moved[None, :]
     tap = distance // DILATION
     return tap, _within(tap, length) & (tap * DILATION == distance)
-
-
-@triton.jit
-def _keys(values, inside, tap, TAP_BITS: tl.constexpr):
-    """Integers that order as float32 ``values`` do, NaN above all, and among equals the earlier tap first.
-
-    Of a pixel outside of the maps they are less than all others.
-    """
-    if INTERPRETED:  # a GPU's NaN has no sign, a CPU's may
-        values = tl.where(values == values, values, float("nan"))
-    ones: tl.constexpr = (1 << TAP_BITS) - 1
-    bits = values.to(tl.int32, bitcast=True)
-    bits = bits ^ ((bits >> 31) & (0x7FFFFFFF - ones))
-    return (bits & tl.where(inside, -1 - ones, 0)) | tl.where(inside, ones - tap, -(2**31))
-
-
-@triton.jit
-def _key_values(keys, TAP_BITS: tl.constexpr):
-    """The numbers of `_keys`, their last bits zero, and the taps."""
-    ones: tl.constexpr = (1 << TAP_BITS) - 1
-    bits = (keys ^ ((keys >> 31) & (0x7FFFFFFF - ones))) & (-1 - ones)
-    return bits.to(tl.float32, bitcast=True), ones - (keys & ones)
-
-
-@triton.jit
-def _largest_of_lines(
-    keys, FILTERS: tl.constexpr, IMAGES: tl.constexpr, LINES: tl.constexpr, IMAGES_FIRST: tl.constexpr
-):
-    if IMAGES_FIRST:
-        return tl.max(tl.reshape(keys, (IMAGES, LINES, FILTERS)), axis=1)
-    else:
-        return tl.max(tl.reshape(keys, (LINES, FILTERS, IMAGES)), axis=0)
 
 
 @triton.jit
@@ -237,6 +210,20 @@ def _correlate_max_pool(
         downs = downs + (tl.load(gather + row_count + k),)
         acrosses = acrosses + (tl.load(gather + 2 * row_count + k),)
 
+    # What is rectified needs to know which maps are negative, and so to be biased, before it is compared.
+    RECTIFIED: tl.constexpr = ACTIVATION == "relu" or ACTIVATION == "muting_relu"
+    source_scale, filter_scale = 1.0, 1.0
+    if PRODUCT == "float16":
+        source_scale = power_of_two(-scale_exponent(magnitudes, PARTIALS))
+        filter_scale = power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+    bias = tl.load(biases + group * filter_count + m, mask=m < filter_count, other=0.0).to(tl.float32)
+    if IMAGES_FIRST:
+        bias = bias[None, :]
+    else:
+        bias = bias[:, None]
+    pixel_of_line = tl.arange(0, LINES)
+    row_of_line, column_of_line = pixel_of_line // GROUP_COLUMNS, pixel_of_line % GROUP_COLUMNS
+
     # A column that a window shares with the next is carried over to it.
     CARRIED: tl.constexpr = WINDOW_COLUMNS == STRIDE_COLUMNS + 1
     NEW: tl.constexpr = STRIDE_COLUMNS if CARRIED else WINDOW_COLUMNS
@@ -245,10 +232,12 @@ def _correlate_max_pool(
     column_count = window_count * (NEW // GROUP_COLUMNS) + (1 if CARRIED else 0)
     first_row = y * STRIDE_ROWS - TOP
     LEAST: tl.constexpr = -(2**31)
+    # Before any map: what is below all; or zero, of the first tap or, where that is to be told from a map, of none.
+    NO_MAP: tl.constexpr = 0 if ACTIVATION == "muting_relu" else (1 << TAP_BITS) - 1 if RECTIFIED else LEAST
     if IMAGES_FIRST:
-        window = tl.full((IMAGES, FILTERS), LEAST, tl.int32)
+        window = tl.full((IMAGES, FILTERS), NO_MAP, tl.int32)
     else:
-        window = tl.full((FILTERS, IMAGES), LEAST, tl.int32)
+        window = tl.full((FILTERS, IMAGES), NO_MAP, tl.int32)
     next_window = window
     GROUPS: tl.constexpr = WINDOW_ROWS // GROUP_ROWS
     for t in tl.range(0, column_count * GROUPS, num_stages=STAGES):
@@ -300,48 +289,46 @@ def _correlate_max_pool(
             total = tl.zeros((LINES * FILTERS, IMAGES), tl.float32)
         for block in tl.static_range(len(ROWS)):
             total = _add_products(parts, tiles, block, total, PRODUCT, IMAGES_FIRST)
-        inside = _within(row + line_row, map_rows) & _within(column + line_column, map_columns)
-        inside = inside & (line_row < GROUP_ROWS)
-        tap = (i + line_row) * WINDOW_COLUMNS + j + line_column
-        last = line_column == GROUP_COLUMNS - 1
+        inside = _within(row + row_of_line, map_rows) & _within(column + column_of_line, map_columns)
+        inside = along_lines(inside & (row_of_line < GROUP_ROWS), IMAGES_FIRST)
+        tap = along_lines((i + row_of_line) * WINDOW_COLUMNS + j + column_of_line, IMAGES_FIRST)
         if IMAGES_FIRST:
-            inside, tap, last = inside[None, :], tap[None, :], last[None, :]
+            maps = tl.reshape(total, (IMAGES, LINES, FILTERS))
         else:
-            inside, tap, last = inside[:, None], tap[:, None], last[:, None]
-        keys = _keys(total, inside, tap, TAP_BITS)
-        largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
+            maps = tl.reshape(total, (LINES, FILTERS, IMAGES))
+        if RECTIFIED:
+            if PRODUCT == "float16":
+                maps = maps * source_scale * filter_scale
+            maps += tl.expand_dims(bias, 1 if IMAGES_FIRST else 0)
+        keys = keys_of(maps, inside, tap, RECTIFIED, TAP_BITS)
+        largest = largest_of_lines(keys, IMAGES_FIRST)
         window = tl.maximum(window, largest)
         if j + GROUP_COLUMNS == WINDOW_COLUMNS:
             if CARRIED:  # there the tap is earlier by so many
                 if GROUP_COLUMNS > 1:
-                    keys = tl.where(last, keys, LEAST)
-                    largest = _largest_of_lines(keys, FILTERS, IMAGES, LINES, IMAGES_FIRST)
+                    last = along_lines(column_of_line == GROUP_COLUMNS - 1, IMAGES_FIRST)
+                    largest = largest_of_lines(tl.where(last, keys, LEAST), IMAGES_FIRST)
                 next_window = tl.maximum(next_window, largest + (WINDOW_COLUMNS - 1))
             if i == WINDOW_ROWS - GROUP_ROWS:
-                result, winner = _key_values(window, TAP_BITS)
-                if PRODUCT == "float16":
-                    result = result * power_of_two(-scale_exponent(magnitudes, PARTIALS))
-                    result = result * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+                result, winner = key_values(window, TAP_BITS)
+                if not RECTIFIED:
+                    result = activated(result * source_scale * filter_scale + bias, ACTIVATION)
+                elif ACTIVATION == "muting_relu":
+                    winner = tl.where(are_numbers(window, TAP_BITS), winner, NO_TAP)
                 channel = group * filter_count + m
-                bias = tl.load(biases + channel, mask=m < filter_count, other=0.0).to(tl.float32)
                 offset = channel.to(tl.int64) * target_channel_stride
                 offset = (offset + y * target_row_stride + x * target_column_stride) * TARGET_UNIT
                 image_fits = image < tl.where(x < first_x, 0, target_batch_units * TARGET_UNIT)
                 if IMAGES_FIRST:
-                    result += bias[None, :]
                     offset = offset[None, :] + image[:, None]
                     stored = (m < filter_count)[None, :] & image_fits[:, None]
                 else:
-                    result += bias[:, None]
                     offset = offset[:, None] + image[None, :]
                     stored = (m < filter_count)[:, None] & image_fits[None, :]
-                if ACTIVATION == "muting_relu":
-                    winner = tl.where(result >= 0, winner, NO_TAP)
-                result = activated(result, ACTIVATION)
                 tl.store(maxima + offset, result.to(maxima.dtype.element_ty), mask=stored)
                 tl.store(winners + offset, winner.to(winners.dtype.element_ty), mask=stored)
                 window = next_window
-                next_window = tl.full(window.shape, LEAST, tl.int32)
+                next_window = tl.full(window.shape, NO_MAP, tl.int32)
 
 
 def _leaves_source(plan: Gathering, windows: Windows) -> bool:
