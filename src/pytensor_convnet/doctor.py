@@ -193,7 +193,7 @@ def described(method: Any) -> str:
     kind = type(method).__name__
     if kind == "Cudnn":
         return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
-    own = {"Gather": "gather", "Share": "split sum", "SlidingShare": "sliding sum"}[kind]
+    own = {"Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum"}[kind]
     return f"{own} {method.product}"
 
 

@@ -14,6 +14,7 @@ from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Method, Share, SlidingShare, Task
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
+from pytensor_convnet.kernels.cuda.window_candidates import windows
 
 FLOAT32_RATE = 60e12
 """Of multiply-adds in float32, at most."""
@@ -26,6 +27,10 @@ HOPELESS = 1.0
 long; it is their order that counts.)"""
 
 
+WINDOWS = 1 / 3
+"""Of the methods that are measured, so many at most are correlations over windows, where these are possible."""
+
+
 def candidates(task: Task, limit: int) -> list[Method]:
     """At most ``limit`` of our own methods, by estimate, and cuDNN in each of its layouts.
 
@@ -33,7 +38,8 @@ def candidates(task: Task, limit: int) -> list[Method]:
     seconds to find that out by its own measurements.
     """
     ordered = _by_estimate(task)
-    chosen = _selected(ordered, limit)
+    over_windows = windows(task, int(limit * WINDOWS))
+    chosen = [*_selected(ordered, limit - len(over_windows)), *over_windows]
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
     return [*chosen, *_cudnn_methods(task)]

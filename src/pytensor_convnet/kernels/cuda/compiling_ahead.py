@@ -188,6 +188,11 @@ def noted(by: Callable[[Any, Sequence[torch.Tensor]], None]) -> Iterator[None]:
         _noting.reset(token)
 
 
+def is_launching() -> bool:
+    """Whether kernels that this thread calls are launched, or compiled where operands have no memory."""
+    return _launching.get()
+
+
 def start_processes() -> None:
     """Let the processes start and import what they will need, and do not wait for them."""
     if _pool() is None:
@@ -226,8 +231,9 @@ def _pool() -> Any:
 
 
 def _settings() -> dict[str, str]:
-    """Triton's settings, its folder among them."""
-    return {name: value for name, value in os.environ.items() if name.startswith("TRITON_")}
+    """Triton's settings, its folder among them, and what says where `runtime_compiler` keeps what it makes."""
+    folders = "XDG_CACHE_HOME", "PYTENSOR_CONVNET_CUBIN_CACHE"
+    return {name: value for name, value in os.environ.items() if name.startswith("TRITON_") or name in folders}
 
 
 @contextmanager
@@ -296,7 +302,7 @@ def nothing_launched() -> Iterator[None]:
     run = JITFunction.run
 
     def unless_here(self: Any, *arguments: Any, **options: Any) -> Any:
-        return run(self, *arguments, **options) if _launching.get() else None
+        return run(self, *arguments, **options) if is_launching() else None
 
     JITFunction.run = unless_here
     token = _launching.set(False)

@@ -284,6 +284,27 @@ def tables(
     )
 
 
+@functools.cache  # without an end: captured graphs go on reading what is here
+def stage_taps(plan: Gathering, channels: int, stage_rows: int, device: torch.device) -> torch.Tensor:
+    """`Tables.taps` of a matrix in stages: for each place of rows and each chunk of so many channels, all columns.
+
+    The rows of a stage, in the order (column, channel), are filled up to ``stage_rows``.
+    """
+    rows, columns = plan.rows.classes[0], plan.columns.classes[0]
+    axes = (
+        _array(rows.places),
+        np.arange(0, plan.source_channels, channels),
+        _array(columns.places),
+        np.arange(channels),
+    )
+    y, first, x, c = np.meshgrid(*axes, indexing="ij")
+    rows_of_taps = _first_tap(plan.rows, rows.first, y), _first_tap(plan.columns, columns.first, x), first + c
+    count = len(columns.places) * channels
+    filled = np.full((3, y.size // count, stage_rows), -1)
+    filled[:, :, :count] = np.stack(rows_of_taps).reshape(3, -1, count)
+    return _on(filled.reshape(3, -1), torch.int32, device)
+
+
 def _array(places: tuple[int, ...]) -> np.ndarray:
     return np.array(places, np.int64)
 

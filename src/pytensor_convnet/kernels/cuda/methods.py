@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparati
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
-from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, tables
-from pytensor_convnet.kernels.cuda.magnitudes import Bound, largest_magnitudes
+from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, stage_taps, tables
+from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, WindowPlan, window_correlate, window_plan
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Forward pass or input gradient by `window_kernel`, batch-last, of patches whose residues are joined."""
+
+    product: str
+    patch: tuple[int, int]
+    blocks: WindowBlocks
+
+
+@dataclass(frozen=True)
 class Share:
     """The filter gradient by `filter_grad_kernel`, of operands as they are or, as for `Gather`, ``prepared``.
 
@@ -97,7 +108,7 @@ class Pair(Composed):
     """A pass that is two, each by the function that is its own, as is best for it."""
 
 
-Method = Cudnn | Gather | FilterGrad
+Method = Cudnn | Gather | Window | FilterGrad
 
 
 def ours(methods: Sequence[Any]) -> list[Any]:
@@ -153,7 +164,10 @@ def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tens
         return _by_cudnn(task, method, *operands)
     if isinstance(method, FilterGrad):
         return _filter_grad(task, method, *operands)
-    return _gather(task, method, *operands)
+    filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
+    if isinstance(method, Window):
+        return _window(task, method, filters, source)
+    return gather(task, method, filters, source)
 
 
 def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tensor:
@@ -172,11 +186,6 @@ def _by_cudnn(task: Task, method: Cudnn, *operands: torch.Tensor) -> torch.Tenso
         result = pass_(geometry, change_format(images, layout), change_format(maps, layout), layout, task.precision)
         return change_format(result, task.filter_format)
     return change_format(result, task.formats[-1])
-
-
-def _gather(task: Task, method: Gather, *operands: torch.Tensor) -> torch.Tensor:
-    filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
-    return gather(task, method, filters, source)
 
 
 def gather(
@@ -206,8 +215,37 @@ def gather_from(
     unit = UNIT if method.prepared else unit_of(source)
     found = tables_for(plan, source, unit, wide)
     columns = max(UNIT, method.blocks.outputs)
-    packed = pack(filters, plan, found, gradient, geometry.flip, method.product, magnitudes, columns, copy)
+    packed = pack(filters, plan, found.taps, gradient, geometry.flip, method.product, magnitudes, columns, copy)
     gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
+    return change_format(target, task.formats[-1])
+
+
+def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan | None]:
+    """What a method gathers, and how; None where it does not fit into a multiprocessor."""
+    gradient = task.name == "correlate2d_input_grad"
+    plan = gathering(task.geometry, gradient, method.patch)
+    sampled = (
+        method.product == "float16" and prod(task.geometry.maps if gradient else task.geometry.images) >= LEAST_SAMPLED
+    )
+    return plan, window_plan(plan, method.blocks, method.product == "native", sampled)
+
+
+def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    gradient = task.name == "correlate2d_input_grad"
+    plan, how = plan_of_windows(task, method)
+    assert how is not None
+    source = aligned(change_format(source, "batch_last"))
+    magnitudes = None
+    if method.product == "float16":
+        magnitudes = largest_magnitudes(source, dense(filters), copied=(True, False))
+    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, source.device)
+    packed = pack(
+        filters, plan, taps, gradient, task.geometry.flip, method.product, magnitudes, how.stage.outputs,
+        stage_rows=how.stage.rows,
+    )  # fmt: skip
+    shape = task.geometry.images if gradient else task.geometry.maps
+    target = empty(shape, "batch_last", task.dtype, source.device)
+    window_correlate(source, packed, how, target)
     return change_format(target, task.formats[-1])
 
 
@@ -251,6 +289,11 @@ def tables_for(plan: Gathering, source: torch.Tensor, unit: int, wide: bool) -> 
     """The tables of a gathering from such a source."""
     channel_stride, row_stride, column_stride = (stride // unit for stride in source.stride()[1:])
     return tables(plan, channel_stride, row_stride, column_stride, wide, source.device)
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that begins at a multiple of 16 bytes."""
+    return tensor if tensor.device.type == "meta" or tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import triton.language as tl
 from pytensor_convnet.kernels.cuda.copying import COUNTS as COPY_COUNTS
 from pytensor_convnet.kernels.cuda.copying import Copy, copy_again, copy_tile
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
+from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.magnitudes import sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, round_to_tf32, scale_exponent, split
 
@@ -30,7 +30,8 @@ class Packed:
     """A matrix of filters, (planes, groups, rows, columns), and the powers of two that were multiplied in.
 
     ``planes`` is 2 for bf16x3, high and low halves, else 1. The matrix of tf32 is stored by columns, as that product's
-    instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for float16 alone.
+    instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for float16 alone; of a
+    matrix in stages two zeros more, for `window_kernel` to note in.
     """
 
     matrix: torch.Tensor
@@ -52,7 +53,8 @@ def pack_tile(
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     packed_plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, DEPENDENT: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, STAGE_ROWS: tl.constexpr, OUTPUTS: tl.constexpr, TILE: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Pack the tile of a program."""
     row_blocks = tl.cdiv(row_count, TILE)
@@ -77,6 +79,11 @@ def pack_tile(
     w = tl.load(filters + place, mask=meet, other=0.0)
     if PRODUCT == "tf32":
         target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
+    elif STAGE_ROWS:
+        of_stage, of_block = k // STAGE_ROWS * STAGE_ROWS, m // OUTPUTS
+        column = m % OUTPUTS
+        target = packed + (of_block[None, :] * row_count + of_stage[:, None]) * OUTPUTS
+        target += (column // 8 * STAGE_ROWS * 8 + column % 8)[None, :] + (k % STAGE_ROWS * 8)[:, None]
     else:
         target = packed + (group * row_count + k.to(tl.int64)[:, None]) * column_count + m[None, :]
     present = inside[:, None] & (m < column_count)[None, :]
@@ -87,6 +94,9 @@ def pack_tile(
         if program == 0:
             tl.store(scales, power_of_two(-source_exponent))
             tl.store(scales + 1, power_of_two(-filter_exponent))
+            if STAGE_ROWS:
+                tl.store(scales + 2, 0.0)
+                tl.store(scales + 3, 0.0)
     if PRODUCT == "tf32":
         w = round_to_tf32(w)
     if PRODUCT == "bf16x3":
@@ -104,14 +114,15 @@ def _pack(
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     packed_plane_stride,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, DEPENDENT: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, STAGE_ROWS: tl.constexpr, OUTPUTS: tl.constexpr, TILE: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     pack_tile(
         tl.program_id(0), filters, taps, partials, packed, scales,
         filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
         row_count, column_count, outputs, target_channels, residues_across,
         rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
-        packed_plane_stride, PRODUCT, PARTIALS, TILE, DEPENDENT,
+        packed_plane_stride, PRODUCT, PARTIALS, STAGE_ROWS, OUTPUTS, TILE, DEPENDENT,
     )  # fmt: skip
 
 
@@ -135,7 +146,7 @@ def _pack_and_copy(
             filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
             row_count, column_count, outputs, target_channels, residues_across,
             rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
-            packed_plane_stride, PRODUCT, PARTIALS, TILE, DEPENDENT,
+            packed_plane_stride, PRODUCT, PARTIALS, 0, 0, TILE, DEPENDENT,
         )  # fmt: skip
     else:
         copy_tile(
@@ -146,26 +157,32 @@ def _pack_and_copy(
 
 
 def pack(
-    filters: torch.Tensor, plan: Gathering, tables: Tables, gradient: bool, flip: bool, product: str,
-    partials: torch.Tensor | None, column_multiple: int, copy: Copy | None = None,
+    filters: torch.Tensor, plan: Gathering, taps: torch.Tensor, gradient: bool, flip: bool, product: str,
+    partials: torch.Tensor | None, column_multiple: int, copy: Copy | None = None, stage_rows: int = 0,
 ) -> Packed:  # fmt: skip
     """The filters, (filters, channels // groups, rows, columns) with any strides, as a gathering wants them.
 
     Parameters
     ----------
+    taps : tensor
+        See `gathering.Tables`.
     partials : tensor or None
         Of `largest_magnitudes` of source and filters, for float16 alone.
     column_multiple : int
         Columns are padded to a multiple of this.
     copy : Copy or None
         That of the source's `preparation`, done by the same launch.
+    stage_rows : int
+        Where filters are to lie in stages of so many rows: of each stage and block of ``column_multiple`` columns, 8
+        columns together, rows of these 8 after each other. Else 0.
     """
+    row_count = taps.shape[1]
     column_count = -(-plan.outputs // column_multiple) * column_multiple
     dtype = DTYPES.get(product, filters.dtype)
     planes = 2 if product == "bf16x3" else 1
     device = filters.device
-    packed = torch.empty((planes, plan.groups, tables.row_count * column_count), dtype=dtype, device=device)
-    scales = torch.empty(2, dtype=torch.float32, device=device)
+    packed = torch.empty((planes, plan.groups, row_count * column_count), dtype=dtype, device=device)
+    scales = torch.empty(4 if stage_rows else 2, dtype=torch.float32, device=device)
     filter_stride, channel_stride, row_stride, column_stride = filters.stride()
     per_group = filters.shape[0] // plan.groups
     start = 0
@@ -173,21 +190,22 @@ def pack(
         start = (filters.shape[2] - 1) * row_stride + (filters.shape[3] - 1) * column_stride
         row_stride, column_stride = -row_stride, -column_stride
     source_stride, target_stride = (filter_stride, channel_stride) if gradient else (channel_stride, filter_stride)
-    programs = plan.groups * triton.cdiv(tables.row_count, TILE) * triton.cdiv(column_count, TILE)
+    programs = plan.groups * triton.cdiv(row_count, TILE) * triton.cdiv(column_count, TILE)
     arguments = (
-        filters, tables.taps, partials, packed, scales,
+        filters, taps, partials, packed, scales,
         start, source_stride, target_stride, row_stride, column_stride, per_group * filter_stride,
-        tables.row_count, column_count, plan.outputs, plan.target_channels, plan.columns.classes[0].count,
+        row_count, column_count, plan.outputs, plan.target_channels, plan.columns.classes[0].count,
         plan.rows.dilation, plan.columns.dilation, plan.rows.taps, plan.columns.taps,
         plan.rows.residue_factor, plan.columns.residue_factor, packed.stride(0),
     )  # fmt: skip
-    settings = product, 0 if partials is None else partials.shape[1], TILE
+    settings = product, 0 if partials is None else partials.shape[1]
+    outputs = column_multiple if stage_rows else 0
     options = {"num_warps": 4, **launch_options(device)}
     if copy is None:
-        _pack[(programs,)](*arguments, *settings, **options)
+        _pack[(programs,)](*arguments, *settings, stage_rows, outputs, TILE, **options)
     else:
         _pack_and_copy[(programs + copy.programs,)](
-            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, sampled_part(partials),
+            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, TILE, sampled_part(partials),
             *copy.settings, **options,
         )  # fmt: skip
         copy_again(copy, None if partials is None else partials[0], scales)

@@ -37,8 +37,10 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.formats import UNIT
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.measuring import seconds_of
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, carry_out
+from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, Window, carry_out
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
 from pytensor_convnet.kernels.sources import digest_of
 
 CANDIDATES = 12
@@ -46,7 +48,7 @@ CANDIDATES = 12
 
 MANY_CHANNELS = 64
 
-SOURCES = tuple(sorted(Path(__file__).parent.glob("*.py")))
+SOURCES = tuple(sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in (".py", ".cu")))
 """Of the kernels that choices are among."""
 
 
@@ -237,6 +239,7 @@ def _key(task: Task) -> str:
         "cudnn": torch.backends.cudnn.version(),
         "kernels": digest_of(*SOURCES),
         "deterministic": is_deterministic(),
+        "compiles": can_compile(task.device),
         "task": dataclasses.asdict(task) | {"device": task.device.type},
     }
     return json.dumps(facts, sort_keys=True, default=str)
@@ -293,6 +296,6 @@ register(
         candidates,
         _fixed_correlation,
         carry_out,
-        (Cudnn, Gather, Share, SlidingShare, Blocks, GradBlocks, SlidingBlocks),
+        (Cudnn, Gather, Window, Share, SlidingShare, Blocks, WindowBlocks, GradBlocks, SlidingBlocks),
     ),
 )

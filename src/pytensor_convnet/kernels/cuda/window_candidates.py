@@ -1,0 +1,105 @@
+"""Ways to correlate over windows in shared memory, and about how long each takes."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from math import ceil
+
+import torch
+
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, MULTIPROCESSORS, bytes_moved, search_time
+from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, WindowPlan, fits_windows
+
+CLOCK = 1.7e9
+SHARED, CACHED, STORED = 128, 26, 16
+"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of the second-level cache, and of results
+while nothing else is done."""
+
+STAGE_CYCLES, LATENCY, START = 100, 6000, 3e-6
+"""Cycles that a stage takes however small it is, and those from asking for one until it is there; and seconds of a
+launch until the first product. Fitted to some 250 ways to compute 32 passes: of those passes for which windows are the
+fastest there is, the best way or one within 6% of it is among the first four."""
+
+ONE_FETCHES = 1.2
+"""What products take longer where one warpgroup alone fetches."""
+
+MOST_WORK = 3.0
+"""Patches may multiply so many times what they must."""
+
+MOST_OUTPUTS = 512
+"""Channels of the target times pixels of a patch."""
+
+CHUNKS, POSITIONS = (8, 16, 32, 64), (1, 2, 3, 4, 8)
+"""Channels of a stage, if not all, and positions of a warpgroup."""
+
+MOST_ALIKE = 2
+"""So many methods of a patch, and of a tile of one or two rows, are measured."""
+
+
+def windows(task: Task, limit: int) -> list[Window]:
+    """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled."""
+    narrow, coarse = task.dtype == torch.bfloat16, task.dtype == torch.float32 and task.precision == "medium"
+    possible = task.name in ("correlate2d", "correlate2d_input_grad") and task.formats[0] == "batch_last"
+    if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
+        return []
+    seconds = {}
+    for method in _methods(task, "native" if narrow else "float16"):
+        _, how = plan_of_windows(task, method)
+        if how is not None:
+            seconds[method] = window_time(task, method, how)
+    chosen: list[Window] = []
+    alike: Counter[tuple[tuple[int, int], int]] = Counter()
+    for method in sorted(seconds, key=lambda method: seconds[method]):
+        kind = method.patch, method.blocks.rows
+        if len(chosen) < limit and alike[kind] < MOST_ALIKE:
+            alike[kind] += 1
+            chosen.append(method)
+    return chosen
+
+
+def _methods(task: Task, product: str) -> Iterator[Window]:
+    gradient, geometry = task.name == "correlate2d_input_grad", task.geometry
+    steps = geometry.stride if gradient else (1, 1)
+    least = gathering(geometry, gradient, steps)
+    if not fits_windows(least):
+        return
+    channels = least.source_channels
+    chunks = [count for count in (*CHUNKS, channels) if channels % count == 0]
+    for times_down, times_across in itertools.product((1, 2, 4, 8), repeat=2):
+        patch = steps[0] * times_down, steps[1] * times_across
+        plan = gathering(geometry, gradient, patch)
+        if (
+            not fits_windows(plan)
+            or plan.multiply_adds > MOST_WORK * least.multiply_adds
+            or plan.outputs > MOST_OUTPUTS
+        ):
+            continue
+        cuts = {ceil(plan.outputs / most) for most in (256, 128)}
+        for count, positions, rows, blocks in itertools.product(set(chunks), POSITIONS, (1, 2), cuts):
+            yield Window(product, patch, WindowBlocks(positions, rows, count, blocks))
+
+
+def window_time(task: Task, method: Window, how: WindowPlan) -> float:
+    """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
+    constants, blocks, item = how.constants, method.blocks, task.dtype.itemsize
+    outputs = how.stage.outputs
+    instructions = 2 * blocks.positions * how.stage.rows // 16
+    products = instructions * max(outputs / 2, 16 + outputs / 4)  # the least, and reading both tiles
+    if constants["FETCHERS"] < 256:
+        products *= ONE_FETCHES
+    source = constants["STAGE_ROWS"] * 64
+    filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
+    shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
+    cached = (item * source + filters) / CACHED
+    waited = LATENCY / (constants["STAGES"] - 1)
+    stage = max(products, shared, cached, waited) + STAGE_CYCLES
+    stages = (constants["PLACES_DOWN"] + (blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
+    storing = 2 * blocks.positions * outputs * 64 * item / STORED
+    rounds = ceil(how.tiles / MULTIPROCESSORS)
+    seconds = START + max(rounds * (stages * stage + storing) / CLOCK, bytes_moved(task) / MEMORY_RATE)
+    if method.product == "float16":
+        seconds += search_time(task.geometry.maps if task.name == "correlate2d_input_grad" else task.geometry.images)
+    return seconds + LAUNCH

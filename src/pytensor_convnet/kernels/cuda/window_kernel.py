@@ -1,0 +1,254 @@
+"""The kernel of forward pass and input gradient where channels are few: windows of pixels that share what they read.
+
+The loop nest, for each tile of positions p in a row and 64 images b, and all outputs m or a block of them::
+
+    for each row a of places, for each chunk of channels:
+        window[j, c, b] = source[a, j, c, b]  for all columns j under the tile, as float16 or bfloat16
+        for each position p:
+            target[m, p, b] += filters[a, j, c, m] * window[p * step + j, c, b]
+
+`gather_kernel` reads each tap's run of images again for each pixel, through the second-level cache, which is what binds
+it where channels are few. Here a row of pixels is fetched once for all positions of a tile, and float32 converted on
+the way: nothing is copied beforehand. Tensor cores then read at shifted places: in shared memory one run of channels x
+columns is the window of a position, and that of the next begins a few rows further (`window_kernel.cu`). Triton has no
+such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for Hopper alone.
+
+Where rows of a window are filled up to a multiple of 16, columns beyond it are multiplied by zero: an infinity or NaN
+of the source may reach a few pixels to the left of those that see it.
+
+Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
+an H100: `docs/cuda-kernels.md`.
+"""
+
+import functools
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from pytensor_convnet.kernels.cuda import runtime_compiler
+from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.gathering import Gathering
+from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, SEARCHERS
+from pytensor_convnet.kernels.cuda.packing import Packed
+
+IMAGES = 64
+"""Of a tile: as many rows as tensor cores take at a time."""
+
+BATCH_MULTIPLE = 8
+"""Of images, that lie in a cell of 16 bytes."""
+
+MULTIPROCESSORS = 132
+"""Of a Hopper GPU, at most; each goes from tile to tile."""
+
+BARRIER_BYTES = 1024
+SHARED_BYTES = 227 * 1024
+MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 8, 2, 3
+MOST_OUTPUTS, MOST_OF_FOUR_WARPGROUPS = 256, 160
+"""Of an instruction; and of one whose registers four warpgroups leave room for."""
+
+REGISTERS_BESIDE = 40
+"""Of a multiplying thread, besides its sums."""
+
+
+@dataclass(frozen=True)
+class WindowBlocks:
+    """How a correlation over windows is cut.
+
+    Attributes
+    ----------
+    positions : int
+        Of a row of patches, that one of the two multiplying warpgroups computes.
+    rows : int
+        1, or 2 where the two compute neighbouring rows, instead of neighbouring runs of one row.
+    channels : int
+        Of a stage: all, or a divisor.
+    output_blocks : int
+        Into how many blocks outputs are cut.
+    """
+
+    positions: int
+    rows: int
+    channels: int
+    output_blocks: int
+
+
+class Stage(NamedTuple):
+    """How packed filters lie: of each stage all ``rows``, a multiple of 16, for each 8 of ``outputs`` together."""
+
+    rows: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """All constants of a kernel.
+
+    Attributes
+    ----------
+    constants : dict of str to int
+        As the source has them.
+    stage : Stage
+    tiles : int
+    threads, shared_bytes : int
+    """
+
+    constants: dict[str, int]
+    stage: Stage
+    tiles: int
+    threads: int
+    shared_bytes: int
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The kernel's source, constants and all."""
+        defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
+        product = _product(self.stage.outputs, "bf16" if self.constants["NARROW"] else "f16")
+        return defines + product + _code()
+
+
+def fits_windows(plan: Gathering) -> bool:
+    """Whether a gathering can be computed so at all."""
+    regular = plan.class_count == plan.groups == 1 and plan.rows.place_step == plan.columns.place_step == 1
+    elements = [
+        plan.batch * channels * rows * columns
+        for channels, rows, columns in (
+            (plan.source_channels, plan.rows.source_length, plan.columns.source_length),
+            (plan.target_channels, plan.rows.target_length, plan.columns.target_length),
+        )
+    ]
+    places = all(axis.classes[0].places for axis in (plan.rows, plan.columns))
+    return regular and places and plan.batch % BATCH_MULTIPLE == 0 and min(elements) > 0 and max(elements) < 2**31
+
+
+@functools.lru_cache(maxsize=4096)
+def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bool) -> WindowPlan | None:
+    """The constants of a kernel; None where it does not fit into a multiprocessor.
+
+    Parameters
+    ----------
+    narrow : bool
+        Whether source and target are bfloat16. Else they are float32, and multiplied as float16.
+    sampled : bool
+        Whether numbers that do not fit into float16 are to be noted.
+    """
+    places_down, places_across = (len(axis.classes[0].places) for axis in (plan.rows, plan.columns))
+    outputs = 8 * ceil(plan.outputs / blocks.output_blocks / 8)
+    too_many_blocks = outputs * (blocks.output_blocks - 1) >= plan.outputs
+    if plan.source_channels % blocks.channels or outputs > MOST_OUTPUTS or too_many_blocks:
+        return None
+    chunks = plan.source_channels // blocks.channels
+    tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
+    product_rows = 16 * ceil(places_across * blocks.channels / 16)
+    stage_rows = ((tile_columns - 1) * plan.columns.step + places_across) * blocks.channels
+    last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
+    row_pitch = max(stage_rows, last_window) | 1  # odd, so that cells of a row lie in different banks
+    filter_bytes, source_bytes = 2 * product_rows * outputs, 16 * row_pitch * IMAGES // 8
+    all_filters = places_down * chunks * filter_bytes
+    room = SHARED_BYTES - BARRIER_BYTES
+    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * source_bytes
+    stage_bytes = source_bytes + (0 if resident else filter_bytes)
+    stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
+    registers = _registers(blocks.positions, outputs)
+    if stages < FEWEST_STAGES or registers is None or (blocks.rows == 2 and not resident):
+        return None
+    fetchers, multiplying, fetching, moves = registers
+    cells = ceil(stage_rows * (IMAGES // 8) / fetchers)
+    turns = ceil(cells / max(1, min(4, (fetching - 36) // 16)))
+    positions_down, positions_across = plan.rows.positions, plan.columns.positions
+    row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
+    tiles = blocks.output_blocks * row_blocks * column_blocks * ceil(plan.batch / IMAGES)
+    constants = {
+        "NARROW": narrow, "SAMPLED": sampled, "BATCH": plan.batch,
+        "SOURCE_ROWS": plan.rows.source_length, "SOURCE_COLUMNS": plan.columns.source_length,
+        "TARGET_ROWS": plan.rows.target_length, "TARGET_COLUMNS": plan.columns.target_length,
+        "TARGET_CHANNELS": plan.target_channels, "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs,
+        "OUTPUT_BLOCKS": blocks.output_blocks, "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch,
+        "STEP_ROWS": plan.rows.step, "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down,
+        "FIRST_ROW": plan.rows.classes[0].places[0], "FIRST_COLUMN": plan.columns.classes[0].places[0],
+        "CHANNELS": blocks.channels, "CHUNKS": chunks, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
+        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "STAGE_ROWS": stage_rows, "ROW_PITCH": row_pitch,
+        "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks,
+        "COLUMN_BLOCKS": column_blocks, "TILES": tiles, "STAGES": stages, "RESIDENT": resident,
+        "FILTER_BYTES": filter_bytes, "SOURCE_BYTES": source_bytes, "STAGE_BYTES": stage_bytes,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters, "FETCHERS": fetchers, "THREADS": 256 + fetchers,
+        "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying, "MOVES_REGISTERS": moves,
+        "CELLS": cells, "TURNS": turns, "AT_ONCE": ceil(cells / turns), "LAG": min(2, stages - 2),
+    }  # fmt: skip
+    shared_bytes = constants["STAGES_START"] + stages * stage_bytes
+    return WindowPlan(
+        {name: int(value) for name, value in constants.items()},
+        Stage(product_rows, outputs), tiles, 256 + fetchers, shared_bytes,
+    )  # fmt: skip
+
+
+def _registers(positions: int, outputs: int) -> tuple[int, int, int, bool] | None:
+    """Threads that fetch, registers of one that multiplies and of one that fetches, and whether they give any away."""
+    needed = 8 * ceil((positions * outputs // 2 + REGISTERS_BESIDE) / 8)
+    if outputs <= MOST_OF_FOUR_WARPGROUPS:
+        fetchers, given, left = 256, 128, 256 - needed
+    else:
+        fetchers, given, left = 128, 168, 504 - 2 * needed
+    multiplying, fetching = max(needed, given), min(left, 128)
+    if multiplying > 240 or fetching < 40:
+        return None
+    return fetchers, multiplying, fetching, multiplying > given
+
+
+@functools.cache
+def _code() -> str:
+    return Path(__file__).with_suffix(".cu").read_text()
+
+
+def _product(outputs: int, dtype: str) -> str:
+    """The instruction that adds the product of two tiles in shared memory to sums in registers."""
+    count = outputs // 2
+    sums = ", ".join(f"%{i}" for i in range(count))
+    operands = ", ".join(f'"+f"(total[{i}])' for i in range(count))
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{outputs}k16.f32.{dtype}.{dtype}"
+    return f"""
+__device__ __forceinline__ void add_product(
+    float (&total)[{count}], unsigned long long a, unsigned long long b, int adds)
+{{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{count + 2}, 0;\\n"
+        "{instruction} {{{sums}}}, %{count}, %{count + 1}, p, 1, 1, 1, 1;\\n}}\\n"
+        : {operands} : "l"(a), "l"(b), "r"(adds));
+}}
+"""
+
+
+def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, target: torch.Tensor) -> None:
+    """Write the pass that ``plan`` describes to ``target``; both are dense and batch-last.
+
+    Parameters
+    ----------
+    packed : Packed
+        Filters, as ``plan.stage`` has them.
+    """
+    launched = functools.partial(
+        runtime_compiler.launch, plan.source, "window_correlate", min(plan.tiles, MULTIPROCESSORS), plan.threads,
+        plan.shared_bytes, source, packed.matrix, target, packed.scales,
+    )  # fmt: skip
+    launched(0)
+    if plan.constants["SAMPLED"]:
+        _search_all[(SEARCHERS,)](
+            source, packed.scales, source.numel(), BLOCK, num_warps=8, **launch_options(source.device)
+        )
+        launched(1)
+
+
+@triton.jit(do_not_specialize=["size"])
+def _search_all(source, scales, size, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
+    """Where numbers of a source did not fit into float16, find the largest of all that are finite."""
+    await_predecessor(DEPENDENT)
+    if tl.load(scales + 2) != 0:
+        largest = tl.zeros((BLOCK,), tl.float32)
+        for start in range(tl.program_id(0).to(tl.int64) * BLOCK, size, tl.num_programs(0) * BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            magnitude = tl.abs(tl.load(source + place, mask=place < size, other=0.0))
+            largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
+        tl.atomic_max(scales + 3, tl.max(largest, axis=0), sem="relaxed")

@@ -1,0 +1,85 @@
+"""Compiled CUDA C++: kept on disk, made anew where that is spoilt, left out where there is no NVRTC."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet.kernels.cuda import runtime_compiler  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import CudaError, can_compile, compiled, launch  # noqa: E402
+
+
+class NvrtcOfVersion12:
+    """What `compiled` asks of NVRTC but for the compilation itself."""
+
+    def nvrtcVersion(self, major, minor):
+        return 0
+
+
+@pytest.fixture
+def compilations(monkeypatch, tmp_path):
+    """The sources that are compiled, each to the bytes of its own."""
+    sources = []
+
+    def compile_(source):
+        sources.append(source)
+        return b"code of " + source.encode()
+
+    monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path / "cubins"))
+    monkeypatch.setattr(runtime_compiler, "_nvrtc", NvrtcOfVersion12)
+    monkeypatch.setattr(runtime_compiler, "_compile", compile_)
+    compiled.cache_clear()
+    yield sources
+    compiled.cache_clear()
+
+
+def test_a_source_is_compiled_once_and_then_read(compilations):
+    assert compiled("a") == b"code of a"
+    compiled.cache_clear()
+    assert compiled("a") == b"code of a"
+    assert compilations == ["a"]
+
+
+def test_other_sources_have_other_files(compilations):
+    assert compiled("a") != compiled("b")
+    assert len(list(runtime_compiler.cubin_folder().iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 10, b"x" * 100])
+def test_a_spoilt_file_is_made_anew(compilations, content):
+    compiled("a")
+    [file] = runtime_compiler.cubin_folder().iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    compiled.cache_clear()
+    assert compiled("a") == b"code of a"
+    assert compilations == ["a", "a"]
+    assert file.read_bytes() == whole
+
+
+def test_where_the_disk_refuses_it_is_compiled_all_the_same(compilations, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path / "file"))
+    assert compiled("a") == b"code of a"
+
+
+def test_without_nvrtc_nothing_can_be_compiled(monkeypatch):
+    monkeypatch.setattr(runtime_compiler, "_is_able", lambda index: True)
+    monkeypatch.setattr(runtime_compiler, "_nvrtc", lambda: None)
+    assert not can_compile(torch.device("cuda", 0))
+
+
+def test_a_processor_is_no_gpu_of_hopper():
+    assert not can_compile(torch.device("cpu"))
+
+
+def test_on_tensors_without_memory_it_is_compiled_and_not_launched(compilations):
+    launch("a", "kernel", 1, 32, 0, torch.empty(4, device="meta"), 7)
+    assert compilations == ["a"]
+
+
+def test_the_compiler_says_what_is_wrong():
+    if runtime_compiler._nvrtc() is None:
+        pytest.skip("there is no NVRTC")
+    with pytest.raises(CudaError, match="error"):
+        runtime_compiler._compile("__global__ void kernel() { undefined; }")

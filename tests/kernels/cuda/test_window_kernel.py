@@ -1,0 +1,307 @@
+"""Correlations over windows: their plan, packed filters and addresses in NumPy, and the kernel itself on a GPU."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet import reference  # noqa: E402
+from pytensor_convnet.kernels.cuda import to_format, window_candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
+from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, largest_magnitudes  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_of_windows  # noqa: E402
+from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+NO_PADDING = ((0, 0), (0, 0))
+FORWARD, INPUT_GRAD = "correlate2d", "correlate2d_input_grad"
+MOST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 8e-3}
+
+LAYERS = {
+    "padded": Geometry((96, 3, 7, 6), (9, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, True),
+    "strided": Geometry((72, 2, 9, 12), (16, 2, 3, 5), (2, 2), ((1, 0), (2, 1)), (1, 1), 1, False),
+    "strides_differ": Geometry((8, 8, 9, 7), (21, 8, 5, 3), (2, 1), ((2, 2), (0, 0)), (1, 1), 1, True),
+    "mostly_padding": Geometry((64, 5, 3, 4), (8, 5, 3, 2), (1, 1), ((5, 4), (0, 6)), (1, 1), 1, False),
+    "many_channels": Geometry((24, 24, 5, 6), (40, 24, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
+}
+
+
+def task_of(geometry, name, dtype=torch.float32, device="cpu", precision="medium", formats=("batch_last",) * 2):
+    return Task(name, geometry, dtype, precision, formats, torch.device(device))
+
+
+def whole(shape, seed=0):
+    """Small whole numbers, which float16 and bfloat16 hold and multiply exactly."""
+    return np.random.default_rng(seed).integers(-2, 3, shape).astype("float32")
+
+
+def defined(task, filters, source):
+    geometry = task.geometry
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    if task.name == FORWARD:
+        return reference.correlate2d(source, filters, *moves)
+    return reference.correlate2d_input_grad(filters, source, *geometry.images[2:], *moves)
+
+
+def operands_of(task, filters, source):
+    tensors = [torch.from_numpy(array).to(device=task.device, dtype=task.dtype) for array in (filters, source)]
+    filters, source = tensors[0], to_format(tensors[1], "batch_last")
+    return (source, filters) if task.name == FORWARD else (filters, source)
+
+
+def source_shape(task):
+    return task.geometry.images if task.name == FORWARD else task.geometry.maps
+
+
+# -------------------------------------------------------------------------------- the kernel's arithmetic in NumPy
+
+
+def computed_in_numpy(task, method, filters, source):
+    """What the kernel does, cell by cell, with the constants and packed filters that it gets."""
+    gathered, how = plan_of_windows(task, method)
+    k = how.constants
+    taps = stage_taps(gathered, k["CHANNELS"], how.stage.rows, task.device)
+    tensors = [torch.from_numpy(array).to(device=task.device, dtype=task.dtype) for array in (source, filters)]
+    magnitudes = largest_magnitudes(*tensors) if method.product == "float16" else None
+    packed = pack(
+        tensors[1], gathered, taps, task.name == INPUT_GRAD, task.geometry.flip, method.product, magnitudes,
+        how.stage.outputs, stage_rows=how.stage.rows,
+    )  # fmt: skip
+    factor = float(packed.scales[1]) if method.product == "float16" else 1.0
+    stages = (
+        packed.matrix.double()
+        .cpu()
+        .numpy()
+        .reshape(k["OUTPUT_BLOCKS"], k["PLACES_DOWN"], k["CHUNKS"], k["OUTPUTS"] // 8, k["PRODUCT_ROWS"], 8)
+    )
+    assert k["FILTER_BYTES"] == 2 * stages[0, 0, 0].size
+    target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
+    for tile in range(how.tiles):
+        block, tile = tile % k["OUTPUT_BLOCKS"], tile // k["OUTPUT_BLOCKS"]
+        column, tile = tile % k["COLUMN_BLOCKS"] * k["TILE_COLUMNS"], tile // k["COLUMN_BLOCKS"]
+        row, batch = tile % k["ROW_BLOCKS"] * k["TILE_ROWS"], tile // k["ROW_BLOCKS"] * 64
+        for warpgroup in range(2):
+            row_of_positions = row + (warpgroup if k["TILE_ROWS"] > 1 else 0)
+            first = 0 if k["TILE_ROWS"] > 1 else warpgroup * k["POSITIONS"]
+            if row_of_positions >= k["POSITION_ROWS"]:
+                continue
+            totals = np.zeros((k["POSITIONS"], 64, k["OUTPUTS"]))
+            for a in range(k["PLACES_DOWN"]):
+                y = row_of_positions * k["STEP_ROWS"] + k["FIRST_ROW"] + a
+                if not 0 <= y < k["SOURCE_ROWS"]:
+                    continue
+                for chunk in range(k["CHUNKS"]):
+                    cells = fetched(k, source, y, chunk, column, batch)
+                    matrix = stages[block, a, chunk].transpose(1, 0, 2).reshape(k["PRODUCT_ROWS"], k["OUTPUTS"])
+                    for p in range(k["POSITIONS"]):
+                        start = (first + p) * k["STEP_COLUMNS"] * k["CHANNELS"]
+                        totals[p] += cells[start : start + k["PRODUCT_ROWS"]].T @ matrix
+            for p, m in np.ndindex(k["POSITIONS"], k["OUTPUTS"]):
+                store(
+                    k,
+                    target,
+                    totals[p, :, m] * factor,
+                    row_of_positions,
+                    column + first + p,
+                    block * k["OUTPUTS"] + m,
+                    batch,
+                )
+    return target.transpose(3, 0, 1, 2)
+
+
+def fetched(k, source, y, chunk, column, batch):
+    """A stage of shared memory: rows (column, channel) of 64 images."""
+    cells = np.zeros((k["ROW_PITCH"], 64))
+    for r in range(k["STAGE_ROWS"]):
+        x = column * k["STEP_COLUMNS"] + k["FIRST_COLUMN"] + r // k["CHANNELS"]
+        if 0 <= x < k["SOURCE_COLUMNS"]:
+            run = source[batch : batch + 64, chunk * k["CHANNELS"] + r % k["CHANNELS"], y, x]
+            cells[r, : len(run)] = run
+    return cells
+
+
+def store(k, target, values, row, column, m, batch):
+    residue, channel = divmod(m, k["TARGET_CHANNELS"])
+    y = row * k["PATCH_ROWS"] + residue // k["PATCH_COLUMNS"]
+    x = column * k["PATCH_COLUMNS"] + residue % k["PATCH_COLUMNS"]
+    if m < k["ALL_OUTPUTS"] and column < k["POSITION_COLUMNS"] and y < k["TARGET_ROWS"] and x < k["TARGET_COLUMNS"]:
+        there = target[channel, y, x, batch : batch + 64]
+        assert np.isnan(there).all(), "written twice"
+        there[:] = values[: len(there)]
+
+
+def check_in_numpy(task, method):
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    result = computed_in_numpy(task, method, filters, source)
+    np.testing.assert_array_equal(result, defined(task, filters, source))
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (3, 1), (2, 2)], ids=["one", "three", "two_rows"])
+@pytest.mark.parametrize("product", ["float16", "native"])
+@pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_windows_and_packed_filters_give_the_correlation(layer, name, product, blocks, device):
+    geometry = LAYERS[layer]
+    task = task_of(geometry, name, torch.float32 if product == "float16" else torch.bfloat16, device)
+    patch = geometry.stride if name == INPUT_GRAD else (1, 2)
+    method = Window(product, patch, WindowBlocks(*blocks, source_shape(task)[1], 1))
+    check_in_numpy(task, method)
+
+
+@pytest.mark.parametrize(("channels", "output_blocks"), [(8, 1), (24, 3), (8, 2)])
+def test_channels_in_chunks_and_outputs_in_blocks(channels, output_blocks, device):
+    task = task_of(LAYERS["many_channels"], FORWARD, device=device)
+    check_in_numpy(task, Window("float16", (2, 1), WindowBlocks(2, 1, channels, output_blocks)))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_drawn_layers(device, data):
+    few, two = st.integers(1, 4), st.integers(1, 2)
+    rows, columns = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
+    padding = tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(2))
+    taps = data.draw(st.integers(1, rows + sum(padding[0]))), data.draw(st.integers(1, columns + sum(padding[1])))
+    channels = data.draw(few)
+    images, filters = (8 * data.draw(two), channels, rows, columns), (data.draw(few), channels, *taps)
+    stride = data.draw(few), data.draw(few)
+    geometry = Geometry(images, filters, stride, padding, (1, 1), 1, data.draw(st.booleans()))
+    name = data.draw(st.sampled_from([FORWARD, INPUT_GRAD]))
+    task, steps = task_of(geometry, name, device=device), geometry.stride if name == INPUT_GRAD else (1, 1)
+    method = Window(
+        "float16", (steps[0] * data.draw(two), steps[1] * data.draw(two)),
+        WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1),
+    )  # fmt: skip
+    assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch)))
+    assume(plan_of_windows(task, method)[1] is not None)
+    check_in_numpy(task, method)
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
+
+
+def test_what_is_planned_fits_into_a_multiprocessor():
+    plan = gathering(Geometry((128, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False), False)
+    for positions, rows, channels in ((1, 1, 32), (2, 1, 32), (2, 2, 16), (2, 1, 8)):
+        how = window_plan(plan, WindowBlocks(positions, rows, channels, 1), False, False)
+        assert how is not None
+        k = how.constants
+        registers = 256 * k["MULTIPLYING_REGISTERS"] + k["FETCHERS"] * k["FETCHING_REGISTERS"]
+        assert k["STAGES"] >= 2
+        assert how.shared_bytes <= 227 * 1024
+        assert registers <= 65536
+        assert how.threads == 256 + k["FETCHERS"]
+
+
+@pytest.mark.parametrize(
+    "blocks", [WindowBlocks(1, 1, 5, 1), WindowBlocks(8, 1, 64, 1), WindowBlocks(1, 2, 64, 2)],
+    ids=["no_divisor", "too_many_sums", "rows_without_filters"],
+)  # fmt: skip
+def test_what_does_not_fit_is_no_plan(blocks):
+    plan = gathering(Geometry((128, 64, 32, 32), (256, 64, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), False)
+    assert window_plan(plan, blocks, False, False) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (12, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
+    ids=["groups", "dilation", "batch", "empty"],
+)
+def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
+    monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
+    geometry = Geometry((16, 2, 9, 9), (4, 2, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False)
+    assert windows(task_of(geometry, FORWARD), 4)
+    assert not windows(task_of(replace(geometry, **change), FORWARD), 4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "high"}, {"formats": ("bc01", "bc01")}, {"name": "correlate2d_filter_grad"}], ids=str
+)
+def test_windows_are_for_coarse_products_of_batch_last_sources(change, monkeypatch):
+    monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
+    assert not windows(replace(task_of(LAYERS["padded"], FORWARD), **change), 4)
+
+
+def test_without_a_hopper_gpu_no_window_is_a_candidate():
+    assert not any(isinstance(method, Window) for method in candidates(task_of(LAYERS["padded"], FORWARD), 12))
+
+
+# ------------------------------------------------------------------------------------------------------ on a GPU
+
+
+@pytest.fixture
+def hopper():
+    if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
+        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.mark.parametrize("dtype", MOST_ERROR, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_kernel_gives_the_correlation(layer, name, dtype, hopper):
+    task = task_of(LAYERS[layer], name, dtype, hopper)
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    methods = windows(task, 6)
+    assert methods
+    for method in methods:
+        result = carry_out(task, method, *operands_of(task, filters, source))
+        expected = torch.from_numpy(defined(task, filters, source)).to(dtype).float().numpy()
+        np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+LARGE = Geometry((256, 4, 64, 65), (16, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)
+
+
+@pytest.mark.parametrize("spike", [1e6, 1e38])
+def test_numbers_far_above_a_sample_are_computed_once_more(spike, hopper):
+    assert np.prod(LARGE.images) >= LEAST_SAMPLED
+    task = task_of(LARGE, FORWARD, device=hopper)
+    generator = torch.Generator("cuda").manual_seed(0)
+    source = torch.randn(LARGE.images, device=hopper, generator=generator)
+    source[200, 3, 63, 30] = spike
+    filters = torch.randn(LARGE.filters, device=hopper, generator=generator) * 1e-3
+    for method in windows(task, 2):
+        result = carry_out(task, method, to_format(source, "batch_last"), filters)
+        expected = torch.nn.functional.conv2d(source.double(), filters.double(), padding=1)
+        assert torch.isfinite(result).all()
+        assert float((result - expected).norm() / expected.norm()) <= 1e-3
+
+
+def test_infinities_and_nan_of_a_large_source_stay_near(hopper):
+    task = task_of(LARGE, FORWARD, device=hopper)
+    source = torch.randn(LARGE.images, device=hopper)
+    filters = torch.randn(LARGE.filters, device=hopper)
+    source[17, 2, 40, 50], source[18, 1, 40, 50] = float("nan"), float("inf")
+    expected = torch.nn.functional.conv2d(source.nan_to_num(0.0, 0.0).double(), filters.double(), padding=1)
+    for method in windows(task, 2):
+        result = carry_out(task, method, to_format(source, "batch_last"), filters)
+        assert not torch.isfinite(result[17, :, 39:42, 49:52]).any()
+        assert not torch.isfinite(result[18, :, 40, 50]).any()
+        away = torch.ones_like(result, dtype=torch.bool)
+        away[17:19, :, 32:48, :] = False
+        error = (result - expected)[away].norm() / expected[away].norm()
+        assert float(error) <= 1e-3
+
+
+def test_the_kernel_is_captured_by_a_graph(hopper):
+    task = task_of(LAYERS["strided"], FORWARD, device=hopper)
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    operands = operands_of(task, filters, source)
+    [method] = windows(task, 1)
+    carry_out(task, method, *operands)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = carry_out(task, method, *operands)
+    result.zero_()
+    graph.replay()
+    np.testing.assert_array_equal(result.cpu().numpy(), defined(task, filters, source))
