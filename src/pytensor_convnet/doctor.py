@@ -111,9 +111,11 @@ def caches() -> Iterator[tuple[str, Path, str]]:
     if find_spec("triton"):
         yield "Triton", Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache"), "*"
     if find_spec("torch") and find_spec("triton"):
+        from pytensor_convnet.kernels.cuda.runtime_compiler import cubin_folder
         from pytensor_convnet.kernels.cuda.tuning import cache_folder
 
         yield "choices for GPUs", cache_folder(), "*.json"
+        yield "compiled CUDA C++", cubin_folder(), "*.cubin"
 
 
 # ------------------------------------------------------------------------------------------- kernels

@@ -13,8 +13,9 @@ from block to block or, where that follows no steps, looked up. One compiled ker
 padding and dilation.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 (`docs/cuda-kernels.md`): 20 to 55% of the floor where channels are few, held back by what is read of the
-second-level cache; 40 to 85% where they are many in bfloat16, 55 to 135% in float32, whose floor is tf32's.
+an H100 (`docs/cuda-kernels.md`): 20 to 50% of the floor where channels are few, held back by what is read of the
+second-level cache (`window_kernel` reads less); 40 to 85% where they are many in bfloat16, 55 to 135% in float32, whose
+floor is tf32's.
 """
 
 from dataclasses import dataclass
