@@ -280,6 +280,16 @@ def test_float16_products_reach_as_far_as_float32(name, factor, device):
     assert relative_error(result, case.expected) <= MOST_ERROR["float16"]
 
 
+@EVERY_PASS
+@pytest.mark.parametrize("factor", [1e-36, 1e36])
+def test_what_is_far_out_in_one_operand_meets_the_contrary_in_the_other(name, factor, device):
+    task = tasks(GEOMETRIES["dilation"], name, "float16", device)
+    case = operands(task.geometry, name, torch.float32, device)
+    first, second = case.tensors
+    result = carry_out(task, float16_method(name), first * factor, second / factor)
+    assert relative_error(result, case.expected) <= MOST_ERROR["float16"]
+
+
 def test_a_nan_and_an_infinity_stay_within_their_image(device):
     task = tasks(GEOMETRIES["dilation"], "correlate2d", "float16", device)
     case = operands(task.geometry, task.name, torch.float32, device)

@@ -24,7 +24,7 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, program
 from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
-from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split, unscaled
 from pytensor_convnet.kernels.cuda.spreading import spread_pixel, windows_of
 
 
@@ -176,8 +176,7 @@ def _pooled_filter_grad(
             )  # fmt: skip
     let_next_start(DEPENDENT)
     if PRODUCT == "float16":
-        total = total * power_of_two(-scale_exponent(magnitudes, PARTIALS))
-        total = total * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+        total = unscaled(total, magnitudes, PARTIALS)
     place = (share * groups + group).to(tl.int64) * used_rows * filter_count
     place += k.to(tl.int64)[:, None] * filter_count + m[None, :]
     tl.store(partial + place, total, mask=used[:, None] & filter_exists[None, :])

@@ -49,7 +49,7 @@ from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering, Tables
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
-from pytensor_convnet.kernels.cuda.products import add_product, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import add_product, power_of_two, scale_exponent, split, times_powers_of_two
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,10 @@ def _correlate_max_pool(
 
     # What is rectified needs to know which maps are negative, and so to be biased, before it is compared.
     RECTIFIED: tl.constexpr = ACTIVATION == "relu" or ACTIVATION == "muting_relu"
-    source_scale, filter_scale = 1.0, 1.0
+    source_exponent, filter_exponent = 0, 0
     if PRODUCT == "float16":
-        source_scale = power_of_two(-scale_exponent(magnitudes, PARTIALS))
-        filter_scale = power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+        source_exponent = -scale_exponent(magnitudes, PARTIALS)
+        filter_exponent = -scale_exponent(magnitudes + PARTIALS, PARTIALS)
     bias = tl.load(biases + group * filter_count + m, mask=m < filter_count, other=0.0).to(tl.float32)
     if IMAGES_FIRST:
         bias = bias[None, :]
@@ -298,7 +298,7 @@ def _correlate_max_pool(
             maps = tl.reshape(total, (LINES, FILTERS, IMAGES))
         if RECTIFIED:
             if PRODUCT == "float16":
-                maps = maps * source_scale * filter_scale
+                maps = times_powers_of_two(maps, source_exponent, filter_exponent)
             maps += tl.expand_dims(bias, 1 if IMAGES_FIRST else 0)
         keys = keys_of(maps, inside, tap, RECTIFIED, TAP_BITS)
         largest = largest_of_lines(keys, IMAGES_FIRST)
@@ -312,7 +312,9 @@ def _correlate_max_pool(
             if i == WINDOW_ROWS - GROUP_ROWS:
                 result, winner = key_values(window, TAP_BITS)
                 if not RECTIFIED:
-                    result = activated(result * source_scale * filter_scale + bias, ACTIVATION)
+                    if PRODUCT == "float16":
+                        result = times_powers_of_two(result, source_exponent, filter_exponent)
+                    result = activated(result + bias, ACTIVATION)
                 elif ACTIVATION == "muting_relu":
                     winner = tl.where(are_numbers(window, TAP_BITS), winner, NO_TAP)
                 channel = group * filter_count + m

@@ -31,7 +31,7 @@ from pytensor_convnet.kernels.cuda.dependent_launch import (
     let_next_start,
 )
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Tables
-from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent, split
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of, split, unscaled
 
 SUM_FILTERS, MOST_TERMS = 32, 256
 """The tile of the kernel that adds up: in one go, mostly, as a loop would wait for each of its loads."""
@@ -223,8 +223,7 @@ def _filter_grad(
             )  # fmt: skip
     let_next_start(DEPENDENT)
     if PRODUCT == "float16":
-        total = total * power_of_two(-scale_exponent(magnitudes, PARTIALS))
-        total = total * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+        total = unscaled(total, magnitudes, PARTIALS)
     place = (share * groups + group).to(tl.int64) * used_rows * column_count
     place += k.to(tl.int64)[:, None] * column_count + m[None, :]
     tl.store(partial + place, total, mask=used[:, None] & column_exists[None, :])

@@ -28,7 +28,7 @@ from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, la
 from pytensor_convnet.kernels.cuda.formats import unit_of
 from pytensor_convnet.kernels.cuda.gathering import SPARE_ROWS, Gathering, Tables
 from pytensor_convnet.kernels.cuda.packing import Packed
-from pytensor_convnet.kernels.cuda.products import add_product, chain_of
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of, exponent_of, times_powers_of_two
 
 ALIGNED = tl.constexpr(16)
 """Blocks of rows begin at multiples of this."""
@@ -295,7 +295,7 @@ def _gather_correlate(
                 )
 
     if PRODUCT == "float16":
-        total = total * tl.load(scales) * tl.load(scales + 1)
+        total = times_powers_of_two(total, exponent_of(tl.load(scales)), exponent_of(tl.load(scales + 1)))
     # Each output goes to its residue of the patch.
     residue = m // target_channels
     down = (entry // classes_across) * residues_down + residue // residues_across

@@ -74,8 +74,31 @@ def power_of_two(exponent):
 
 
 @triton.jit
+def exponent_of(x):
+    """That of the largest power of two that is no larger than a positive float32."""
+    return ((x.to(tl.int32, bitcast=True) >> 23) & 255) - 127
+
+
+@triton.jit
 def scale_exponent(partials, PARTIALS: tl.constexpr):
     """The exponent of the power of two that brings the largest of ``partials`` to between 2**14 and 2**15."""
     largest = tl.max(tl.load(partials + tl.arange(0, PARTIALS)), axis=0)
-    exponent = ((largest.to(tl.int32, bitcast=True) >> 23) & 255) - 127
-    return tl.minimum(14 - exponent, 126)
+    return tl.minimum(14 - exponent_of(largest), 126)
+
+
+@triton.jit
+def times_powers_of_two(x, exponent, other):
+    """x * 2 ** exponent * 2 ** other, by two factors that are alike.
+
+    So what lies between them is no larger and no smaller than x and the result, where one of the powers may be far out.
+    """
+    both = exponent + other
+    half = both // 2
+    return x * power_of_two(half) * power_of_two(both - half)
+
+
+@triton.jit
+def unscaled(total, magnitudes, PARTIALS: tl.constexpr):
+    """A product of operands scaled by what `scale_exponent` says of two rows of magnitudes, without these scales."""
+    exponent, other = scale_exponent(magnitudes, PARTIALS), scale_exponent(magnitudes + PARTIALS, PARTIALS)
+    return times_powers_of_two(total, -exponent, -other)

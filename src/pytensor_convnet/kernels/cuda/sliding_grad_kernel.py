@@ -28,7 +28,7 @@ from pytensor_convnet.kernels.cuda.dependent_launch import await_only, launch_op
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import add_shares, program_place
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
-from pytensor_convnet.kernels.cuda.products import add_product, chain_of, power_of_two, scale_exponent
+from pytensor_convnet.kernels.cuda.products import add_product, chain_of, unscaled
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,13 @@ def _sliding_filter_grad(
             totals = _add_products(totals, low, b, TAPS, COLUMNS, STRIDE, PRODUCT)
         totals = _add_products(totals, a, b, TAPS, COLUMNS, STRIDE, PRODUCT)
     let_next_start(DEPENDENT)
-    factor = 1.0
-    if PRODUCT == "float16":
-        factor = power_of_two(-scale_exponent(magnitudes, PARTIALS))
     place = (share * groups + group).to(tl.int64) * TAPS * used_rows * filter_count
     place += k.to(tl.int64)[:, None] * filter_count + m[None, :]
     stored = (k < used_rows)[:, None] & (m < filter_count)[None, :]
     for j in tl.static_range(TAPS):
         total = totals[j]
         if PRODUCT == "float16":
-            total = total * factor * power_of_two(-scale_exponent(magnitudes + PARTIALS, PARTIALS))
+            total = unscaled(total, magnitudes, PARTIALS)
         tl.store(partial + place + j * used_rows * filter_count, total, mask=stored)
 
 
