@@ -1,4 +1,6 @@
-"""CUDA kernels in Triton, one in CUDA C++. They know torch tensors, logical bc01 in one of three physical formats, and no PyTensor.
+"""CUDA kernels in Triton, one in CUDA C++.
+
+They know torch tensors, logical bc01 in one of three physical formats, and no PyTensor.
 
 Importing this loads torch and Triton. Without a GPU the kernels run in Triton's interpreter, where the environment
 variable ``TRITON_INTERPRET=1`` was set before Triton was imported.
