@@ -18,7 +18,7 @@ of the source may reach a few pixels to the left of those that see it.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
 an H100 (`docs/cuda-kernels.md`): 41 to 67% of the floor in forward passes, 31 to 58% in input gradients; held back by
-stores, which nothing overlaps, and by what tensor cores read of shared memory.
+waiting after each product, as ptxas moves sums between two (C7515), and by stores, which nothing overlaps.
 """
 
 import functools
