@@ -64,7 +64,7 @@ def test_where_the_disk_refuses_it_is_compiled_all_the_same(compilations, monkey
 
 
 def test_without_nvrtc_nothing_can_be_compiled(monkeypatch):
-    monkeypatch.setattr(runtime_compiler, "_is_able", lambda index: True)
+    monkeypatch.setattr(runtime_compiler, "capability_of", lambda device: runtime_compiler.CAPABILITY)
     monkeypatch.setattr(runtime_compiler, "_nvrtc", lambda: None)
     assert not can_compile(torch.device("cuda", 0))
 

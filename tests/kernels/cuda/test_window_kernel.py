@@ -86,7 +86,7 @@ def computed_in_numpy(task, method, filters, source):
     )
     assert k["FILTER_BYTES"] == 2 * stages[0, 0, 0].size
     target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
-    for tile in range(how.tiles):
+    for tile in range(k["TILES"]):
         block, tile = tile % k["OUTPUT_BLOCKS"], tile // k["OUTPUT_BLOCKS"]
         column, tile = tile % k["COLUMN_BLOCKS"] * k["TILE_COLUMNS"], tile // k["COLUMN_BLOCKS"]
         row, batch = tile % k["ROW_BLOCKS"] * k["TILE_ROWS"], tile // k["ROW_BLOCKS"] * 64
@@ -199,7 +199,7 @@ def test_what_is_planned_fits_into_a_multiprocessor():
         assert k["STAGES"] >= 2
         assert how.shared_bytes <= 227 * 1024
         assert registers <= 65536
-        assert how.threads == 256 + k["FETCHERS"]
+        assert k["THREADS"] == 256 + k["FETCHERS"]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,12 @@ from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
     LEAST_IMAGES,
     MEMORY_RATE,
-    MULTIPROCESSORS,
-    SHARED_BYTES,
     search_time,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS, REGISTERS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
@@ -48,8 +47,6 @@ MOST_PATCH = 9
 MOST_STAGES = 3
 """Of the pipeline of a forward pass."""
 
-CLOCK = 1.7e9
-REGISTERS = 65536
 OPERATIONS, COMPARED, LOADED, LATENCY = 3000, 14, 26, 900
 """Of a multiprocessor: floating-point operations, numbers compared and bytes of the source read in a cycle, about as
 these kernels reach them; and the cycles that a step takes besides, which other programs fill if there are any."""

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format, unit_dividing
-from pytensor_convnet.kernels.cuda.magnitudes import sampled_part
+from pytensor_convnet.kernels.cuda.magnitudes import finite_magnitudes, sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
 TILE = 64
@@ -66,9 +66,7 @@ def copy_tile(
     target += rest * target_rest * TARGET_UNIT + ((along * target_step * TARGET_UNIT)[:, None] + across[None, :])
     if PRODUCT == "float16":
         if BOUNDS < PARTIALS:
-            magnitude = tl.abs(values)
-            magnitude = tl.where(magnitude < float("inf"), magnitude, 0.0)
-            tl.atomic_max(note, tl.max(tl.max(magnitude, axis=1), axis=0), sem="relaxed")
+            tl.atomic_max(note, tl.max(tl.max(finite_magnitudes(values), axis=1), axis=0), sem="relaxed")
         values = values * power_of_two(scale_exponent(magnitudes, BOUNDS))
     if PRODUCT == "bf16x3":
         high, low = split(values)

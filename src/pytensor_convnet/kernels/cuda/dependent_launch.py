@@ -9,13 +9,14 @@ read. As all of them wait before they let the next one start, what came before t
 of torch's compiler, where they need nothing of their predecessor, rely on that.
 """
 
-import functools
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from pytensor_convnet.kernels.cuda.hardware import capability_of
 
 FIRST_CAPABILITY = 9, 0
 
@@ -46,14 +47,5 @@ def let_next_start(DEPENDENT: tl.constexpr):
 
 def launch_options(device: torch.device) -> dict[str, Any]:
     """What a launch is given in addition, and the kernel's ``DEPENDENT``."""
-    if device.type == "meta":  # compiled for another process
-        target = triton.runtime.driver.active.get_current_target()
-        able = target.backend == "cuda" and target.arch >= 10 * FIRST_CAPABILITY[0]
-    else:
-        able = device.type == "cuda" and _is_able(device.index)
+    able = capability_of(device) >= FIRST_CAPABILITY
     return {"DEPENDENT": True, "launch_pdl": True} if able else {"DEPENDENT": False}
-
-
-@functools.cache
-def _is_able(index: int | None) -> bool:
-    return torch.version.hip is None and torch.cuda.get_device_capability(index) >= FIRST_CAPABILITY

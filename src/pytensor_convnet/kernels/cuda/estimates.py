@@ -14,11 +14,10 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, REGISTERS, SHARED_BYTES, THREADS
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, LEAST_SAMPLED, SEARCHERS
 from pytensor_convnet.kernels.cuda.methods import Task
 
-MULTIPROCESSORS = 132
-SHARED_BYTES = 227 * 1024
 MEMORY_RATE, CACHE_RATE = 2.8e12, 15e12
 """Bytes a second from memory, and from the second-level cache to all multiprocessors."""
 
@@ -33,9 +32,6 @@ LEAST_IMAGES = 16
 
 LEAST_OF_EIGHT_WARPS = 64 * 32
 """Sums of a tile that is worth eight warps."""
-
-REGISTERS, THREADS = 65536, 2048
-"""Of a multiprocessor."""
 
 
 def products_of(task: Task) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
     LEAST_IMAGES,
     MEMORY_RATE,
-    MULTIPROCESSORS,
-    SHARED_BYTES,
     bytes_moved,
     element_bytes,
     images_of_block,
@@ -25,6 +23,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
+from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.methods import FilterGrad, Share, SlidingShare, Task
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of
 

@@ -10,8 +10,6 @@ from pytensor_convnet.kernels.cuda.estimates import (
     CACHE_RATE,
     LAUNCH,
     MEMORY_RATE,
-    MULTIPROCESSORS,
-    SHARED_BYTES,
     bytes_moved,
     element_bytes,
     images_of_block,
@@ -24,6 +22,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
 )
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
+from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.methods import Gather, Task
 from pytensor_convnet.kernels.cuda.products import chain_of
 

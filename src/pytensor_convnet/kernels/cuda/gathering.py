@@ -167,6 +167,14 @@ class Gathering:
     groups: int
 
     @property
+    def source_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.source_channels * self.groups, self.rows.source_length, self.columns.source_length
+
+    @property
+    def target_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.target_channels * self.groups, self.rows.target_length, self.columns.target_length
+
+    @property
     def residues(self) -> int:
         """How many residues each class has."""
         return self.rows.classes[0].count * self.columns.classes[0].count

@@ -41,6 +41,13 @@ class Bound(NamedTuple):
     factor: float
 
 
+@triton.jit
+def finite_magnitudes(values):
+    """Magnitudes, 0 of what is infinite or NaN."""
+    magnitudes = tl.abs(values)
+    return tl.where(magnitudes < float("inf"), magnitudes, 0.0)
+
+
 @triton.jit(do_not_specialize=["a_size", "b_size", "c_size", "a_units", "b_units", "c_units"])
 def _largest_magnitudes(
     a, b, c, found, a_size, b_size, c_size, a_units, b_units, c_units, a_factor, b_factor, c_factor,
@@ -71,10 +78,10 @@ def _largest_magnitudes(
     while start < size:
         place = start + tl.arange(0, BLOCK)
         if start + BLOCK <= size:
-            magnitude = tl.abs(tl.load(values + place))
+            found_here = tl.load(values + place)
         else:
-            magnitude = tl.abs(tl.load(values + place, mask=place < size, other=0.0))
-        largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
+            found_here = tl.load(values + place, mask=place < size, other=0.0)
+        largest = tl.maximum(largest, finite_magnitudes(found_here))
         start += SEARCHERS * distance
     found += operand * PARTIALS + searcher
     tl.store(found, tl.max(largest, axis=0) * factor)

@@ -208,9 +208,8 @@ def gather_from(
     """Forward pass or input gradient from the planes of a source, prepared where the method says so, or by ``copy``."""
     geometry, source = task.geometry, planes[0]
     gradient = task.name == "correlate2d_input_grad"
-    shape = geometry.images if gradient else geometry.maps
-    target = empty(shape, method.target_format, task.dtype, source.device)
     plan = gathering(geometry, gradient, method.patch, method.joined, method.channel_multiple)
+    target = empty(plan.target_shape, method.target_format, task.dtype, source.device)
     wide = is_wide(source, target)
     unit = UNIT if method.prepared else unit_of(source)
     found = tables_for(plan, source, unit, wide)
@@ -222,16 +221,12 @@ def gather_from(
 
 def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan | None]:
     """What a method gathers, and how; None where it does not fit into a multiprocessor."""
-    gradient = task.name == "correlate2d_input_grad"
-    plan = gathering(task.geometry, gradient, method.patch)
-    sampled = (
-        method.product == "float16" and prod(task.geometry.maps if gradient else task.geometry.images) >= LEAST_SAMPLED
-    )
+    plan = gathering(task.geometry, task.name == "correlate2d_input_grad", method.patch)
+    sampled = method.product == "float16" and prod(plan.source_shape) >= LEAST_SAMPLED
     return plan, window_plan(plan, method.blocks, method.product == "native", sampled)
 
 
 def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    gradient = task.name == "correlate2d_input_grad"
     plan, how = plan_of_windows(task, method)
     assert how is not None
     source = aligned(change_format(source, "batch_last"))
@@ -240,11 +235,10 @@ def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Ten
         magnitudes = largest_magnitudes(source, dense(filters), copied=(True, False))
     taps = stage_taps(plan, method.blocks.channels, how.stage.rows, source.device)
     packed = pack(
-        filters, plan, taps, gradient, task.geometry.flip, method.product, magnitudes, how.stage.outputs,
-        stage_rows=how.stage.rows,
+        filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
+        how.stage.outputs, stage_rows=how.stage.rows,
     )  # fmt: skip
-    shape = task.geometry.images if gradient else task.geometry.maps
-    target = empty(shape, "batch_last", task.dtype, source.device)
+    target = empty(plan.target_shape, "batch_last", task.dtype, source.device)
     window_correlate(source, packed, how, target)
     return change_format(target, task.formats[-1])
 

@@ -1,8 +1,8 @@
 """CUDA C++ compiled where it runs, for what Triton cannot say: NVRTC translates, the driver loads and launches.
 
-NVRTC comes with torch. What it makes of a source, half a second's work, lies on disk: a file each, written whole or not
-at all, and made anew where what is read is not what was written. Where there is no NVRTC, or the GPU is not of the kind
-that a source is for, nothing is missing but the methods that need it.
+NVRTC comes with torch. What it makes of a source, half a second's work, lies on disk (`disk_caches`), and is made anew
+where what is read is not what was written. Where there is no NVRTC, or the GPU is not of the kind that a source is for,
+nothing is missing but the methods that need it.
 
 ``PYTENSOR_CONVNET_CUBIN_CACHE`` is the folder, by default ``pytensor-convnet/cubins`` in the user's cache folder.
 """
@@ -10,17 +10,16 @@ that a source is for, nothing is missing but the methods that need it.
 import ctypes
 import functools
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 
 from pytensor_convnet.kernels.cuda.compiling_ahead import is_launching
+from pytensor_convnet.kernels.cuda.disk_caches import file_of, folder_of, keep
+from pytensor_convnet.kernels.cuda.hardware import capability_of
 
 ARCHITECTURE, CAPABILITY = "sm_90a", (9, 0)
 """Instructions of Hopper alone, which later GPUs do not have."""
@@ -37,17 +36,7 @@ class CudaError(RuntimeError):
 
 def can_compile(device: torch.device) -> bool:
     """Whether sources can be compiled for a device and run there."""
-    if device.type == "meta":  # compiled for another process
-        target = triton.runtime.driver.active.get_current_target()
-        able = target.backend == "cuda" and target.arch == 10 * CAPABILITY[0] + CAPABILITY[1]
-    else:
-        able = device.type == "cuda" and _is_able(device.index)
-    return able and _nvrtc() is not None
-
-
-@functools.cache
-def _is_able(index: int | None) -> bool:
-    return torch.cuda.is_available() and not torch.version.hip and torch.cuda.get_device_capability(index) == CAPABILITY
+    return capability_of(device) == CAPABILITY and _nvrtc() is not None
 
 
 # -------------------------------------------------------------------------------------------- compiling
@@ -85,25 +74,19 @@ def compiled(source: str) -> bytes:
     major, minor = ctypes.c_int(), ctypes.c_int()
     _checked(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "nvrtcVersion")
     facts = f"{major.value}.{minor.value} {OPTIONS}\n{source}"
-    file = cubin_folder() / f"{hashlib.sha256(facts.encode()).hexdigest()[:40]}.cubin"
+    file = file_of(cubin_folder(), facts, ".cubin")
     with suppress(OSError):
         content = file.read_bytes()
         if content[:32] == hashlib.sha256(content[32:]).digest():
             return content[32:]
     code = _compile(source)
-    with suppress(OSError):  # where the disk refuses, it is compiled by each process
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=file.parent, suffix=".part", delete=False) as part:
-            part.write(hashlib.sha256(code).digest() + code)
-        os.replace(part.name, file)
+    keep(file, hashlib.sha256(code).digest() + code)
     return code
 
 
 def cubin_folder() -> Path:
     """Where machine code is kept."""
-    named = os.environ.get("PYTENSOR_CONVNET_CUBIN_CACHE")
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(caches) / "pytensor-convnet" / "cubins"
+    return folder_of("PYTENSOR_CONVNET_CUBIN_CACHE", "cubins")
 
 
 def _compile(source: str) -> bytes:

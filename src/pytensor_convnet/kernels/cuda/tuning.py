@@ -14,10 +14,8 @@ folder of the files, by default ``pytensor-convnet/tuning`` in the user's cache 
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +31,7 @@ import triton
 from pytensor_convnet.kernels.cuda.candidates import candidates
 from pytensor_convnet.kernels.cuda.compiling_ahead import forget_plans, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
+from pytensor_convnet.kernels.cuda.disk_caches import file_of, folder_of, keep
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.formats import UNIT
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -226,9 +225,7 @@ def best_method(task: Task, operands: tuple[torch.Tensor, ...]) -> tuple[Any, fl
 
 def cache_folder() -> Path:
     """Where choices are kept."""
-    named = os.environ.get("PYTENSOR_CONVNET_TUNING_CACHE")
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(caches) / "pytensor-convnet" / "tuning"
+    return folder_of("PYTENSOR_CONVNET_TUNING_CACHE", "tuning")
 
 
 def _key(task: Task) -> str:
@@ -246,7 +243,7 @@ def _key(task: Task) -> str:
 
 
 def _file(key: str) -> Path:
-    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
+    return file_of(cache_folder(), key, ".json")
 
 
 def _load(task: Task) -> Any:
@@ -262,14 +259,8 @@ def _load(task: Task) -> Any:
 def _store(task: Task, method: Any, seconds: float) -> None:
     """Keep a choice on disk; where the disk refuses, it is kept in memory alone."""
     key = _key(task)
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False) as file:
-            json.dump({"key": key, "method": method_to_json(method), "seconds": seconds}, file)
-        os.replace(file.name, _file(key))
-    except OSError:
-        return
+    content = json.dumps({"key": key, "method": method_to_json(method), "seconds": seconds})
+    keep(_file(key), content.encode())
 
 
 def method_to_json(method: Any) -> Any:

@@ -7,13 +7,13 @@ from math import ceil
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, MULTIPROCESSORS, bytes_moved, search_time
-from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, search_time
+from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
+from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
-from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, WindowPlan, fits_windows
+from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, MOST_OUTPUTS, WindowBlocks, WindowPlan, fits_windows
 
-CLOCK = 1.7e9
 SHARED, CACHED, STORED = 128, 26, 16
 """Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of the second-level cache, and of results
 while nothing else is done."""
@@ -29,8 +29,8 @@ ONE_FETCHES = 1.2
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
 
-MOST_OUTPUTS = 512
-"""Channels of the target times pixels of a patch."""
+MOST_BLOCKS = 2
+"""Outputs, channels of the target times pixels of a patch, fill so many of the widest instructions at most."""
 
 CHUNKS, POSITIONS = (8, 16, 32, 64), (1, 2, 3, 4, 8)
 """Channels of a stage, if not all, and positions of a warpgroup."""
@@ -47,9 +47,9 @@ def windows(task: Task, limit: int) -> list[Window]:
         return []
     seconds = {}
     for method in _methods(task, "native" if narrow else "float16"):
-        _, how = plan_of_windows(task, method)
+        plan, how = plan_of_windows(task, method)
         if how is not None:
-            seconds[method] = window_time(task, method, how)
+            seconds[method] = window_time(task, method, plan, how)
     chosen: list[Window] = []
     alike: Counter[tuple[tuple[int, int], int]] = Counter()
     for method in sorted(seconds, key=lambda method: seconds[method]):
@@ -74,15 +74,15 @@ def _methods(task: Task, product: str) -> Iterator[Window]:
         if (
             not fits_windows(plan)
             or plan.multiply_adds > MOST_WORK * least.multiply_adds
-            or plan.outputs > MOST_OUTPUTS
+            or plan.outputs > MOST_BLOCKS * MOST_OUTPUTS
         ):
             continue
-        cuts = {ceil(plan.outputs / most) for most in (256, 128)}
+        cuts = {ceil(plan.outputs / most) for most in (MOST_OUTPUTS, MOST_OUTPUTS // 2)}
         for count, positions, rows, blocks in itertools.product(set(chunks), POSITIONS, (1, 2), cuts):
             yield Window(product, patch, WindowBlocks(positions, rows, count, blocks))
 
 
-def window_time(task: Task, method: Window, how: WindowPlan) -> float:
+def window_time(task: Task, method: Window, plan: Gathering, how: WindowPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     constants, blocks, item = how.constants, method.blocks, task.dtype.itemsize
     outputs = how.stage.outputs
@@ -90,16 +90,16 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     products = instructions * max(outputs / 2, 16 + outputs / 4)  # the least, and reading both tiles
     if constants["FETCHERS"] < 256:
         products *= ONE_FETCHES
-    source = constants["STAGE_ROWS"] * 64
+    source = constants["STAGE_ROWS"] * IMAGES
     filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
     shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
     cached = (item * source + filters) / CACHED
     waited = LATENCY / (constants["STAGES"] - 1)
     stage = max(products, shared, cached, waited) + STAGE_CYCLES
     stages = (constants["PLACES_DOWN"] + (blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
-    storing = 2 * blocks.positions * outputs * 64 * item / STORED
-    rounds = ceil(how.tiles / MULTIPROCESSORS)
+    storing = 2 * blocks.positions * outputs * IMAGES * item / STORED
+    rounds = ceil(constants["TILES"] / MULTIPROCESSORS)
     seconds = START + max(rounds * (stages * stage + storing) / CLOCK, bytes_moved(task) / MEMORY_RATE)
     if method.product == "float16":
-        seconds += search_time(task.geometry.maps if task.name == "correlate2d_input_grad" else task.geometry.images)
+        seconds += search_time(plan.source_shape)
     return seconds + LAUNCH

@@ -23,7 +23,7 @@ waiting after each product, as ptxas moves sums between two (C7515), and by stor
 
 import functools
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,8 @@ import triton.language as tl
 from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import Gathering
-from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, SEARCHERS
+from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
+from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, SEARCHERS, finite_magnitudes
 from pytensor_convnet.kernels.cuda.packing import Packed
 
 IMAGES = 64
@@ -43,11 +44,7 @@ IMAGES = 64
 BATCH_MULTIPLE = 8
 """Of images, that lie in a cell of 16 bytes."""
 
-MULTIPROCESSORS = 132
-"""Of a Hopper GPU, at most; each goes from tile to tile."""
-
 BARRIER_BYTES = 1024
-SHARED_BYTES = 227 * 1024
 MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 8, 2, 3
 MOST_OUTPUTS, MOST_OF_FOUR_WARPGROUPS = 256, 160
 """Of an instruction; and of one whose registers four warpgroups leave room for."""
@@ -93,16 +90,17 @@ class WindowPlan:
     ----------
     constants : dict of str to int
         As the source has them.
-    stage : Stage
-    tiles : int
-    threads, shared_bytes : int
     """
 
     constants: dict[str, int]
-    stage: Stage
-    tiles: int
-    threads: int
-    shared_bytes: int
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self.constants["PRODUCT_ROWS"], self.constants["OUTPUTS"])
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.constants["STAGES_START"] + self.constants["STAGES"] * self.constants["STAGE_BYTES"]
 
     @functools.cached_property
     def source(self) -> str:
@@ -115,13 +113,7 @@ class WindowPlan:
 def fits_windows(plan: Gathering) -> bool:
     """Whether a gathering can be computed so at all."""
     regular = plan.class_count == plan.groups == 1 and plan.rows.place_step == plan.columns.place_step == 1
-    elements = [
-        plan.batch * channels * rows * columns
-        for channels, rows, columns in (
-            (plan.source_channels, plan.rows.source_length, plan.columns.source_length),
-            (plan.target_channels, plan.rows.target_length, plan.columns.target_length),
-        )
-    ]
+    elements = prod(plan.source_shape), prod(plan.target_shape)
     places = all(axis.classes[0].places for axis in (plan.rows, plan.columns))
     return regular and places and plan.batch % BATCH_MULTIPLE == 0 and min(elements) > 0 and max(elements) < 2**31
 
@@ -180,11 +172,7 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying, "MOVES_REGISTERS": moves,
         "CELLS": cells, "TURNS": turns, "AT_ONCE": ceil(cells / turns), "LAG": min(2, stages - 2),
     }  # fmt: skip
-    shared_bytes = constants["STAGES_START"] + stages * stage_bytes
-    return WindowPlan(
-        {name: int(value) for name, value in constants.items()},
-        Stage(product_rows, outputs), tiles, 256 + fetchers, shared_bytes,
-    )  # fmt: skip
+    return WindowPlan({name: int(value) for name, value in constants.items()})
 
 
 def _registers(positions: int, outputs: int) -> tuple[int, int, int, bool] | None:
@@ -230,9 +218,10 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
     packed : Packed
         Filters, as ``plan.stage`` has them.
     """
+    grid, threads = min(plan.constants["TILES"], MULTIPROCESSORS), plan.constants["THREADS"]
     launched = functools.partial(
-        runtime_compiler.launch, plan.source, "window_correlate", min(plan.tiles, MULTIPROCESSORS), plan.threads,
-        plan.shared_bytes, source, packed.matrix, target, packed.scales,
+        runtime_compiler.launch, plan.source, "window_correlate", grid, threads, plan.shared_bytes, source,
+        packed.matrix, target, packed.scales,
     )  # fmt: skip
     launched(0)
     if plan.constants["SAMPLED"]:
@@ -250,6 +239,6 @@ def _search_all(source, scales, size, BLOCK: tl.constexpr, DEPENDENT: tl.constex
         largest = tl.zeros((BLOCK,), tl.float32)
         for start in range(tl.program_id(0).to(tl.int64) * BLOCK, size, tl.num_programs(0) * BLOCK):
             place = start + tl.arange(0, BLOCK)
-            magnitude = tl.abs(tl.load(source + place, mask=place < size, other=0.0))
-            largest = tl.maximum(largest, tl.where(magnitude < float("inf"), magnitude, 0.0))
+            values = tl.load(source + place, mask=place < size, other=0.0)
+            largest = tl.maximum(largest, finite_magnitudes(values))
         tl.atomic_max(scales + 3, tl.max(largest, axis=0), sem="relaxed")
