@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
-from pytensor_convnet.kernels.cuda import to_format, window_candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda import runtime_compiler, to_format, window_candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_of_windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
-from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
 
@@ -233,6 +233,21 @@ def test_windows_are_for_coarse_products_of_batch_last_sources(change, monkeypat
 
 def test_without_a_hopper_gpu_no_window_is_a_candidate():
     assert not any(isinstance(method, Window) for method in candidates(task_of(LAYERS["padded"], FORWARD), 12))
+
+
+@pytest.mark.parametrize("dtype", MOST_ERROR, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
+@pytest.mark.parametrize("layer", ["padded", "many_channels"])
+def test_the_kernel_compiles(layer, name, dtype, monkeypatch, tmp_path):
+    if runtime_compiler._nvrtc() is None:
+        pytest.skip("there is no NVRTC")
+    monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
+    monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path))
+    task = task_of(LAYERS[layer], name, dtype)
+    methods = windows(task, 2)
+    assert methods
+    for method in methods:
+        assert compiled(plan_of_windows(task, method)[1].source).startswith(b"\x7fELF")
 
 
 # ------------------------------------------------------------------------------------------------------ on a GPU
