@@ -12,6 +12,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ OPTIONS = (f"--gpu-architecture={ARCHITECTURE}".encode(), b"-default-device", b"
 
 SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 """Of the driver: a function's largest dynamic shared memory; a launch that starts while the one before it ends."""
+
+
+MAP_BYTES, MAP_ALIGNMENT, SWIZZLE_128, PROMOTION_256 = 128, 64, 3, 3
+MAP_TYPES = {torch.float32: 7, torch.bfloat16: 9}
+"""The driver's numbers for a tensor map: its size, the order of 16-byte parts, what a read brings to the second-level
+cache, dtypes."""
 
 
 class CudaError(RuntimeError):
@@ -139,7 +146,52 @@ class _Launch(ctypes.Structure):
     )
 
 
-def launch(source: str, name: str, grid: int, threads: int, shared_bytes: int, *arguments: torch.Tensor | int) -> None:
+@dataclass(frozen=True)
+class TensorMap:
+    """A tensor as the copying engine sees it, and the box that a copy brings.
+
+    Attributes
+    ----------
+    tensor : tensor
+        float32 or bfloat16, its memory aligned to 16 bytes.
+    lengths, box : tuple of int
+        Of all dimensions, the innermost first, whose elements follow each other. A box has 256 a dimension at most.
+    strides : tuple of int
+        Of all but the innermost dimension, in elements; multiples of 16 bytes.
+    swizzled : bool
+        Whether the 16-byte parts of each 128 bytes of shared memory are in the order that tensor cores read at once.
+    """
+
+    tensor: torch.Tensor
+    lengths: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzled: bool
+
+    def encoded(self) -> tuple[Any, int]:
+        """The driver's CUtensorMap: memory, and the place in it where the map begins, a multiple of 64.
+
+        Raises
+        ------
+        CudaError
+            The driver takes no such map.
+        """
+        memory = ctypes.create_string_buffer(MAP_BYTES + MAP_ALIGNMENT)
+        address = -(-ctypes.addressof(memory) // MAP_ALIGNMENT) * MAP_ALIGNMENT
+        rank, item = len(self.lengths), self.tensor.element_size()
+        status = _driver().cuTensorMapEncodeTiled(
+            ctypes.c_void_p(address), MAP_TYPES[self.tensor.dtype], rank, ctypes.c_void_p(self.tensor.data_ptr()),
+            (ctypes.c_uint64 * rank)(*self.lengths), (ctypes.c_uint64 * rank)(*(item * s for s in self.strides)),
+            (ctypes.c_uint32 * rank)(*self.box), (ctypes.c_uint32 * rank)(*[1] * rank),
+            0, SWIZZLE_128 if self.swizzled else 0, PROMOTION_256, 0,
+        )  # fmt: skip
+        _driven(status, f"map of a box {self.box} of {self.lengths}")
+        return memory, address
+
+
+def launch(
+    source: str, name: str, grid: int, threads: int, shared_bytes: int, *arguments: torch.Tensor | TensorMap | int
+) -> None:
     """Launch the kernel ``name`` of a source on the current stream of the device of its first argument.
 
     It may start while its predecessor ends, and has to wait for that before it reads or writes (`dependent_launch`).
@@ -156,15 +208,21 @@ def launch(source: str, name: str, grid: int, threads: int, shared_bytes: int, *
             compiled(source)
         return
     function = _function(source, name, shared_bytes, device.index)
-    values = [
-        ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, torch.Tensor) else ctypes.c_int(argument)
-        for argument in arguments
-    ]
-    pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+    values = [_value(argument) for argument in arguments]
+    pointers = (ctypes.c_void_p * len(values))(*(address for _, address in values))
     overlapping = _Attribute(id=OVERLAPPING_ATTRIBUTE, value=1)
     stream = torch.cuda.current_stream(device).cuda_stream
     how = _Launch((grid, 1, 1), (threads, 1, 1), shared_bytes, stream, ctypes.pointer(overlapping), 1)
     _driven(_driver().cuLaunchKernelEx(ctypes.byref(how), function, pointers, None), f"launch of {name}")
+
+
+def _value(argument: torch.Tensor | TensorMap | int) -> tuple[Any, int]:
+    """What a kernel gets, and its address."""
+    if isinstance(argument, TensorMap):
+        return argument.encoded()
+    tensor = isinstance(argument, torch.Tensor)
+    value = ctypes.c_void_p(argument.data_ptr()) if tensor else ctypes.c_int(argument)
+    return value, ctypes.addressof(value)
 
 
 @functools.cache  # without an end: captured graphs go on launching what is here

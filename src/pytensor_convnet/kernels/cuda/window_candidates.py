@@ -18,13 +18,10 @@ SHARED, CACHED, STORED = 128, 26, 16
 """Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of the second-level cache, and of results
 while nothing else is done."""
 
-STAGE_CYCLES, LATENCY, START = 100, 6000, 3e-6
+STAGE_CYCLES, LATENCY, START = 100, 1500, 3e-6
 """Cycles that a stage takes however small it is, and those from asking for one until it is there; and seconds of a
 launch until the first product. Fitted to some 250 ways to compute 32 passes: of those passes for which windows are the
 fastest there is, the best way or one within 6% of it is among the first four."""
-
-ONE_FETCHES = 1.2
-"""What products take longer where one warpgroup alone fetches."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -88,13 +85,11 @@ def window_time(task: Task, method: Window, plan: Gathering, how: WindowPlan) ->
     outputs = how.stage.outputs
     instructions = 2 * blocks.positions * how.stage.rows // 16
     products = instructions * max(outputs / 2, 16 + outputs / 4)  # the least, and reading both tiles
-    if constants["FETCHERS"] < 256:
-        products *= ONE_FETCHES
     source = constants["STAGE_ROWS"] * IMAGES
     filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
     shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
     cached = (item * source + filters) / CACHED
-    waited = LATENCY / (constants["STAGES"] - 1)
+    waited = LATENCY / (constants["RAWS"] or constants["STAGES"])
     stage = max(products, shared, cached, waited) + STAGE_CYCLES
     stages = (constants["PLACES_DOWN"] + (blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
     storing = 2 * blocks.positions * outputs * IMAGES * item / STORED

@@ -1,12 +1,13 @@
 // A correlation over windows of pixels in shared memory; window_kernel.py has the loop nest, and defines all constants.
 //
-// Two warpgroups multiply, the others fetch. A stage is one row of the source under a tile, of some channels: rows of
-// 64 images, in the order (column, channel). Elements lie as 16-byte cells of 8 images,
+// Two warpgroups multiply, the others fetch. A stage is one row of the source under a tile, of some channels: 64 images
+// for each column and channel, in the order (column, channel). One thread asks for it, and the copying engine (TMA)
+// brings it: zeros beyond the images' borders, and 128 bytes of bfloat16 a row,
 //
-//     cell (group of images g, row r) at (g * ROW_PITCH + r) * 16 bytes
+//     images 8 g to 8 g + 7 of row r at 128 r + 16 (g ^ (r % 8)) bytes
 //
-// so that 8 rows of a group are one of the 128-byte blocks that tensor cores read, from any row on: the window of each
-// pixel is the same memory, its descriptor a few rows further.
+// as tensor cores like to read it, from any row on: the window of each pixel is the same memory, its descriptor a few
+// rows further. float32 arrives in a buffer of its own, from where other threads bring it there as float16.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -41,18 +42,19 @@ DEVICE void load_bulk(u32 to, const void *from, u32 bytes, u32 barrier) {
 }
 // What was written to shared memory can be seen by tensor cores and bulk copies after this.
 DEVICE void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// A box of a tensor, the first place of which is given, the innermost dimension first; zeros where the tensor has nothing.
+struct alignas(64) TensorMap { u64 opaque[16]; };
+DEVICE void load_box(u32 to, const TensorMap *map, int x0, int x1, int x2, int x3, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+        :: "r"(to), "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(barrier) : "memory");
+}
 DEVICE void store_cell(u32 to, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
-// 8 floats, or zeros without reading.
-DEVICE void load_cell(float (&v)[8], const float *p, int inside) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
-        "mov.f32 %0, 0f00000000;\nmov.f32 %1, 0f00000000;\nmov.f32 %2, 0f00000000;\nmov.f32 %3, 0f00000000;\n"
-        "mov.f32 %4, 0f00000000;\nmov.f32 %5, 0f00000000;\nmov.f32 %6, 0f00000000;\nmov.f32 %7, 0f00000000;\n"
-        "@p ld.global.nc.L1::no_allocate.v4.f32 {%0, %1, %2, %3}, [%8];\n"
-        "@p ld.global.nc.L1::no_allocate.v4.f32 {%4, %5, %6, %7}, [%8 + 16];\n}\n"
-        : "=&f"(v[0]), "=&f"(v[1]), "=&f"(v[2]), "=&f"(v[3]), "=&f"(v[4]), "=&f"(v[5]), "=&f"(v[6]), "=&f"(v[7])
-        : "l"(p), "r"(inside));
+DEVICE float4 load_shared(u32 from) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(from) : "memory");
+    return v;
 }
 DEVICE u32 float16_pair(float low, float high) {
     u32 r;
@@ -75,18 +77,26 @@ DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127)
 DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
 // The inverse of what brings the largest magnitude to between 2**14 and 2**15.
 DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }
-// A tile of 16 rows and 64 images or OUTPUTS outputs, whose rows are cells of 16 bytes, groups of 8 `pitch` bytes apart.
-DEVICE u64 descriptor(u32 address, u32 pitch) {
-    return ((u64)(pitch >> 4) << 32) | (address >> 4) | ((128 >> 4) << 16);
+// 16 rows of 64 images, each of 128 bytes that lie as their address says: swizzled.
+DEVICE u64 source_descriptor(u32 address) {
+    return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);
+}
+// 16 rows of OUTPUTS filters, as cells of 8 filters: those of 8 rows together, all rows of a group `pitch` bytes apart.
+DEVICE u64 filter_descriptor(u32 address, u32 pitch) {
+    return ((u64)(pitch >> 4) << 32) | ((128 >> 4) << 16) | (address >> 4);
 }
 
 // -------------------------------------------------------------------------------------------------- shared memory
 
 #define FULL(s) (shared + (s) * 8)
 #define EMPTY(s) (shared + 256 + (s) * 8)
-#define FILTERS_THERE (shared + 512)
+#define RAW_FULL(s) (shared + 512 + (s) * 8)
+#define RAW_EMPTY(s) (shared + 640 + (s) * 8)
+#define FILTERS_THERE (shared + 768)
 #define RESIDENT_FILTERS (shared + 1024)
 #define STAGE(s) (shared + STAGES_START + (s) * STAGE_BYTES)
+#define RAW(s) (shared + STAGES_START + STAGES * STAGE_BYTES + (s) * BOX_BYTES)
+#define ROW_BYTES 128
 
 // --------------------------------------------------------------------------------------------------------- places
 
@@ -123,184 +133,91 @@ DEVICE bool advance(Place &p) {
     p.t += gridDim.x;
     return settle(p);
 }
-#define FAR (1 << 24)
-// The column of the source where a stage begins; far outside, whatever is added, for images that do not exist.
-DEVICE int left_of(const Place &p, int group) {
-    return p.tile.batch + group * 8 < BATCH ? p.tile.column * STEP_COLUMNS + FIRST_COLUMN : -2 * FAR;
-}
-DEVICE int offset_of(const Place &p, int group) {
-    return (p.chunk * CHANNELS * SOURCE_ROWS + p.y) * (SOURCE_COLUMNS * BATCH) + p.tile.batch + group * 8
-        + (p.tile.column * STEP_COLUMNS + FIRST_COLUMN) * BATCH;
-}
-
-// Cells of a fetching thread: rows first_row + i * EVERY of one group of images. Column and offset of a row within a
-// stage follow each other by steps, or are kept in registers, or worked out each time where these would be too many.
-#define EVERY (FETCHERS / 8)
-#define STEPPING (EVERY % CHANNELS == 0)
-#define KEPT (!STEPPING && CELLS <= 6)
-struct Cells {
-    int first_row, column0, offset0;
-    int column[KEPT ? CELLS : 1], offset[KEPT ? CELLS : 1];
-};
-DEVICE int offset_of_row(int r) {
-    return (r % CHANNELS) * (SOURCE_ROWS * SOURCE_COLUMNS * BATCH) + (r / CHANNELS) * BATCH;
-}
-DEVICE void cells_from(Cells &cells, int first_row) {
-    cells.first_row = first_row;
-    cells.column0 = first_row / CHANNELS;
-    cells.offset0 = offset_of_row(first_row);
-    if (KEPT)
-#pragma unroll
-        for (int i = 0; i < CELLS; ++i) {
-            int r = first_row + i * EVERY;
-            cells.column[i] = r < STAGE_ROWS ? r / CHANNELS : FAR;
-            cells.offset[i] = offset_of_row(r);
-        }
-}
-DEVICE void cell_at(const Cells &cells, int i, int &column, int &offset) {
-    if (STEPPING) {
-        column = cells.column0 + i * (EVERY / CHANNELS);
-        offset = cells.offset0 + i * (EVERY / CHANNELS) * BATCH;
-    } else if (KEPT) {
-        column = cells.column[KEPT ? i : 0];
-        offset = cells.offset[KEPT ? i : 0];
-    } else {
-        int r = cells.first_row + i * EVERY;
-        column = r / CHANNELS;
-        offset = offset_of_row(r);
-    }
-}
-DEVICE bool cell_exists(const Cells &cells, int i) {
-    return (i + 1) * EVERY <= STAGE_ROWS || cells.first_row + i * EVERY < STAGE_ROWS;
-}
 
 // ------------------------------------------------------------------------------------------------------- fetching
 
 DEVICE void load_filters(const Place &p, u32 shared, u32 slot, const unsigned char *filters) {
     int s = (p.tile.block * PLACES_DOWN + p.y - p.tile.row * STEP_ROWS - FIRST_ROW) * CHUNKS + p.chunk;
-    barrier_expect(FULL(slot), FILTER_BYTES);
     load_bulk(STAGE(slot) + SOURCE_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FULL(slot));
 }
+DEVICE void load_row(const Place &p, const TensorMap *source, u32 to, u32 barrier) {
+    load_box(to, source, p.tile.batch, p.chunk * CHANNELS, p.tile.column * STEP_COLUMNS + FIRST_COLUMN, p.y, barrier);
+}
 
-#if NARROW
-// bfloat16 as it is: copied without passing through registers.
-DEVICE void fetch(const unsigned short *source, const unsigned char *filters, u32 shared, const Cells &cells, int thread)
-{
-    int group = thread % 8, lane = thread & 31;
-    u32 slot = 0, phase = 1, done = 0, under_way = 0;
+// What one thread does. bfloat16 comes to where it is multiplied, and filters with it; float32 to where it is converted.
+DEVICE void fetch(const TensorMap *source, const unsigned char *filters, u32 shared) {
+    const u32 slots = NARROW ? STAGES : RAWS;
+    u32 slot = 0, phase = 1;
     Place p;
     p.t = blockIdx.x;
-    bool more = settle(p);
-    while (more) {
-        barrier_wait(EMPTY(slot), phase);
-        if (!RESIDENT && thread == 0) load_filters(p, shared, slot, filters);
-        int left = left_of(p, group);
-        const unsigned short *base = source + offset_of(p, group);
-        u32 to = STAGE(slot) + (group * ROW_PITCH + cells.first_row) * 16;
-#pragma unroll (CELLS <= 12 ? CELLS : 4)
-        for (int i = 0; i < CELLS; ++i) {
-            int column, offset;
-            cell_at(cells, i, column, offset);
-            bool inside = (u32)(left + column) < (u32)SOURCE_COLUMNS;
-            if (!cell_exists(cells, i)) continue;
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                :: "r"(to + i * (EVERY * 16)), "l"(inside ? base + offset : source), "r"(inside ? 16 : 0) : "memory");
+    for (bool more = settle(p); more; more = advance(p)) {
+        barrier_wait(NARROW ? EMPTY(slot) : RAW_EMPTY(slot), phase);
+        if (NARROW) {
+            barrier_expect(FULL(slot), BOX_BYTES + (RESIDENT ? 0 : FILTER_BYTES));
+            load_row(p, source, STAGE(slot), FULL(slot));
+            if (!RESIDENT) load_filters(p, shared, slot, filters);
+        } else {
+            barrier_expect(RAW_FULL(slot), BOX_BYTES);
+            load_row(p, source, RAW(slot), RAW_FULL(slot));
         }
-        asm volatile("cp.async.commit_group;" ::: "memory");
-        if (++slot == STAGES) { slot = 0; phase ^= 1; }
-        if (++under_way > LAG) {
-            asm volatile("cp.async.wait_group %0;" :: "n"(LAG) : "memory");
-            publish();
-            __syncwarp();
-            if (lane == 0) barrier_arrive(FULL(done));
-            if (++done == STAGES) done = 0;
-            --under_way;
-        }
-        more = advance(p);
-    }
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-    publish();
-    __syncwarp();
-    for (; under_way > 0; --under_way) {
-        if (lane == 0) barrier_arrive(FULL(done));
-        if (++done == STAGES) done = 0;
+        if (++slot == slots) { slot = 0; phase ^= 1; }
     }
 }
-#else
-// float32 becomes float16 on the way, times a power of two.
-DEVICE void load_cells(float (&v)[AT_ONCE][8], const float *source, const Cells &cells, int left, int offset, int turn) {
-#pragma unroll
-    for (int i = 0; i < AT_ONCE; ++i)
-        if (turn * AT_ONCE + i < CELLS) {
-            int column, place;
-            cell_at(cells, turn * AT_ONCE + i, column, place);
-            int inside = (u32)(left + column) < (u32)SOURCE_COLUMNS;
-            if (!KEPT) inside &= cell_exists(cells, turn * AT_ONCE + i);
-            load_cell(v[i], source + (offset + place), inside);
-        }
-}
-DEVICE void store_cells(float (&v)[AT_ONCE][8], u32 to, const Cells &cells, int turn, float scale, u32 &largest) {
-#pragma unroll
-    for (int i = 0; i < AT_ONCE; ++i)
-        if (turn * AT_ONCE + i < CELLS && cell_exists(cells, turn * AT_ONCE + i)) {
-            u32 pairs[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                pairs[j] = float16_pair(v[i][2 * j] * scale, v[i][2 * j + 1] * scale);
-                if (SAMPLED) largest = larger_of_pairs(largest, pairs[j] & 0x7fff7fff);
-            }
-            store_cell(to + (turn * AT_ONCE + i) * (EVERY * 16), pairs[0], pairs[1], pairs[2], pairs[3]);
-        }
-}
-struct Fetched { Place p; int left, offset; u32 slot, phase, largest; };
 
-// Store a stage whose first cells are in v[PARITY]; those of each turn are loaded before the ones before are stored.
-template <int PARITY>
-DEVICE bool fetch_stage(float (&v)[2][AT_ONCE][8], const float *source, const unsigned char *filters,
-    const Cells &cells, Fetched &f, u32 shared, int thread, float scale)
-{
-    int group = thread % 8;
-    bool more = true;
-    Place now = f.p;
-    u32 to = STAGE(f.slot) + (group * ROW_PITCH + cells.first_row) * 16;
-#pragma unroll
-    for (int turn = 0; turn < TURNS; ++turn) {
-        if (turn + 1 == TURNS) {
-            more = advance(f.p);
-            f.left = left_of(f.p, group);
-            f.offset = offset_of(f.p, group);
-        }
-        if (turn + 1 < TURNS || more)
-            load_cells(v[(PARITY + turn + 1) & 1], source, cells, f.left, f.offset, (turn + 1) % TURNS);
-        if (turn == 0) {
-            barrier_wait(EMPTY(f.slot), f.phase);
-            if (!RESIDENT && thread == 0) load_filters(now, shared, f.slot, filters);
-        }
-        store_cells(v[(PARITY + turn) & 1], to, cells, turn, scale, f.largest);
-    }
-    publish();
-    __syncwarp();
-    if ((thread & 31) == 0) barrier_arrive(FULL(f.slot));
-    if (++f.slot == STAGES) { f.slot = 0; f.phase ^= 1; }
-    return more;
+#if !NARROW
+// 8 images of a row. Neighbours read different halves first, so that 8 threads that read at a time meet all banks.
+DEVICE void load_cell(float (&v)[8], u32 raw, int row, int group) {
+    u32 from = raw + row * (2 * ROW_BYTES) + group * 32;
+    bool last = group & 4;
+    float4 one = load_shared(from + (last ? 16 : 0)), other = load_shared(from + (last ? 0 : 16));
+    float4 low = last ? other : one, high = last ? one : other;
+    v[0] = low.x; v[1] = low.y; v[2] = low.z; v[3] = low.w;
+    v[4] = high.x; v[5] = high.y; v[6] = high.z; v[7] = high.w;
 }
-// Whether a number did not fit into float16, or none at all, is noted in scales[2].
-DEVICE void fetch(const float *source, const unsigned char *filters, u32 shared, const Cells &cells, int thread,
-    float scale, float *scales)
-{
-    float v[2][AT_ONCE][8];
-    Fetched f;
-    f.slot = 0; f.phase = 1; f.largest = 0;
-    f.p.t = blockIdx.x;
-    bool more = settle(f.p);
-    f.left = left_of(f.p, thread % 8);
-    f.offset = offset_of(f.p, thread % 8);
-    if (more) load_cells(v[0], source, cells, f.left, f.offset, 0);
-    while (more) {
-        more = fetch_stage<0>(v, source, filters, cells, f, shared, thread, scale);
-        if (TURNS % 2 && more) more = fetch_stage<1>(v, source, filters, cells, f, shared, thread, scale);
+DEVICE void store_converted(const float (&v)[8], u32 stage, int row, int group, float scale, u32 &largest) {
+    u32 pairs[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        pairs[j] = float16_pair(v[2 * j] * scale, v[2 * j + 1] * scale);
+        if (SAMPLED) largest = larger_of_pairs(largest, pairs[j] & 0x7fff7fff);
     }
-    if (SAMPLED && ((f.largest & 0xffff) >= 0x7c00 || (f.largest >> 16) >= 0x7c00)) scales[2] = 1.0f;
+    store_cell(stage + row * ROW_BYTES + ((group ^ (row & 7)) << 4), pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+// float32 becomes float16, times a power of two. A warp has 4 rows at a time, and EVERY rows further the next ones.
+// Whether a number did not fit into float16, or none at all, is noted in scales[2].
+#define EVERY (CONVERTERS * 4)
+DEVICE void convert(const unsigned char *filters, u32 shared, int warp, int lane, float scale, float *scales) {
+    int group = lane & 7, first_row = warp * 4 + (lane >> 3);
+    u32 slot = 0, phase = 1, raw = 0, raw_phase = 0, largest = 0;
+    Place p;
+    p.t = blockIdx.x;
+    for (bool more = settle(p); more; more = advance(p)) {
+        barrier_wait(RAW_FULL(raw), raw_phase);
+        barrier_wait(EMPTY(slot), phase);
+        if (!RESIDENT && warp == 0 && lane == 0) {
+            barrier_expect(FULL(slot), FILTER_BYTES);
+            load_filters(p, shared, slot, filters);
+        }
+#pragma unroll 1
+        for (int row = first_row; row < STAGE_ROWS; row += EVERY * AT_ONCE) {
+            float v[AT_ONCE][8];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i)
+                if (row + i * EVERY < STAGE_ROWS) load_cell(v[i], RAW(raw), row + i * EVERY, group);
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i)
+                if (row + i * EVERY < STAGE_ROWS) store_converted(v[i], STAGE(slot), row + i * EVERY, group, scale, largest);
+        }
+        publish();
+        __syncwarp();
+        if (lane == 0) {
+            barrier_arrive(FULL(slot));
+            barrier_arrive(RAW_EMPTY(raw));
+        }
+        if (++slot == STAGES) { slot = 0; phase ^= 1; }
+        if (++raw == RAWS) { raw = 0; raw_phase ^= 1; }
+    }
+    if (SAMPLED && ((largest & 0xffff) >= 0x7c00 || (largest >> 16) >= 0x7c00)) scales[2] = 1.0f;
 }
 #endif
 
@@ -318,7 +235,7 @@ DEVICE void skip(int stages, u32 shared, u32 &slot, u32 &phase, int lane) {
 
 // Rows of a warp's part of a tile are 16 images; of each 8 columns a thread has two, for images lane / 4 and 8 further.
 DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, const Tile &tile, int row, int first_column,
-    int warp, int lane, float factor, float filter_factor)
+    int warp, int lane, float factor, float filter_factor, bool none)
 {
     int image = tile.batch + warp * 16;
 #if NARROW
@@ -340,6 +257,7 @@ DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, co
 #if NARROW
             u32 first = bfloat16_pair(total[p][4 * j], total[p][4 * j + 1]);
             u32 second = bfloat16_pair(total[p][4 * j + 2], total[p][4 * j + 3]);
+            if (none) first = second = 0;
             u32 other = __shfl_xor_sync(0xffffffffu, odd ? first : second, 4);
             u32 even_image = odd ? other : first, odd_image = odd ? second : other;
 #endif
@@ -354,17 +272,24 @@ DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, co
                 u32 value = __byte_perm(even_image, odd_image, e ? 0x7632 : 0x5410);
                 if (wanted && exists) *(u32 *)(target + offset) = value;
 #else
-                if (wanted && exists) target[offset] = total[p][4 * j + e] * factor * filter_factor;
-                if (wanted && exists8) target[offset + 8] = total[p][4 * j + 2 + e] * factor * filter_factor;
+                if (wanted && exists) target[offset] = none ? 0.0f : total[p][4 * j + e] * factor * filter_factor;
+                if (wanted && exists8) target[offset + 8] = none ? 0.0f : total[p][4 * j + 2 + e] * factor * filter_factor;
 #endif
             }
         }
     }
 }
 
+#define STEP (STEP_COLUMNS * CHANNELS)  // rows between the windows of neighbours
+
 DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane, float factor, float filter_factor) {
     u32 slot = 0, phase = 0;
     float total[POSITIONS][OUTPUTS / 2];
+    // Once, and not in each tile that nothing is added to: else some versions of ptxas wait after each product (C7515).
+#pragma unroll
+    for (int p = 0; p < POSITIONS; ++p)
+#pragma unroll
+        for (int i = 0; i < OUTPUTS / 2; ++i) total[p][i] = 0.0f;
     if (RESIDENT) barrier_wait(FILTERS_THERE, 0);
     for (int t = blockIdx.x; t < TILES; t += gridDim.x) {
         Tile tile = tile_at(t);
@@ -375,23 +300,18 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
         int count = (high - low) * CHUNKS;
         u32 filter = RESIDENT_FILTERS + (low - top) * (CHUNKS * FILTER_BYTES);
         u32 before = 0;
-        if (count == 0)
-#pragma unroll
-            for (int p = 0; p < POSITIONS; ++p)
-#pragma unroll
-                for (int i = 0; i < OUTPUTS / 2; ++i) total[p][i] = 0.0f;
 #pragma unroll 1
         for (int s = 0; s < count; ++s) {
             barrier_wait(FULL(slot), phase);
             u32 stage = STAGE(slot);
-            u64 a = descriptor(stage + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS * STEP_COLUMNS * CHANNELS * 16), ROW_PITCH * 16);
-            u64 b = descriptor(RESIDENT ? filter : stage + SOURCE_BYTES, PRODUCT_ROWS * 16);
+            u64 a = source_descriptor(stage + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS * STEP) * ROW_BYTES);
+            u64 b = filter_descriptor(RESIDENT ? filter : stage + SOURCE_BYTES, PRODUCT_ROWS * 16);
             asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
             for (int k = 0; k < PRODUCT_ROWS / 16; ++k)
 #pragma unroll
                 for (int p = 0; p < POSITIONS; ++p)
-                    add_product(total[p], a + (k * 16 + p * STEP_COLUMNS * CHANNELS), b + k * 16, k > 0 || s > 0);
+                    add_product(total[p], a + (k * 16 + p * STEP) * (ROW_BYTES >> 4), b + k * 16, k > 0 || s > 0);
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
             asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
             if (s > 0 && lane == 0) barrier_arrive(EMPTY(before));
@@ -408,7 +328,7 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
         if (TILE_ROWS > 1) skip((tile.high - high) * CHUNKS, shared, slot, phase, lane);
         if (row < POSITION_ROWS)
             store_tile(total, target, tile, row, tile.column + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS), warp, lane,
-                factor, filter_factor);
+                factor, filter_factor, count == 0);
     }
 }
 
@@ -418,9 +338,10 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
 // of its finite magnitudes. The last two count where the sample of a source was searched, and in a second launch,
 // ``again``, which does all once more if one did not fit.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-window_correlate(const void *source, const unsigned char *filters, void *target, float *scales, int again)
+window_correlate(const __grid_constant__ TensorMap source, const unsigned char *filters, void *target, float *scales,
+    int again)
 {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     u32 shared = shared_address(memory);
     int thread = threadIdx.x, lane = thread & 31;
     int warpgroup = __shfl_sync(0xffffffffu, thread >> 7, 0);
@@ -429,12 +350,18 @@ window_correlate(const void *source, const unsigned char *filters, void *target,
         if (scales[2] == 0.0f || factor_of(scales[3]) <= scales[0]) return;  // but for infinities and NaN all was right
     }
 
-    // What no cell is written to is read, and met by filters of zero.
-    for (int i = thread; i < STAGES * STAGE_BYTES / 16; i += THREADS) store_cell(STAGE(0) + i * 16, 0, 0, 0, 0);
+    // The rows of a stage that nothing is written to are read, and met by filters of zero.
+    const int spare = (PITCH_ROWS - STAGE_ROWS) * (ROW_BYTES / 16);
+    for (int i = thread; i < STAGES * spare; i += THREADS)
+        store_cell(STAGE(i / larger(spare, 1)) + STAGE_ROWS * ROW_BYTES + i % larger(spare, 1) * 16, 0, 0, 0, 0);
     if (thread == 0) {
         for (int s = 0; s < STAGES; ++s) {
-            barrier_init(FULL(s), FETCHERS / 32 + (RESIDENT ? 0 : 1));
+            barrier_init(FULL(s), NARROW ? 1 : CONVERTERS + (RESIDENT ? 0 : 1));
             barrier_init(EMPTY(s), 8);
+        }
+        for (int s = 0; s < RAWS; ++s) {
+            barrier_init(RAW_FULL(s), 1);
+            barrier_init(RAW_EMPTY(s), CONVERTERS);
         }
         barrier_init(FILTERS_THERE, 1);
     }
@@ -451,22 +378,21 @@ window_correlate(const void *source, const unsigned char *filters, void *target,
     if (again) factor = factor_of(scales[3]);
 #endif
     if (warpgroup >= 2) {
-        if (MOVES_REGISTERS) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(FETCHING_REGISTERS));
-        int mine = thread - 256;
-        Cells cells;
-        cells_from(cells, mine / 8);
-        if (RESIDENT && mine == 0) {
-            barrier_expect(FILTERS_THERE, PLACES_DOWN * CHUNKS * FILTER_BYTES);
-            for (int s = 0; s < PLACES_DOWN * CHUNKS; ++s)
-                load_bulk(RESIDENT_FILTERS + s * FILTER_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FILTERS_THERE);
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(FETCHING_REGISTERS));
+        int warp = __shfl_sync(0xffffffffu, thread >> 5, 0) - 8;
+        if (warp == 0 && lane == 0) {
+            if (RESIDENT) {
+                barrier_expect(FILTERS_THERE, PLACES_DOWN * CHUNKS * FILTER_BYTES);
+                for (int s = 0; s < PLACES_DOWN * CHUNKS; ++s)
+                    load_bulk(RESIDENT_FILTERS + s * FILTER_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FILTERS_THERE);
+            }
+            fetch(&source, filters, shared);
         }
-#if NARROW
-        fetch((const unsigned short *)source, filters, shared, cells, mine);
-#else
-        fetch((const float *)source, filters, shared, cells, mine, 1.0f / factor, scales);
+#if !NARROW
+        if (warp > 0) convert(filters, shared, warp - 1, lane, 1.0f / factor, scales);
 #endif
     } else {
-        if (MOVES_REGISTERS) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));
         // Both factors as two that are alike: between them a product is no larger or smaller than before or after both.
         int exponent = exponent_of(factor) + exponent_of(filter_factor), half = exponent / 2;
         multiply(target, shared, warpgroup, (thread >> 5) & 3, lane, power_of_two(half), power_of_two(exponent - half));

@@ -45,13 +45,22 @@ BATCH_MULTIPLE = 8
 """Of images, that lie in a cell of 16 bytes."""
 
 BARRIER_BYTES = 1024
-MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 8, 2, 3
+ROW_BYTES, PATTERN_BYTES = 128, 1024
+"""Of a row of 16-bit images in shared memory, and after how many bytes the order of its parts repeats."""
+
+MOST_STAGES, MOST_RAWS, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 16, 2, 3
+MOST_OF_A_BOX = 256
+"""Channels and columns that can be copied at a time."""
+
 MOST_OUTPUTS, MOST_OF_FOUR_WARPGROUPS = 256, 160
-"""Of an instruction; and of one whose registers four warpgroups leave room for."""
+"""Of an instruction; and of one where four warpgroups begin with 128 registers a thread."""
 
 REGISTERS_BESIDE = 40
 """Of a multiplying thread, besides its sums."""
 
+FETCHING, FEW, MANY = (128, 24, 240), (256, 56, 200), (128, 56, 224)
+"""Threads that fetch, registers of one of them and of one that multiplies: where bfloat16 is fetched, and where float32
+is converted, for few sums and for many."""
 
 @dataclass(frozen=True)
 class WindowBlocks:
@@ -100,7 +109,8 @@ class WindowPlan:
 
     @property
     def shared_bytes(self) -> int:
-        return self.constants["STAGES_START"] + self.constants["STAGES"] * self.constants["STAGE_BYTES"]
+        k = self.constants
+        return k["STAGES_START"] + k["STAGES"] * k["STAGE_BYTES"] + k["RAWS"] * k["BOX_BYTES"]
 
     @functools.cached_property
     def source(self) -> str:
@@ -137,55 +147,63 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
     chunks = plan.source_channels // blocks.channels
     tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
     product_rows = 16 * ceil(places_across * blocks.channels / 16)
-    stage_rows = ((tile_columns - 1) * plan.columns.step + places_across) * blocks.channels
+    stage_columns = (tile_columns - 1) * plan.columns.step + places_across
+    stage_rows = stage_columns * blocks.channels
     last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
-    row_pitch = max(stage_rows, last_window) | 1  # odd, so that cells of a row lie in different banks
-    filter_bytes, source_bytes = 2 * product_rows * outputs, 16 * row_pitch * IMAGES // 8
-    all_filters = places_down * chunks * filter_bytes
-    room = SHARED_BYTES - BARRIER_BYTES
-    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * source_bytes
-    stage_bytes = source_bytes + (0 if resident else filter_bytes)
-    stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
-    registers = _registers(blocks.positions, outputs)
-    if stages < FEWEST_STAGES or registers is None or (blocks.rows == 2 and not resident):
+    pitch_rows = 8 * ceil(max(stage_rows, last_window) / 8)
+    registers = _registers(blocks.positions, outputs, narrow)
+    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX or registers is None:
         return None
-    fetchers, multiplying, fetching, moves = registers
-    cells = ceil(stage_rows * (IMAGES // 8) / fetchers)
-    turns = ceil(cells / max(1, min(4, (fetching - 36) // 16)))
+    fetchers, fetching, multiplying = registers
+    filter_bytes, source_bytes = 2 * product_rows * outputs, pitch_rows * ROW_BYTES
+    box_bytes = stage_rows * ROW_BYTES * (1 if narrow else 2)
+    all_filters = PATTERN_BYTES * ceil(places_down * chunks * filter_bytes / PATTERN_BYTES)
+    room = SHARED_BYTES - BARRIER_BYTES
+    fewest = FEWEST_BESIDE_FILTERS * (source_bytes + (0 if narrow else box_bytes))
+    resident = blocks.output_blocks == 1 and room - all_filters >= fewest
+    stage_bytes = PATTERN_BYTES * ceil((source_bytes + (0 if resident else filter_bytes)) / PATTERN_BYTES)
+    stages, raws = _buffers(room - resident * all_filters, stage_bytes, 0 if narrow else box_bytes)
+    if stages < FEWEST_STAGES or (raws < FEWEST_STAGES and not narrow) or (blocks.rows == 2 and not resident):
+        return None
+    converters = fetchers // 32 - 1
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
     row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
     tiles = blocks.output_blocks * row_blocks * column_blocks * ceil(plan.batch / IMAGES)
     constants = {
-        "NARROW": narrow, "SAMPLED": sampled, "BATCH": plan.batch,
-        "SOURCE_ROWS": plan.rows.source_length, "SOURCE_COLUMNS": plan.columns.source_length,
+        "NARROW": narrow, "SAMPLED": sampled, "BATCH": plan.batch, "SOURCE_ROWS": plan.rows.source_length,
         "TARGET_ROWS": plan.rows.target_length, "TARGET_COLUMNS": plan.columns.target_length,
         "TARGET_CHANNELS": plan.target_channels, "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs,
         "OUTPUT_BLOCKS": blocks.output_blocks, "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch,
         "STEP_ROWS": plan.rows.step, "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down,
         "FIRST_ROW": plan.rows.classes[0].places[0], "FIRST_COLUMN": plan.columns.classes[0].places[0],
         "CHANNELS": blocks.channels, "CHUNKS": chunks, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
-        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "STAGE_ROWS": stage_rows, "ROW_PITCH": row_pitch,
-        "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks,
-        "COLUMN_BLOCKS": column_blocks, "TILES": tiles, "STAGES": stages, "RESIDENT": resident,
-        "FILTER_BYTES": filter_bytes, "SOURCE_BYTES": source_bytes, "STAGE_BYTES": stage_bytes,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters, "FETCHERS": fetchers, "THREADS": 256 + fetchers,
-        "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying, "MOVES_REGISTERS": moves,
-        "CELLS": cells, "TURNS": turns, "AT_ONCE": ceil(cells / turns), "LAG": min(2, stages - 2),
+        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "STAGE_COLUMNS": stage_columns,
+        "STAGE_ROWS": stage_rows, "PITCH_ROWS": pitch_rows, "POSITION_ROWS": positions_down,
+        "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
+        "TILES": tiles, "STAGES": stages, "RAWS": raws, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
+        "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "CONVERTERS": converters,
+        "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying,
+        "AT_ONCE": min(2, ceil(stage_rows / (4 * converters))),
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
 
-def _registers(positions: int, outputs: int) -> tuple[int, int, int, bool] | None:
-    """Threads that fetch, registers of one that multiplies and of one that fetches, and whether they give any away."""
-    needed = 8 * ceil((positions * outputs // 2 + REGISTERS_BESIDE) / 8)
-    if outputs <= MOST_OF_FOUR_WARPGROUPS:
-        fetchers, given, left = 256, 128, 256 - needed
-    else:
-        fetchers, given, left = 128, 168, 504 - 2 * needed
-    multiplying, fetching = max(needed, given), min(left, 128)
-    if multiplying > 240 or fetching < 40:
-        return None
-    return fetchers, multiplying, fetching, multiplying > given
+def _registers(positions: int, outputs: int, narrow: bool) -> tuple[int, int, int] | None:
+    """The first of `FETCHING` or of `FEW` and `MANY` that leaves room for the sums of a thread."""
+    few = (FEW,) if outputs <= MOST_OF_FOUR_WARPGROUPS else ()
+    for threads in (FETCHING,) if narrow else (*few, MANY):
+        if positions * outputs // 2 + REGISTERS_BESIDE <= threads[2]:
+            return threads
+    return None
+
+
+def _buffers(room: int, stage_bytes: int, raw_bytes: int) -> tuple[int, int]:
+    """How many stages and, where float32 is converted, twice as many buffers of it, or as many as there is room for."""
+    if not raw_bytes:
+        return min(MOST_STAGES, room // stage_bytes), 0
+    stages = max(FEWEST_STAGES, min(MOST_STAGES // 2, room // (stage_bytes + 2 * raw_bytes)))
+    return stages, min(MOST_RAWS, (room - stages * stage_bytes) // raw_bytes)
 
 
 @functools.cache
@@ -220,8 +238,8 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
     """
     grid, threads = min(plan.constants["TILES"], MULTIPROCESSORS), plan.constants["THREADS"]
     launched = functools.partial(
-        runtime_compiler.launch, plan.source, "window_correlate", grid, threads, plan.shared_bytes, source,
-        packed.matrix, target, packed.scales,
+        runtime_compiler.launch, plan.source, "window_correlate", grid, threads, plan.shared_bytes,
+        _rows_of(source, plan), packed.matrix, target, packed.scales,
     )  # fmt: skip
     launched(0)
     if plan.constants["SAMPLED"]:
@@ -229,6 +247,16 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
             source, packed.scales, source.numel(), BLOCK, num_warps=8, **launch_options(source.device)
         )
         launched(1)
+
+
+def _rows_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
+    """What one copy brings: of one row of the source, the columns and channels of a stage, 64 images each."""
+    batch, channels, rows, columns = source.shape
+    k = plan.constants
+    return runtime_compiler.TensorMap(
+        source, (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch),
+        (IMAGES, k["CHANNELS"], k["STAGE_COLUMNS"], 1), swizzled=bool(k["NARROW"]),
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["size"])
