@@ -173,7 +173,7 @@ def test_drawn_layers(device, data):
     padding = tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(2))
     taps = data.draw(st.integers(1, rows + sum(padding[0]))), data.draw(st.integers(1, columns + sum(padding[1])))
     channels = data.draw(few)
-    images, filters = (8 * data.draw(two), channels, rows, columns), (data.draw(few), channels, *taps)
+    images, filters = (4 * data.draw(few), channels, rows, columns), (data.draw(few), channels, *taps)
     stride = data.draw(few), data.draw(few)
     geometry = Geometry(images, filters, stride, padding, (1, 1), 1, data.draw(st.booleans()))
     name = data.draw(st.sampled_from([FORWARD, INPUT_GRAD]))
@@ -182,7 +182,7 @@ def test_drawn_layers(device, data):
         "float16", (steps[0] * data.draw(two), steps[1] * data.draw(two)),
         WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1),
     )  # fmt: skip
-    assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch)))
+    assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch), False))
     assume(plan_of_windows(task, method)[1] is not None)
     check_in_numpy(task, method)
 
@@ -193,13 +193,12 @@ def test_drawn_layers(device, data):
 @pytest.mark.parametrize("narrow", [False, True])
 def test_what_is_planned_fits_into_a_multiprocessor(narrow):
     plan = gathering(Geometry((128, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False), False)
-    for positions, rows, channels in ((1, 1, 32), (2, 1, 16), (2, 2, 16), (2, 1, 8)):
+    for positions, rows, channels in ((1, 1, 16), (2, 1, 16), (2, 2, 8), (2, 1, 8)):
         how = window_plan(plan, WindowBlocks(positions, rows, channels, 1), narrow, False)
         assert how is not None
         k = how.constants
         registers = 256 * k["MULTIPLYING_REGISTERS"] + (k["THREADS"] - 256) * k["FETCHING_REGISTERS"]
         assert k["STAGES"] >= 2
-        assert narrow or k["RAWS"] >= 2
         assert how.shared_bytes <= 227 * 1024
         assert registers <= 65536
 
@@ -215,7 +214,7 @@ def test_what_does_not_fit_is_no_plan(blocks):
 
 @pytest.mark.parametrize(
     "change",
-    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (12, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
+    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (10, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
     ids=["groups", "dilation", "batch", "empty"],
 )
 def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
@@ -274,6 +273,19 @@ def test_the_kernel_gives_the_correlation(layer, name, dtype, hopper):
         result = carry_out(task, method, *operands_of(task, filters, source))
         expected = torch.from_numpy(defined(task, filters, source)).to(dtype).float().numpy()
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
+@pytest.mark.parametrize("batch", [4, 60, 132])
+def test_a_batch_that_ends_within_a_tile(batch, name, hopper):
+    layer = LAYERS["padded"]
+    task = task_of(replace(layer, images=(batch, *layer.images[1:])), name, device=hopper)
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    methods = windows(task, 2)
+    assert methods
+    for method in methods:
+        result = carry_out(task, method, *operands_of(task, filters, source))
+        np.testing.assert_array_equal(result.cpu().numpy(), defined(task, filters, source))
 
 
 LARGE = Geometry((256, 4, 64, 65), (16, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)

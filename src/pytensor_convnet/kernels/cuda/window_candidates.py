@@ -61,7 +61,7 @@ def _methods(task: Task, product: str) -> Iterator[Window]:
     gradient, geometry = task.name == "correlate2d_input_grad", task.geometry
     steps = geometry.stride if gradient else (1, 1)
     least = gathering(geometry, gradient, steps)
-    if not fits_windows(least):
+    if not fits_windows(least, product == "native"):
         return
     channels = least.source_channels
     chunks = [count for count in (*CHUNKS, channels) if channels % count == 0]
@@ -69,7 +69,7 @@ def _methods(task: Task, product: str) -> Iterator[Window]:
         patch = steps[0] * times_down, steps[1] * times_across
         plan = gathering(geometry, gradient, patch)
         if (
-            not fits_windows(plan)
+            not fits_windows(plan, product == "native")
             or plan.multiply_adds > MOST_WORK * least.multiply_adds
             or plan.outputs > MOST_BLOCKS * MOST_OUTPUTS
         ):
@@ -89,7 +89,7 @@ def window_time(task: Task, method: Window, plan: Gathering, how: WindowPlan) ->
     filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
     shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
     cached = (item * source + filters) / CACHED
-    waited = LATENCY / (constants["RAWS"] or constants["STAGES"])
+    waited = LATENCY / constants["STAGES"]
     stage = max(products, shared, cached, waited) + STAGE_CYCLES
     stages = (constants["PLACES_DOWN"] + (blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
     storing = 2 * blocks.positions * outputs * IMAGES * item / STORED

@@ -7,7 +7,7 @@
 //     images 8 g to 8 g + 7 of row r at 128 r + 16 (g ^ (r % 8)) bytes
 //
 // as tensor cores like to read it, from any row on: the window of each pixel is the same memory, its descriptor a few
-// rows further. float32 arrives in a buffer of its own, from where other threads bring it there as float16.
+// rows further. float32 comes as it is, 256 bytes a row, and other threads convert it where it lies.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -90,12 +90,10 @@ DEVICE u64 filter_descriptor(u32 address, u32 pitch) {
 
 #define FULL(s) (shared + (s) * 8)
 #define EMPTY(s) (shared + 256 + (s) * 8)
-#define RAW_FULL(s) (shared + 512 + (s) * 8)
-#define RAW_EMPTY(s) (shared + 640 + (s) * 8)
+#define FETCHED(s) (shared + 512 + (s) * 8)
 #define FILTERS_THERE (shared + 768)
 #define RESIDENT_FILTERS (shared + 1024)
 #define STAGE(s) (shared + STAGES_START + (s) * STAGE_BYTES)
-#define RAW(s) (shared + STAGES_START + STAGES * STAGE_BYTES + (s) * BOX_BYTES)
 #define ROW_BYTES 128
 
 // --------------------------------------------------------------------------------------------------------- places
@@ -136,31 +134,22 @@ DEVICE bool advance(Place &p) {
 
 // ------------------------------------------------------------------------------------------------------- fetching
 
-DEVICE void load_filters(const Place &p, u32 shared, u32 slot, const unsigned char *filters) {
-    int s = (p.tile.block * PLACES_DOWN + p.y - p.tile.row * STEP_ROWS - FIRST_ROW) * CHUNKS + p.chunk;
-    load_bulk(STAGE(slot) + SOURCE_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FULL(slot));
-}
-DEVICE void load_row(const Place &p, const TensorMap *source, u32 to, u32 barrier) {
-    load_box(to, source, p.tile.batch, p.chunk * CHANNELS, p.tile.column * STEP_COLUMNS + FIRST_COLUMN, p.y, barrier);
-}
-
-// What one thread does. bfloat16 comes to where it is multiplied, and filters with it; float32 to where it is converted.
+// What one thread does. bfloat16 can be multiplied as it comes, float32 has to be converted first.
 DEVICE void fetch(const TensorMap *source, const unsigned char *filters, u32 shared) {
-    const u32 slots = NARROW ? STAGES : RAWS;
     u32 slot = 0, phase = 1;
     Place p;
     p.t = blockIdx.x;
     for (bool more = settle(p); more; more = advance(p)) {
-        barrier_wait(NARROW ? EMPTY(slot) : RAW_EMPTY(slot), phase);
-        if (NARROW) {
-            barrier_expect(FULL(slot), BOX_BYTES + (RESIDENT ? 0 : FILTER_BYTES));
-            load_row(p, source, STAGE(slot), FULL(slot));
-            if (!RESIDENT) load_filters(p, shared, slot, filters);
-        } else {
-            barrier_expect(RAW_FULL(slot), BOX_BYTES);
-            load_row(p, source, RAW(slot), RAW_FULL(slot));
+        barrier_wait(EMPTY(slot), phase);
+        u32 there = NARROW ? FULL(slot) : FETCHED(slot);
+        barrier_expect(there, BOX_BYTES + (RESIDENT ? 0 : FILTER_BYTES));
+        load_box(STAGE(slot), source, p.tile.batch, p.chunk * CHANNELS, p.tile.column * STEP_COLUMNS + FIRST_COLUMN, p.y,
+            there);
+        if (!RESIDENT) {
+            int s = (p.tile.block * PLACES_DOWN + p.y - p.tile.row * STEP_ROWS - FIRST_ROW) * CHUNKS + p.chunk;
+            load_bulk(STAGE(slot) + SOURCE_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, there);
         }
-        if (++slot == slots) { slot = 0; phase ^= 1; }
+        if (++slot == STAGES) { slot = 0; phase ^= 1; }
     }
 }
 
@@ -183,39 +172,43 @@ DEVICE void store_converted(const float (&v)[8], u32 stage, int row, int group, 
     }
     store_cell(stage + row * ROW_BYTES + ((group ^ (row & 7)) << 4), pairs[0], pairs[1], pairs[2], pairs[3]);
 }
-// float32 becomes float16, times a power of two. A warp has 4 rows at a time, and EVERY rows further the next ones.
+// float32 becomes float16, times a power of two. A place of stages is always the same team's: who leaves out
+// phases of a barrier cannot tell the next one from the last. A warp has 4 rows at a time, and EVERY rows further the
+// next ones. What is written lies where rows of half the number were, which all have read by then; the last rows belong
+// to no cell, and are met by filters of zero.
 // Whether a number did not fit into float16, or none at all, is noted in scales[2].
-#define EVERY (CONVERTERS * 4)
-DEVICE void convert(const unsigned char *filters, u32 shared, int warp, int lane, float scale, float *scales) {
+#define EVERY (TEAM_WARPS * 4)
+DEVICE void convert(u32 shared, u32 team, int warp, int lane, float scale, float *scales) {
     int group = lane & 7, first_row = warp * 4 + (lane >> 3);
-    u32 slot = 0, phase = 1, raw = 0, raw_phase = 0, largest = 0;
+    u32 slot = 0, phase = 0, largest = 0;
     Place p;
     p.t = blockIdx.x;
     for (bool more = settle(p); more; more = advance(p)) {
-        barrier_wait(RAW_FULL(raw), raw_phase);
-        barrier_wait(EMPTY(slot), phase);
-        if (!RESIDENT && warp == 0 && lane == 0) {
-            barrier_expect(FULL(slot), FILTER_BYTES);
-            load_filters(p, shared, slot, filters);
-        }
+        if (slot % TEAMS == team) {
+            barrier_wait(FETCHED(slot), phase);
 #pragma unroll 1
-        for (int row = first_row; row < STAGE_ROWS; row += EVERY * AT_ONCE) {
-            float v[AT_ONCE][8];
+            for (int start = 0; start < PITCH_ROWS; start += EVERY * AT_ONCE) {
+                float v[AT_ONCE][8];
 #pragma unroll
-            for (int i = 0; i < AT_ONCE; ++i)
-                if (row + i * EVERY < STAGE_ROWS) load_cell(v[i], RAW(raw), row + i * EVERY, group);
+                for (int i = 0; i < AT_ONCE; ++i) {
+                    int row = start + first_row + i * EVERY;
+                    if (row < STAGE_ROWS) load_cell(v[i], STAGE(slot), row, group);
+                    else
 #pragma unroll
-            for (int i = 0; i < AT_ONCE; ++i)
-                if (row + i * EVERY < STAGE_ROWS) store_converted(v[i], STAGE(slot), row + i * EVERY, group, scale, largest);
-        }
-        publish();
-        __syncwarp();
-        if (lane == 0) {
-            barrier_arrive(FULL(slot));
-            barrier_arrive(RAW_EMPTY(raw));
+                        for (int j = 0; j < 8; ++j) v[i][j] = 0.0f;
+                }
+                asm volatile("bar.sync %0, %1;" :: "r"(1 + team), "n"(TEAM_WARPS * 32) : "memory");
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; ++i) {
+                    int row = start + first_row + i * EVERY;
+                    if (row < PITCH_ROWS) store_converted(v[i], STAGE(slot), row, group, scale, largest);
+                }
+            }
+            publish();
+            __syncwarp();
+            if (lane == 0) barrier_arrive(FULL(slot));
         }
         if (++slot == STAGES) { slot = 0; phase ^= 1; }
-        if (++raw == RAWS) { raw = 0; raw_phase ^= 1; }
     }
     if (SAMPLED && ((largest & 0xffff) >= 0x7c00 || (largest >> 16) >= 0x7c00)) scales[2] = 1.0f;
 }
@@ -244,8 +237,8 @@ DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, co
     image += odd * 8 + ((lane >> 2) & 6);
     unsigned short *target = (unsigned short *)target_ + image;
 #else
-    bool exists = image < BATCH, exists8 = image + 8 < BATCH;
     image += lane >> 2;
+    bool exists = image < BATCH, exists8 = image + 8 < BATCH;
     float *target = (float *)target_ + image;
 #endif
     const int channel_stride = TARGET_ROWS * TARGET_COLUMNS * BATCH;
@@ -303,6 +296,7 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
 #pragma unroll 1
         for (int s = 0; s < count; ++s) {
             barrier_wait(FULL(slot), phase);
+            if (!NARROW && !RESIDENT) barrier_wait(FETCHED(slot), phase);  // so that filters are seen here, too
             u32 stage = STAGE(slot);
             u64 a = source_descriptor(stage + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS * STEP) * ROW_BYTES);
             u64 b = filter_descriptor(RESIDENT ? filter : stage + SOURCE_BYTES, PRODUCT_ROWS * 16);
@@ -350,18 +344,17 @@ window_correlate(const __grid_constant__ TensorMap source, const unsigned char *
         if (scales[2] == 0.0f || factor_of(scales[3]) <= scales[0]) return;  // but for infinities and NaN all was right
     }
 
+#if NARROW
     // The rows of a stage that nothing is written to are read, and met by filters of zero.
     const int spare = (PITCH_ROWS - STAGE_ROWS) * (ROW_BYTES / 16);
     for (int i = thread; i < STAGES * spare; i += THREADS)
         store_cell(STAGE(i / larger(spare, 1)) + STAGE_ROWS * ROW_BYTES + i % larger(spare, 1) * 16, 0, 0, 0, 0);
+#endif
     if (thread == 0) {
         for (int s = 0; s < STAGES; ++s) {
-            barrier_init(FULL(s), NARROW ? 1 : CONVERTERS + (RESIDENT ? 0 : 1));
+            barrier_init(FULL(s), NARROW ? 1 : TEAM_WARPS);
             barrier_init(EMPTY(s), 8);
-        }
-        for (int s = 0; s < RAWS; ++s) {
-            barrier_init(RAW_FULL(s), 1);
-            barrier_init(RAW_EMPTY(s), CONVERTERS);
+            barrier_init(FETCHED(s), 1);
         }
         barrier_init(FILTERS_THERE, 1);
     }
@@ -389,7 +382,8 @@ window_correlate(const __grid_constant__ TensorMap source, const unsigned char *
             fetch(&source, filters, shared);
         }
 #if !NARROW
-        if (warp > 0) convert(filters, shared, warp - 1, lane, 1.0f / factor, scales);
+        int team = (warp - 1) / TEAM_WARPS;
+        if (warp > 0 && team < TEAMS) convert(shared, team, (warp - 1) % TEAM_WARPS, lane, 1.0f / factor, scales);
 #endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));

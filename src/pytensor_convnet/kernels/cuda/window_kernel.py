@@ -41,14 +41,17 @@ from pytensor_convnet.kernels.cuda.packing import Packed
 IMAGES = 64
 """Of a tile: as many rows as tensor cores take at a time."""
 
-BATCH_MULTIPLE = 8
-"""Of images, that lie in a cell of 16 bytes."""
+BATCH_MULTIPLES = {True: 8, False: 4}
+"""Of bfloat16 and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads."""
 
 BARRIER_BYTES = 1024
 ROW_BYTES, PATTERN_BYTES = 128, 1024
 """Of a row of 16-bit images in shared memory, and after how many bytes the order of its parts repeats."""
 
-MOST_STAGES, MOST_RAWS, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 16, 2, 3
+MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 2, 3
+MOST_AT_ONCE = 3
+"""Cells of 8 numbers that a thread converts at a time."""
+
 MOST_OF_A_BOX = 256
 """Channels and columns that can be copied at a time."""
 
@@ -109,8 +112,7 @@ class WindowPlan:
 
     @property
     def shared_bytes(self) -> int:
-        k = self.constants
-        return k["STAGES_START"] + k["STAGES"] * k["STAGE_BYTES"] + k["RAWS"] * k["BOX_BYTES"]
+        return self.constants["STAGES_START"] + self.constants["STAGES"] * self.constants["STAGE_BYTES"]
 
     @functools.cached_property
     def source(self) -> str:
@@ -120,12 +122,13 @@ class WindowPlan:
         return defines + product + _code()
 
 
-def fits_windows(plan: Gathering) -> bool:
-    """Whether a gathering can be computed so at all."""
+def fits_windows(plan: Gathering, narrow: bool) -> bool:
+    """Whether a gathering can be computed so at all, of bfloat16 or of float32."""
     regular = plan.class_count == plan.groups == 1 and plan.rows.place_step == plan.columns.place_step == 1
     elements = prod(plan.source_shape), prod(plan.target_shape)
     places = all(axis.classes[0].places for axis in (plan.rows, plan.columns))
-    return regular and places and plan.batch % BATCH_MULTIPLE == 0 and min(elements) > 0 and max(elements) < 2**31
+    whole = plan.batch % BATCH_MULTIPLES[narrow] == 0
+    return regular and places and whole and min(elements) > 0 and max(elements) < 2**31
 
 
 @functools.lru_cache(maxsize=4096)
@@ -155,17 +158,17 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
     if max(stage_columns, blocks.channels) > MOST_OF_A_BOX or registers is None:
         return None
     fetchers, fetching, multiplying = registers
-    filter_bytes, source_bytes = 2 * product_rows * outputs, pitch_rows * ROW_BYTES
-    box_bytes = stage_rows * ROW_BYTES * (1 if narrow else 2)
-    all_filters = PATTERN_BYTES * ceil(places_down * chunks * filter_bytes / PATTERN_BYTES)
+    filter_bytes, box_bytes = 2 * product_rows * outputs, stage_rows * ROW_BYTES * (1 if narrow else 2)
+    source_bytes = _patterns(max(pitch_rows * ROW_BYTES, box_bytes))
+    all_filters = _patterns(places_down * chunks * filter_bytes)
     room = SHARED_BYTES - BARRIER_BYTES
-    fewest = FEWEST_BESIDE_FILTERS * (source_bytes + (0 if narrow else box_bytes))
-    resident = blocks.output_blocks == 1 and room - all_filters >= fewest
-    stage_bytes = PATTERN_BYTES * ceil((source_bytes + (0 if resident else filter_bytes)) / PATTERN_BYTES)
-    stages, raws = _buffers(room - resident * all_filters, stage_bytes, 0 if narrow else box_bytes)
-    if stages < FEWEST_STAGES or (raws < FEWEST_STAGES and not narrow) or (blocks.rows == 2 and not resident):
+    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * source_bytes
+    stage_bytes = source_bytes + (0 if resident else _patterns(filter_bytes))
+    stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
+    if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident):
         return None
-    converters = fetchers // 32 - 1
+    teams = 1 if fetchers == 128 else 2
+    team_warps = (fetchers // 32 - 1) // teams
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
     row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
     tiles = blocks.output_blocks * row_blocks * column_blocks * ceil(plan.batch / IMAGES)
@@ -180,11 +183,11 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "STAGE_COLUMNS": stage_columns,
         "STAGE_ROWS": stage_rows, "PITCH_ROWS": pitch_rows, "POSITION_ROWS": positions_down,
         "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
-        "TILES": tiles, "STAGES": stages, "RAWS": raws, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
+        "TILES": tiles, "STAGES": stages, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
         "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "CONVERTERS": converters,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "TEAMS": teams, "TEAM_WARPS": team_warps,
         "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying,
-        "AT_ONCE": min(2, ceil(stage_rows / (4 * converters))),
+        "AT_ONCE": min(MOST_AT_ONCE, ceil(pitch_rows / (4 * team_warps))),
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
@@ -198,12 +201,9 @@ def _registers(positions: int, outputs: int, narrow: bool) -> tuple[int, int, in
     return None
 
 
-def _buffers(room: int, stage_bytes: int, raw_bytes: int) -> tuple[int, int]:
-    """How many stages and, where float32 is converted, twice as many buffers of it, or as many as there is room for."""
-    if not raw_bytes:
-        return min(MOST_STAGES, room // stage_bytes), 0
-    stages = max(FEWEST_STAGES, min(MOST_STAGES // 2, room // (stage_bytes + 2 * raw_bytes)))
-    return stages, min(MOST_RAWS, (room - stages * stage_bytes) // raw_bytes)
+def _patterns(count: int) -> int:
+    """So many bytes as whole patterns."""
+    return PATTERN_BYTES * ceil(count / PATTERN_BYTES)
 
 
 @functools.cache
