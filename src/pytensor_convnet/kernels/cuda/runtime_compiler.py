@@ -220,8 +220,7 @@ def _value(argument: torch.Tensor | TensorMap | int) -> tuple[Any, int]:
     """What a kernel gets, and its address."""
     if isinstance(argument, TensorMap):
         return argument.encoded()
-    tensor = isinstance(argument, torch.Tensor)
-    value = ctypes.c_void_p(argument.data_ptr()) if tensor else ctypes.c_int(argument)
+    value: Any = ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, torch.Tensor) else ctypes.c_int(argument)
     return value, ctypes.addressof(value)
 
 

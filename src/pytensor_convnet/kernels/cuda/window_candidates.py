@@ -14,14 +14,22 @@ from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, MOST_OUTPUTS, WindowBlocks, WindowPlan, fits_windows
 
-SHARED, CACHED, STORED = 128, 26, 16
-"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of the second-level cache, and of results
-while nothing else is done."""
+SHARED, WINDOWED, CACHED, STORED = 128, 0.75, 32, 18
+"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of which tensor cores read neighbouring windows
+in this part of the time; of the second-level cache; and of results."""
 
-STAGE_CYCLES, LATENCY, START = 100, 1500, 3e-6
+STAGE_CYCLES, LATENCY, START = 60, 1500, 3e-6
 """Cycles that a stage takes however small it is, and those from asking for one until it is there; and seconds of a
-launch until the first product. Fitted to some 250 ways to compute 32 passes: of those passes for which windows are the
-fastest there is, the best way or one within 6% of it is among the first four."""
+launch until the first product."""
+
+CONVERTING, CONVERTING_CYCLES = 150, 600
+"""Cycles in which a warp converts 32 cells of 8 numbers, and which it takes besides for a stage, however small."""
+
+ALONE = 0.65
+"""Of fetching and multiplying, which go on side by side, the part of the shorter one that nothing hides.
+
+All were fitted to 348 ways to compute 31 passes: the best of the first four takes 1% more than the best of all, in the
+mean, and 10% more at most."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -29,7 +37,7 @@ MOST_WORK = 3.0
 MOST_BLOCKS = 2
 """Outputs, channels of the target times pixels of a patch, fill so many of the widest instructions at most."""
 
-CHUNKS, POSITIONS = (8, 16, 32, 64), (1, 2, 3, 4, 8)
+CHUNKS, POSITIONS = (8, 16, 32, 64), (1, 2, 3, 4, 6, 8)
 """Channels of a stage, if not all, and positions of a warpgroup."""
 
 MOST_ALIKE = 2
@@ -81,20 +89,28 @@ def _methods(task: Task, product: str) -> Iterator[Window]:
 
 def window_time(task: Task, method: Window, plan: Gathering, how: WindowPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
-    constants, blocks, item = how.constants, method.blocks, task.dtype.itemsize
-    outputs = how.stage.outputs
-    instructions = 2 * blocks.positions * how.stage.rows // 16
+    constants, item = how.constants, task.dtype.itemsize
+    outputs, stage_rows = how.stage.outputs, constants["STAGE_ROWS"]
+    instructions = 2 * method.blocks.positions * how.stage.rows // 16
     products = instructions * max(outputs / 2, 16 + outputs / 4)  # the least, and reading both tiles
-    source = constants["STAGE_ROWS"] * IMAGES
+    source = stage_rows * IMAGES
     filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
-    shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
     cached = (item * source + filters) / CACHED
-    waited = LATENCY / constants["STAGES"]
-    stage = max(products, shared, cached, waited) + STAGE_CYCLES
-    stages = (constants["PLACES_DOWN"] + (blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
-    storing = 2 * blocks.positions * outputs * IMAGES * item / STORED
+    shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
+    converted = 0.0
+    if method.product == "float16":
+        cells = constants["PITCH_ROWS"] * IMAGES / 8
+        converted = CONVERTING_CYCLES + CONVERTING * cells / 32 / constants["TEAM_WARPS"]
+        shared += 8 * source / SHARED
+    multiplied = STAGE_CYCLES + max(products, WINDOWED * shared)
+    around = (LATENCY + cached + converted + multiplied) / constants["STAGES"]  # until a place of stages is free again
+    stages = (constants["PLACES_DOWN"] + (method.blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
+    fetching = stages * max(cached, converted / constants["TEAMS"], around)
+    storing = 2 * method.blocks.positions * outputs * IMAGES * item / STORED
+    multiplying = stages * max(multiplied, around) + storing
+    tile = max(fetching, multiplying) + ALONE * min(fetching, multiplying)
     rounds = ceil(constants["TILES"] / MULTIPROCESSORS)
-    seconds = START + max(rounds * (stages * stage + storing) / CLOCK, bytes_moved(task) / MEMORY_RATE)
+    seconds = START + max(rounds * tile / CLOCK, bytes_moved(task) / MEMORY_RATE)
     if method.product == "float16":
         seconds += search_time(plan.source_shape)
     return seconds + LAUNCH

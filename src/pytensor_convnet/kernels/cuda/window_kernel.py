@@ -65,6 +65,7 @@ FETCHING, FEW, MANY = (128, 24, 240), (256, 56, 200), (128, 56, 224)
 """Threads that fetch, registers of one of them and of one that multiplies: where bfloat16 is fetched, and where float32
 is converted, for few sums and for many."""
 
+
 @dataclass(frozen=True)
 class WindowBlocks:
     """How a correlation over windows is cut.
