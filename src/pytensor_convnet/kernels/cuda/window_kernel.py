@@ -186,8 +186,8 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
         "TILES": tiles, "STAGES": stages, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
         "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "TEAMS": teams, "TEAM_WARPS": team_warps,
-        "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "TEAMS": teams,
+        "TEAM_WARPS": team_warps, "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying,
         "AT_ONCE": min(MOST_AT_ONCE, ceil(pitch_rows / (4 * team_warps))),
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
