@@ -112,7 +112,7 @@ def microseconds(function: Callable, sets: list[tuple[torch.Tensor, ...]]) -> fl
     function(*sets[0])
     torch.cuda.synchronize()
     graph, calls = torch.cuda.CUDAGraph(), max(4, len(sets))
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         for i in range(calls):
             function(*sets[i % len(sets)])
     graph.replay()

@@ -84,7 +84,7 @@ def graph_seconds(calls: Sequence[Callable[[], Any]]) -> float:
 
 def _replay_seconds(calls: Sequence[Callable[[], Any]], rounds: int, replays: int) -> float:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         for _ in range(rounds):
             for call in calls:
                 call()
