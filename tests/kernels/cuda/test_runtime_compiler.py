@@ -1,12 +1,20 @@
 """Compiled CUDA C++: kept on disk, made anew where that is spoilt, left out where there is no NVRTC."""
 
+import ctypes
+
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import runtime_compiler  # noqa: E402
-from pytensor_convnet.kernels.cuda.runtime_compiler import CudaError, can_compile, compiled, launch  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import (  # noqa: E402
+    CudaError,
+    TensorMap,
+    can_compile,
+    compiled,
+    launch,
+)
 
 
 class NvrtcOfVersion12:
@@ -83,3 +91,58 @@ def test_the_compiler_says_what_is_wrong():
         pytest.skip("there is no NVRTC")
     with pytest.raises(CudaError, match="error"):
         runtime_compiler._compile("__global__ void kernel() { undefined; }")
+
+
+class DriverThatNotes:
+    """The driver's tensor maps, and what was asked for."""
+
+    def __init__(self, status=0):
+        self.status, self.asked = status, None
+
+    def cuTensorMapEncodeTiled(self, place, dtype, rank, address, lengths, strides, box, steps, *rest):
+        self.asked = (
+            place.value,
+            dtype,
+            address.value,
+            *(list(numbers)[:rank] for numbers in (lengths, strides, box)),
+            rest,
+        )
+        return self.status
+
+    def cuGetErrorName(self, status, said):
+        return 0
+
+
+def map_of(tensor, box=(64, 3, 5, 1)):
+    batch, channels, rows, columns = tensor.shape
+    lengths, strides = (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch)
+    return TensorMap(tensor, lengths, strides, box, swizzled=True)
+
+
+@pytest.mark.parametrize(("dtype", "number", "item"), [(torch.float32, 7, 4), (torch.bfloat16, 9, 2)], ids=str)
+def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item, monkeypatch):
+    driver = DriverThatNotes()
+    monkeypatch.setattr(runtime_compiler, "_driver", lambda: driver)
+    tensor = torch.zeros((128, 3, 6, 7), dtype=dtype)
+    memory, place = map_of(tensor).encoded()
+    start = ctypes.addressof(memory)
+    assert place % 64 == 0
+    assert start <= place
+    assert place + 128 <= start + len(memory)
+    asked_place, asked_dtype, address, lengths, strides, box, (_, swizzling, _, filling) = driver.asked
+    assert (asked_place, asked_dtype, address) == (place, number, tensor.data_ptr())
+    assert lengths == [128, 3, 7, 6]
+    assert strides[:3] == [item * 42 * 128, item * 128, item * 7 * 128]
+    assert box == [64, 3, 5, 1]
+    assert (swizzling, filling) == (3, 0)  # 128 bytes; zeros beyond borders
+
+
+def test_a_box_that_the_driver_refuses_is_told(monkeypatch):
+    monkeypatch.setattr(runtime_compiler, "_driver", lambda: DriverThatNotes(status=1))
+    with pytest.raises(CudaError, match=r"map of a box \(512, 3, 5, 1\)"):
+        map_of(torch.zeros((128, 3, 6, 7)), box=(512, 3, 5, 1)).encoded()
+
+
+def test_a_tensor_map_without_memory_is_not_asked_for(compilations):
+    launch("a", "kernel", 1, 32, 0, map_of(torch.empty((128, 3, 6, 7), device="meta")), torch.empty(4, device="meta"))
+    assert compilations == ["a"]

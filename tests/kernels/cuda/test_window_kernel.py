@@ -288,6 +288,17 @@ def test_a_batch_that_ends_within_a_tile(batch, name, hopper):
         np.testing.assert_array_equal(result.cpu().numpy(), defined(task, filters, source))
 
 
+def test_an_odd_number_of_places_for_stages_and_many_tiles(hopper):
+    geometry = Geometry((1024, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False)
+    task, method = task_of(geometry, FORWARD, device=hopper), Window("float16", (1, 1), WindowBlocks(1, 2, 32, 1))
+    constants = plan_of_windows(task, method)[1].constants
+    assert constants["STAGES"] % constants["TEAMS"] == 1
+    source, filters = torch.randn(geometry.images, device=hopper), torch.randn(geometry.filters, device=hopper)
+    result = carry_out(task, method, to_format(source, "batch_last"), filters)
+    expected = torch.nn.functional.conv2d(source[-8:].double(), filters.double(), stride=2, padding=1)
+    assert float((result[-8:] - expected).norm() / expected.norm()) <= 1e-3
+
+
 LARGE = Geometry((256, 4, 64, 65), (16, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)
 
 

@@ -8,17 +8,19 @@ The loop nest, for each tile of positions p in a row and 64 images b, and all ou
             target[m, p, b] += filters[a, j, c, m] * window[p * step + j, c, b]
 
 `gather_kernel` reads each tap's run of images again for each pixel, through the second-level cache, which is what binds
-it where channels are few. Here a row of pixels is fetched once for all positions of a tile, and float32 converted on
-the way: nothing is copied beforehand. Tensor cores then read at shifted places: in shared memory one run of channels x
-columns is the window of a position, and that of the next begins a few rows further (`window_kernel.cu`). Triton has no
-such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for Hopper alone.
+it where channels are few. Here a row of pixels is fetched once for all positions of a tile, by the copying engine, and
+float32 converted where it lies: nothing is copied beforehand. Tensor cores then read at shifted places: in shared memory
+one run of channels x columns is the window of a position, and that of the next begins a few rows further
+(`window_kernel.cu`). Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for
+Hopper alone.
 
 Where rows of a window are filled up to a multiple of 16, columns beyond it are multiplied by zero: an infinity or NaN
 of the source may reach a few pixels to the left of those that see it.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 (`docs/cuda-kernels.md`): 41 to 67% of the floor in forward passes, 31 to 58% in input gradients; held back by
-waiting after each product, as ptxas moves sums between two (C7515), and by stores, which nothing overlaps.
+an H100 where channels are few (`docs/cuda-kernels.md`): 56 to 77% of the floor in forward passes, 32 to 61% in input
+gradients; held back by stores, which nothing overlaps, by conversions of float32, and in input gradients by rows of the
+source that several tiles read.
 """
 
 import functools
