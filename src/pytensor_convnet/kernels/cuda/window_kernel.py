@@ -9,10 +9,10 @@ The loop nest, for each tile of positions p in a row and 64 images b, and all ou
 
 `gather_kernel` reads each tap's run of images again for each pixel, through the second-level cache, which is what binds
 it where channels are few. Here a row of pixels is fetched once for all positions of a tile, by the copying engine, and
-float32 converted where it lies: nothing is copied beforehand. Tensor cores then read at shifted places: in shared memory
-one run of channels x columns is the window of a position, and that of the next begins a few rows further
-(`window_kernel.cu`). Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for
-Hopper alone.
+float32 converted where it lies: nothing is copied beforehand. Tensor cores then read at shifted places: in shared
+memory one run of channels x columns is the window of a position, and that of the next begins a few rows further
+(`window_kernel.cu`). Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`),
+for Hopper alone.
 
 Where rows of a window are filled up to a multiple of 16, columns beyond it are multiplied by zero: an infinity or NaN
 of the source may reach a few pixels to the left of those that see it.
