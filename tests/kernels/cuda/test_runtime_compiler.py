@@ -113,28 +113,32 @@ class DriverThatNotes:
         return 0
 
 
-def map_of(tensor, box=(64, 3, 5, 1)):
+def map_of(tensor, box=(64, 3, 5, 1), swizzled=True):
     batch, channels, rows, columns = tensor.shape
     lengths, strides = (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch)
-    return TensorMap(tensor, lengths, strides, box, swizzled=True)
+    return TensorMap(tensor, lengths, strides, box, swizzled)
 
 
-@pytest.mark.parametrize(("dtype", "number", "item"), [(torch.float32, 7, 4), (torch.bfloat16, 9, 2)], ids=str)
-def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item, monkeypatch):
+@pytest.mark.parametrize(
+    ("dtype", "number", "item", "swizzled"), [(torch.float32, 7, 4, False), (torch.bfloat16, 9, 2, True)], ids=str
+)
+def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item, swizzled, monkeypatch):
     driver = DriverThatNotes()
     monkeypatch.setattr(runtime_compiler, "_driver", lambda: driver)
     tensor = torch.zeros((128, 3, 6, 7), dtype=dtype)
-    memory, place = map_of(tensor).encoded()
+    memory, place = map_of(tensor, swizzled=swizzled).encoded()
     start = ctypes.addressof(memory)
     assert place % 64 == 0
     assert start <= place
     assert place + 128 <= start + len(memory)
-    asked_place, asked_dtype, address, lengths, strides, box, (_, swizzling, _, filling) = driver.asked
+    asked_place, asked_dtype, address, lengths, strides, box, rest = driver.asked
     assert (asked_place, asked_dtype, address) == (place, number, tensor.data_ptr())
     assert lengths == [128, 3, 7, 6]
     assert strides[:3] == [item * 42 * 128, item * 128, item * 7 * 128]
     assert box == [64, 3, 5, 1]
-    assert (swizzling, filling) == (3, 0)  # 128 bytes; zeros beyond borders
+    interleaved, swizzling, promoted, filling = rest
+    assert (interleaved, promoted) == (0, 3)  # no; reads bring 256 bytes to the second-level cache
+    assert (swizzling, filling) == (3 if swizzled else 0, 0)  # 128 bytes or none; zeros beyond borders
 
 
 def test_a_box_that_the_driver_refuses_is_told(monkeypatch):

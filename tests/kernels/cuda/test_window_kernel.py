@@ -212,6 +212,12 @@ def test_what_does_not_fit_is_no_plan(blocks):
     assert window_plan(plan, blocks, False, False) is None
 
 
+def test_more_columns_than_can_be_copied_at_a_time_are_no_plan():
+    plan = gathering(Geometry((64, 1, 5, 700), (8, 1, 3, 3), (1, 17), NO_PADDING, (1, 1), 1, False), False)
+    assert window_plan(plan, WindowBlocks(7, 1, 1, 1), True, False) is not None
+    assert window_plan(plan, WindowBlocks(8, 1, 1, 1), True, False) is None
+
+
 @pytest.mark.parametrize(
     "change",
     [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (10, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
@@ -288,6 +294,28 @@ def test_a_batch_that_ends_within_a_tile(batch, name, hopper):
         np.testing.assert_array_equal(result.cpu().numpy(), defined(task, filters, source))
 
 
+WIDE_LAYERS = {
+    "filters_come_with_stages": (64, 256, WindowBlocks(1, 1, 64, 2), {"RESIDENT": 0, "OUTPUT_BLOCKS": 2}),
+    "one_team": (384, 384, WindowBlocks(1, 1, 16, 2), {"RESIDENT": 0, "TEAMS": 1}),
+}
+
+
+@pytest.mark.parametrize("dtype", MOST_ERROR, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("layer", WIDE_LAYERS)
+def test_many_channels_and_filters(layer, dtype, hopper):
+    channels, outputs, blocks, expected_constants = WIDE_LAYERS[layer]
+    geometry = Geometry((72, channels, 12, 13), (outputs, channels, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, True)
+    narrow = dtype == torch.bfloat16
+    task, method = task_of(geometry, FORWARD, dtype, hopper), Window("native" if narrow else "float16", (1, 1), blocks)
+    constants = plan_of_windows(task, method)[1].constants
+    assert narrow or {name: constants[name] for name in expected_constants} == expected_constants
+    assert constants["TILES"] > 132  # more than there are multiprocessors
+    filters, source = whole(geometry.filters), whole(geometry.images, 1)
+    result = carry_out(task, method, *operands_of(task, filters, source))
+    expected = torch.from_numpy(defined(task, filters, source)).to(dtype).float().numpy()
+    np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
 def test_an_odd_number_of_places_for_stages_and_many_tiles(hopper):
     geometry = Geometry((1024, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False)
     task, method = task_of(geometry, FORWARD, device=hopper), Window("float16", (1, 1), WindowBlocks(1, 2, 32, 1))
@@ -310,7 +338,9 @@ def test_numbers_far_above_a_sample_are_computed_once_more(spike, hopper):
     source = torch.randn(LARGE.images, device=hopper, generator=generator)
     source[200, 3, 63, 30] = spike
     filters = torch.randn(LARGE.filters, device=hopper, generator=generator) * 1e-3
-    for method in windows(task, 2):
+    methods = windows(task, 2)
+    assert methods
+    for method in methods:
         result = carry_out(task, method, to_format(source, "batch_last"), filters)
         expected = torch.nn.functional.conv2d(source.double(), filters.double(), padding=1)
         assert torch.isfinite(result).all()
@@ -323,7 +353,9 @@ def test_infinities_and_nan_of_a_large_source_stay_near(hopper):
     filters = torch.randn(LARGE.filters, device=hopper)
     source[17, 2, 40, 50], source[18, 1, 40, 50] = float("nan"), float("inf")
     expected = torch.nn.functional.conv2d(source.nan_to_num(0.0, 0.0).double(), filters.double(), padding=1)
-    for method in windows(task, 2):
+    methods = windows(task, 2)
+    assert methods
+    for method in methods:
         result = carry_out(task, method, to_format(source, "batch_last"), filters)
         assert not torch.isfinite(result[17, :, 39:42, 49:52]).any()
         assert not torch.isfinite(result[18, :, 40, 50]).any()

@@ -33,8 +33,8 @@ SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 
 MAP_BYTES, MAP_ALIGNMENT, SWIZZLE_128, PROMOTION_256 = 128, 64, 3, 3
 MAP_TYPES = {torch.float32: 7, torch.bfloat16: 9}
-"""The driver's numbers for a tensor map: its size, the order of 16-byte parts, what a read brings to the second-level
-cache, dtypes."""
+"""The driver's numbers for a tensor map: its size and alignment, the order of 16-byte parts, what a read brings to the
+second-level cache, dtypes."""
 
 
 class CudaError(RuntimeError):
@@ -192,7 +192,7 @@ class TensorMap:
 def launch(
     source: str, name: str, grid: int, threads: int, shared_bytes: int, *arguments: torch.Tensor | TensorMap | int
 ) -> None:
-    """Launch the kernel ``name`` of a source on the current stream of the device of its first argument.
+    """Launch the kernel ``name`` of a source on the current stream of the device of its first tensor.
 
     It may start while its predecessor ends, and has to wait for that before it reads or writes (`dependent_launch`).
     On tensors without memory it is compiled and not launched.

@@ -15,8 +15,8 @@ from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, MOST_OUTPUTS, WindowBlocks, WindowPlan, fits_windows
 
 SHARED, WINDOWED, CACHED, STORED = 128, 0.75, 32, 18
-"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of which tensor cores read neighbouring
-windows in this part of the time; of the second-level cache; and of results."""
+"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of which a step takes this part of the
+time, as fitted; of the second-level cache; and of results."""
 
 STAGE_CYCLES, LATENCY, START = 60, 1500, 3e-6
 """Cycles that a stage takes however small it is, and those from asking for one until it is there; and seconds of a

@@ -1,6 +1,6 @@
 // A correlation over windows of pixels in shared memory; window_kernel.py has the loop nest, and defines all constants.
 //
-// Two warpgroups multiply, the others fetch. A stage is one row of the source under a tile, of some channels: 64 images
+// Two warpgroups multiply, the others fetch and convert. A stage is one row of the source under a tile, of some channels: 64 images
 // for each column and channel, in the order (column, channel). One thread asks for it, and the copying engine (TMA)
 // brings it: zeros beyond the images' borders, and 128 bytes of bfloat16 a row,
 //
@@ -94,7 +94,6 @@ DEVICE u64 filter_descriptor(u32 address, u32 pitch) {
 #define FILTERS_THERE (shared + 768)
 #define RESIDENT_FILTERS (shared + 1024)
 #define STAGE(s) (shared + STAGES_START + (s) * STAGE_BYTES)
-#define ROW_BYTES 128
 
 // --------------------------------------------------------------------------------------------------------- places
 

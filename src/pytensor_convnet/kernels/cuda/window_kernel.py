@@ -15,12 +15,12 @@ memory one run of channels x columns is the window of a position, and that of th
 for Hopper alone.
 
 Where rows of a window are filled up to a multiple of 16, columns beyond it are multiplied by zero: an infinity or NaN
-of the source may reach a few pixels to the left of those that see it.
+of the source may reach a few pixels to the left of those that see it, and all pixels of their patches.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 where channels are few (`docs/cuda-kernels.md`): 56 to 77% of the floor in forward passes, 32 to 61% in input
-gradients; held back by stores, which nothing overlaps, by conversions of float32, and in input gradients by rows of the
-source that several tiles read.
+an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 56 to 77% of the floor in forward passes, 32 to 61% in
+input gradients; held back by stores, which nothing overlaps, by conversions of float32, and in input gradients by rows
+of the source that several tiles read.
 """
 
 import functools
@@ -183,7 +183,7 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "STEP_ROWS": plan.rows.step, "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down,
         "FIRST_ROW": plan.rows.classes[0].places[0], "FIRST_COLUMN": plan.columns.classes[0].places[0],
         "CHANNELS": blocks.channels, "CHUNKS": chunks, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
-        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "STAGE_COLUMNS": stage_columns,
+        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
         "STAGE_ROWS": stage_rows, "PITCH_ROWS": pitch_rows, "POSITION_ROWS": positions_down,
         "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
         "TILES": tiles, "STAGES": stages, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
@@ -258,7 +258,7 @@ def _rows_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorM
     k = plan.constants
     return runtime_compiler.TensorMap(
         source, (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch),
-        (IMAGES, k["CHANNELS"], k["STAGE_COLUMNS"], 1), swizzled=bool(k["NARROW"]),
+        (IMAGES, k["CHANNELS"], k["STAGE_ROWS"] // k["CHANNELS"], 1), swizzled=bool(k["NARROW"]),
     )  # fmt: skip
 
 
