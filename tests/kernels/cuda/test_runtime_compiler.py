@@ -126,7 +126,7 @@ def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item
     driver = DriverThatNotes()
     monkeypatch.setattr(runtime_compiler, "_driver", lambda: driver)
     tensor = torch.zeros((128, 3, 6, 7), dtype=dtype)
-    memory, place = map_of(tensor, swizzled=swizzled).encoded()
+    memory, place = map_of(tensor, swizzled=swizzled).encoded
     start = ctypes.addressof(memory)
     assert place % 64 == 0
     assert start <= place
@@ -144,7 +144,7 @@ def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item
 def test_a_box_that_the_driver_refuses_is_told(monkeypatch):
     monkeypatch.setattr(runtime_compiler, "_driver", lambda: DriverThatNotes(status=1))
     with pytest.raises(CudaError, match=r"map of a box \(512, 3, 5, 1\)"):
-        map_of(torch.zeros((128, 3, 6, 7)), box=(512, 3, 5, 1)).encoded()
+        _ = map_of(torch.zeros((128, 3, 6, 7)), box=(512, 3, 5, 1)).encoded
 
 
 def test_a_tensor_map_without_memory_is_not_asked_for(compilations):

@@ -30,7 +30,6 @@ OPTIONS = (f"--gpu-architecture={ARCHITECTURE}".encode(), b"-default-device", b"
 SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 """Of the driver: a function's largest dynamic shared memory; a launch that starts while the one before it ends."""
 
-
 MAP_BYTES, MAP_ALIGNMENT, SWIZZLE_128, PROMOTION_256 = 128, 64, 3, 3
 MAP_TYPES = {torch.float32: 7, torch.bfloat16: 9}
 """The driver's numbers for a tensor map: its size and alignment, the order of 16-byte parts, what a read brings to the
@@ -168,6 +167,7 @@ class TensorMap:
     box: tuple[int, ...]
     swizzled: bool
 
+    @functools.cached_property  # several launches may read the same
     def encoded(self) -> tuple[Any, int]:
         """The driver's CUtensorMap: memory, and the place in it where the map begins, a multiple of 64.
 
@@ -219,7 +219,7 @@ def launch(
 def _value(argument: torch.Tensor | TensorMap | int) -> tuple[Any, int]:
     """What a kernel gets, and its address."""
     if isinstance(argument, TensorMap):
-        return argument.encoded()
+        return argument.encoded
     value: Any = ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, torch.Tensor) else ctypes.c_int(argument)
     return value, ctypes.addressof(value)
 

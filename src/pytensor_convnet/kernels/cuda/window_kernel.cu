@@ -1,8 +1,8 @@
 // A correlation over windows of pixels in shared memory; window_kernel.py has the loop nest, and defines all constants.
 //
-// Two warpgroups multiply, the others fetch and convert. A stage is one row of the source under a tile, of some channels: 64 images
-// for each column and channel, in the order (column, channel). One thread asks for it, and the copying engine (TMA)
-// brings it: zeros beyond the images' borders, and 128 bytes of bfloat16 a row,
+// Two warpgroups multiply, the others fetch and convert. A stage is one row of the source under a tile, of some
+// channels: 64 images for each column and channel, in the order (column, channel). One thread asks for it, and the
+// copying engine (TMA) brings it: zeros beyond the images' borders, and 128 bytes of bfloat16 a row,
 //
 //     images 8 g to 8 g + 7 of row r at 128 r + 16 (g ^ (r % 8)) bytes
 //
@@ -171,10 +171,10 @@ DEVICE void store_converted(const float (&v)[8], u32 stage, int row, int group, 
     }
     store_cell(stage + row * ROW_BYTES + ((group ^ (row & 7)) << 4), pairs[0], pairs[1], pairs[2], pairs[3]);
 }
-// float32 becomes float16, times a power of two. A place of stages is always the same team's: who leaves out
-// phases of a barrier cannot tell the next one from the last. A warp has 4 rows at a time, and EVERY rows further the
-// next ones. What is written lies where rows of half the number were, which all have read by then; the last rows belong
-// to no cell, and are met by filters of zero.
+// float32 becomes float16, times a power of two. A place of stages is always the same team's: who leaves out phases of a
+// barrier cannot tell the next one from the last. A warp has 4 rows at a time, and EVERY rows further the next ones. What
+// is written lies where rows of half the number were, which all have read by then; the last rows are of nothing fetched,
+// and met by filters of zero.
 // Whether a number did not fit into float16, or none at all, is noted in scales[2].
 #define EVERY (TEAM_WARPS * 4)
 DEVICE void convert(u32 shared, u32 team, int warp, int lane, float scale, float *scales) {

@@ -63,9 +63,19 @@ MOST_OUTPUTS, MOST_OF_FOUR_WARPGROUPS = 256, 160
 REGISTERS_BESIDE = 40
 """Of a multiplying thread, besides its sums."""
 
-FETCHING, FEW, MANY = (128, 24, 240), (256, 56, 200), (128, 56, 224)
-"""Threads that fetch, registers of one of them and of one that multiplies: where bfloat16 is fetched, and where float32
-is converted, for few sums and for many."""
+WARPGROUP = 128
+
+
+class Threads(NamedTuple):
+    """How many threads fetch and convert, and registers of one of them and of one that multiplies."""
+
+    fetchers: int
+    fetching: int
+    multiplying: int
+
+
+FETCHING, FEW, MANY = Threads(128, 24, 240), Threads(256, 56, 200), Threads(128, 56, 224)
+"""Where bfloat16 is fetched, and where float32 is converted, for few sums and for many."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +167,9 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
     stage_rows = stage_columns * blocks.channels
     last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
     pitch_rows = 8 * ceil(max(stage_rows, last_window) / 8)
-    registers = _registers(blocks.positions, outputs, narrow)
-    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX or registers is None:
+    threads = _threads(blocks.positions, outputs, narrow)
+    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX or threads is None:
         return None
-    fetchers, fetching, multiplying = registers
     filter_bytes, box_bytes = 2 * product_rows * outputs, stage_rows * ROW_BYTES * (1 if narrow else 2)
     source_bytes = _patterns(max(pitch_rows * ROW_BYTES, box_bytes))
     all_filters = _patterns(places_down * chunks * filter_bytes)
@@ -170,8 +179,8 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
     stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
     if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident):
         return None
-    teams = 1 if fetchers == 128 else 2
-    team_warps = (fetchers // 32 - 1) // teams
+    teams = threads.fetchers // WARPGROUP
+    team_warps = (threads.fetchers // 32 - 1) // teams
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
     row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
     tiles = blocks.output_blocks * row_blocks * column_blocks * ceil(plan.batch / IMAGES)
@@ -188,18 +197,19 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
         "TILES": tiles, "STAGES": stages, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
         "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 256 + fetchers, "TEAMS": teams,
-        "TEAM_WARPS": team_warps, "FETCHING_REGISTERS": fetching, "MULTIPLYING_REGISTERS": multiplying,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 2 * WARPGROUP + threads.fetchers,
+        "TEAMS": teams, "TEAM_WARPS": team_warps, "FETCHING_REGISTERS": threads.fetching,
+        "MULTIPLYING_REGISTERS": threads.multiplying,
         "AT_ONCE": min(MOST_AT_ONCE, ceil(pitch_rows / (4 * team_warps))),
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
 
-def _registers(positions: int, outputs: int, narrow: bool) -> tuple[int, int, int] | None:
+def _threads(positions: int, outputs: int, narrow: bool) -> Threads | None:
     """The first of `FETCHING` or of `FEW` and `MANY` that leaves room for the sums of a thread."""
     few = (FEW,) if outputs <= MOST_OF_FOUR_WARPGROUPS else ()
     for threads in (FETCHING,) if narrow else (*few, MANY):
-        if positions * outputs // 2 + REGISTERS_BESIDE <= threads[2]:
+        if positions * outputs // 2 + REGISTERS_BESIDE <= threads.multiplying:
             return threads
     return None
 
