@@ -195,8 +195,9 @@ def described(method: Any) -> str:
     kind = type(method).__name__
     if kind == "Cudnn":
         return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
-    own = {"Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum"}[kind]
-    return f"{own} {method.product}"
+    own = {"Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum"}
+    own |= {"WindowShare": "windows"}
+    return f"{own[kind]} {method.product}"
 
 
 def _table(title: str) -> Table:

@@ -15,6 +15,7 @@ from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Method, Share, SlidingShare, Task
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.window_candidates import windows
+from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
 
 FLOAT32_RATE = 60e12
 """Of multiply-adds in float32, at most."""
@@ -37,7 +38,8 @@ def candidates(task: Task, limit: int) -> list[Method]:
     seconds to find that out by its own measurements.
     """
     ordered = _by_estimate(task)
-    over_windows = windows(task, int(limit * WINDOWS))
+    share = int(limit * WINDOWS)
+    over_windows: list[Any] = [*windows(task, share), *window_grads(task, share)]
     chosen = [*_selected(ordered, limit - len(over_windows)), *over_windows]
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen

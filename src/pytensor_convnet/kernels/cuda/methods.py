@@ -16,6 +16,12 @@ from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables,
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
+from pytensor_convnet.kernels.cuda.window_grad_kernel import (
+    WindowGradBlocks,
+    WindowGradPlan,
+    window_filter_grad,
+    window_grad_plan,
+)
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, WindowPlan, window_correlate, window_plan
 
 
@@ -95,8 +101,16 @@ class SlidingShare:
     blocks: SlidingBlocks
 
 
+@dataclass(frozen=True)
+class WindowShare:
+    """The filter gradient by `window_grad_kernel`, of batch-last images and maps."""
+
+    product: str
+    blocks: WindowGradBlocks
+
+
 FilterGrad = Share | SlidingShare
-"""Our ways to compute the filter gradient."""
+"""Our ways to compute the filter gradient, of operands that may be prepared."""
 
 
 class Composed:
@@ -108,7 +122,7 @@ class Pair(Composed):
     """A pass that is two, each by the function that is its own, as is best for it."""
 
 
-Method = Cudnn | Gather | Window | FilterGrad
+Method = Cudnn | Gather | Window | FilterGrad | WindowShare
 
 
 def ours(methods: Sequence[Any]) -> list[Any]:
@@ -164,6 +178,8 @@ def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tens
         return _by_cudnn(task, method, *operands)
     if isinstance(method, FilterGrad):
         return _filter_grad(task, method, *operands)
+    if isinstance(method, WindowShare):
+        return _window_share(task, method, *operands)
     filters, source = operands if task.name == "correlate2d_input_grad" else reversed(operands)
     if isinstance(method, Window):
         return _window(task, method, filters, source)
@@ -241,6 +257,20 @@ def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Ten
     target = empty(plan.target_shape, "batch_last", task.dtype, source.device)
     window_correlate(source, packed, how, target)
     return change_format(target, task.formats[-1])
+
+
+def plan_of_window_share(task: Task, method: WindowShare) -> WindowGradPlan | None:
+    """How a method computes; None where it does not fit into a multiprocessor."""
+    return window_grad_plan(task.geometry, method.blocks, method.product == "native")
+
+
+def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    how = plan_of_window_share(task, method)
+    assert how is not None
+    images, maps = (aligned(change_format(tensor, "batch_last")) for tensor in (images, maps))
+    filters = empty(task.geometry.filters, "bc01", task.dtype, images.device)
+    window_filter_grad(images, maps, how, filters)
+    return change_format(filters, task.filter_format)
 
 
 def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

@@ -36,9 +36,20 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.formats import UNIT
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.measuring import seconds_of
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Gather, Method, Share, SlidingShare, Task, Window, carry_out
+from pytensor_convnet.kernels.cuda.methods import (
+    Cudnn,
+    Gather,
+    Method,
+    Share,
+    SlidingShare,
+    Task,
+    Window,
+    WindowShare,
+    carry_out,
+)
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
 from pytensor_convnet.kernels.sources import digest_of
 
@@ -287,6 +298,18 @@ register(
         candidates,
         _fixed_correlation,
         carry_out,
-        (Cudnn, Gather, Window, Share, SlidingShare, Blocks, WindowBlocks, GradBlocks, SlidingBlocks),
+        (
+            Cudnn,
+            Gather,
+            Window,
+            Share,
+            SlidingShare,
+            WindowShare,
+            Blocks,
+            WindowBlocks,
+            GradBlocks,
+            SlidingBlocks,
+            WindowGradBlocks,
+        ),
     ),
 )

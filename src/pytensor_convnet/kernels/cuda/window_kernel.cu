@@ -9,45 +9,10 @@
 // as tensor cores like to read it, from any row on: the window of each pixel is the same memory, its descriptor a few
 // rows further. float32 comes as it is, 256 bytes a row, and other threads convert it where it lies.
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
-#define DEVICE __device__ __forceinline__
-
 // ------------------------------------------------------------------------------------------------ instructions
 
-DEVICE u32 shared_address(const void *p) {
-    u32 a;
-    asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(a) : "l"(p));
-    return a;
-}
-DEVICE void barrier_init(u32 barrier, u32 count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(count) : "memory");
-}
-DEVICE void barrier_wait(u32 barrier, u32 parity) {
-    u32 done;
-    do {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
-            : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
-    } while (!done);
-}
-DEVICE void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
-}
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
-}
-DEVICE void load_bulk(u32 to, const void *from, u32 bytes, u32 barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-        :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
-}
 // What was written to shared memory can be seen by tensor cores and bulk copies after this.
 DEVICE void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-// A box of a tensor, the first place of which is given, the innermost dimension first; zeros where the tensor has nothing.
-struct alignas(64) TensorMap { u64 opaque[16]; };
-DEVICE void load_box(u32 to, const TensorMap *map, int x0, int x1, int x2, int x3, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
-        :: "r"(to), "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(barrier) : "memory");
-}
 DEVICE void store_cell(u32 to, u32 a, u32 b, u32 c, u32 d) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
@@ -71,8 +36,6 @@ DEVICE u32 larger_of_pairs(u32 a, u32 b) {
     asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
-DEVICE int larger(int a, int b) { return a > b ? a : b; }
-DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
 DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
 // The inverse of what brings the largest magnitude to between 2**14 and 2**15.
@@ -99,13 +62,14 @@ DEVICE u64 filter_descriptor(u32 address, u32 pitch) {
 
 struct Tile { int block, column, row, batch, low, high; };
 
-// Which outputs, positions and images a tile is, and the source's rows that it reads.
+// Which outputs, images and positions a tile is, and the source's rows that it reads. All images of a pixel lie together,
+// and programs that run at the same time read and write them together: memory is slower where it is read in pieces.
 DEVICE Tile tile_at(int t) {
     Tile r;
     r.block = t % OUTPUT_BLOCKS; t /= OUTPUT_BLOCKS;
-    r.column = t % COLUMN_BLOCKS * TILE_COLUMNS; t /= COLUMN_BLOCKS;
-    r.row = t % ROW_BLOCKS * TILE_ROWS;
-    r.batch = t / ROW_BLOCKS * 64;
+    r.batch = t % BATCH_BLOCKS * 64; t /= BATCH_BLOCKS;
+    r.column = t % COLUMN_BLOCKS * TILE_COLUMNS;
+    r.row = t / COLUMN_BLOCKS * TILE_ROWS;
     r.low = larger(0, r.row * STEP_ROWS + FIRST_ROW);
     r.high = larger(r.low,
         smaller(SOURCE_ROWS, smaller(r.row + TILE_ROWS - 1, POSITION_ROWS - 1) * STEP_ROWS + FIRST_ROW + PLACES_DOWN));

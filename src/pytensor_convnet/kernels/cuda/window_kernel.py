@@ -132,7 +132,7 @@ class WindowPlan:
         """The kernel's source, constants and all."""
         defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
         product = _product(self.stage.outputs, "bf16" if self.constants["NARROW"] else "f16")
-        return defines + product + _code()
+        return defines + product + code_of(__file__)
 
 
 def fits_windows(plan: Gathering, narrow: bool) -> bool:
@@ -183,7 +183,8 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
     team_warps = (threads.fetchers // 32 - 1) // teams
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
     row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
-    tiles = blocks.output_blocks * row_blocks * column_blocks * ceil(plan.batch / IMAGES)
+    batch_blocks = ceil(plan.batch / IMAGES)
+    tiles = blocks.output_blocks * batch_blocks * row_blocks * column_blocks
     constants = {
         "NARROW": narrow, "SAMPLED": sampled, "BATCH": plan.batch, "SOURCE_ROWS": plan.rows.source_length,
         "TARGET_ROWS": plan.rows.target_length, "TARGET_COLUMNS": plan.columns.target_length,
@@ -195,8 +196,8 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bo
         "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
         "STAGE_ROWS": stage_rows, "PITCH_ROWS": pitch_rows, "POSITION_ROWS": positions_down,
         "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
-        "TILES": tiles, "STAGES": stages, "RESIDENT": resident, "FILTER_BYTES": filter_bytes,
-        "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
+        "BATCH_BLOCKS": batch_blocks, "TILES": tiles, "STAGES": stages, "RESIDENT": resident,
+        "FILTER_BYTES": filter_bytes, "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
         "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 2 * WARPGROUP + threads.fetchers,
         "TEAMS": teams, "TEAM_WARPS": team_warps, "FETCHING_REGISTERS": threads.fetching,
         "MULTIPLYING_REGISTERS": threads.multiplying,
@@ -220,8 +221,11 @@ def _patterns(count: int) -> int:
 
 
 @functools.cache
-def _code() -> str:
-    return Path(__file__).with_suffix(".cu").read_text()
+def code_of(module: str) -> str:
+    """The CUDA C++ that stands beside a module, after the instructions that it uses."""
+    return "".join(
+        Path(module).with_name(name).read_text() for name in ("hopper_instructions.cu", f"{Path(module).stem}.cu")
+    )
 
 
 def _product(outputs: int, dtype: str) -> str:

@@ -1,0 +1,199 @@
+"""The kernel of the filter gradient over windows: pixels in shared memory that all taps share.
+
+The loop nest, for a share of all map rows y, runs of map columns and images b::
+
+    for each map row y of a run, from the top:
+        window[j, a, c] = source[y * step + a, j, c, b]  for the columns j under the run, rows a of taps, channels c
+        for each pixel q of the run:
+            sums[(j, a, c), m] += window[q * step + j, a, c, b] * maps[m, y, q, b]
+
+Images are what is summed over. They lie innermost, so both operands are rows of 128 bytes in shared memory, as the
+copying engine brings them and tensor cores read them; float32 as it is, multiplied as tf32, whose lower bits are cut
+off. The taps of a pixel are consecutive rows. Going down one map row, a window needs only ``step`` new rows of the
+source: they lie behind the others of their column, where the next column has rows that nobody needs any more.
+
+Floors: images and maps read once; two floating-point operations a multiply-add, at the product's rate.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import ceil, prod
+
+import torch
+
+from pytensor_convnet.kernels.cuda.gathering import Geometry
+from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
+from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, launch
+from pytensor_convnet.kernels.cuda.window_kernel import (
+    BARRIER_BYTES,
+    BATCH_MULTIPLES,
+    MOST_OF_A_BOX,
+    MOST_OUTPUTS,
+    PATTERN_BYTES,
+    ROW_BYTES,
+    code_of,
+)
+
+IMAGES = {True: 64, False: 32}
+"""Of bfloat16 and of float32 in a row."""
+
+MOST_STAGES, FEWEST_STAGES = 32, 2
+MOST_SUMS = 200
+"""Of a thread, in registers."""
+
+THREADS = 384
+ADDED_AT_ONCE = 32
+"""Sums of a program that adds up shares."""
+
+
+@dataclass(frozen=True)
+class WindowGradBlocks:
+    """How a filter gradient over windows is cut.
+
+    Attributes
+    ----------
+    taps_as_rows : bool
+        Whether taps are the rows of the product, 64 each, and filters its columns, or filters the rows.
+    run : int
+        Map pixels of a window. Two windows are fetched in turn.
+    pixels : int
+        Map pixels that are fetched at a time; a divisor.
+    channels, filters : int
+        Of a program: all, or a divisor; and any number.
+    split : int
+        1, or 2 where the two multiplying warpgroups take pixels in turn, each for all sums.
+    """
+
+    taps_as_rows: bool
+    run: int
+    pixels: int
+    channels: int
+    filters: int
+    split: int
+
+
+@dataclass(frozen=True)
+class WindowGradPlan:
+    """All constants of a kernel, as the source has them."""
+
+    constants: dict[str, int]
+
+    @property
+    def shared_bytes(self) -> int:
+        k = self.constants
+        return BARRIER_BYTES + 2 * k["WINDOW_BYTES"] + k["STAGES"] * k["STAGE_BYTES"]
+
+    @property
+    def partial_shape(self) -> tuple[int, int, int, int]:
+        k = self.constants
+        return k["SHARES"] * k["SUM_SPLIT"], k["BLOCKS"], k["PARTIAL_ROWS"], k["TILE_N"]
+
+    @cached_property
+    def source(self) -> str:
+        """The kernels' source, constants and all."""
+        defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
+        product = _product(self.constants["TILE_N"], bool(self.constants["NARROW"]))
+        return defines + product + code_of(__file__)
+
+
+def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
+    """Whether a filter gradient can be computed so at all, of bfloat16 or of float32."""
+    plain = geometry.groups == 1 and geometry.dilation == (1, 1)
+    some = min(prod(geometry.images), prod(geometry.maps), prod(geometry.filters)) > 0
+    return plain and some and geometry.images[0] % BATCH_MULTIPLES[narrow] == 0
+
+
+@lru_cache(maxsize=4096)
+def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool) -> WindowGradPlan | None:
+    """The constants of a kernel; None where it does not fit into a multiprocessor."""
+    batch, all_channels = geometry.images[:2]
+    all_filters, _, down, across = geometry.filters
+    (step_down, step_across), (map_rows, map_columns) = geometry.stride, geometry.maps[2:]
+    images, channels, filters = IMAGES[narrow], blocks.channels, blocks.filters
+    taps = down * across * channels
+    row_count, column_count = (taps, filters) if blocks.taps_as_rows else (filters, taps)
+    tile_columns, groups = 8 * ceil(column_count / 8), 2 // blocks.split
+    tiles_each = ceil(ceil(row_count / 64) / groups)
+    columns = (blocks.run - 1) * step_across + across
+    if (
+        all_channels % channels
+        or blocks.run % blocks.pixels
+        or blocks.pixels % blocks.split
+        or tile_columns > MOST_OUTPUTS
+        or tiles_each * tile_columns // 2 > MOST_SUMS
+        or max(columns, channels, down, filters, step_down, blocks.pixels) > MOST_OF_A_BOX
+    ):
+        return None
+    taps_read, filters_read = tiles_each * groups * 64, tile_columns
+    if not blocks.taps_as_rows:
+        taps_read, filters_read = filters_read, taps_read
+    stage_bytes = _patterns((blocks.pixels - 1) * filters + max(filters, filters_read))
+    strips, batch_blocks = ceil(map_columns / (2 * blocks.run)), ceil(batch / images)
+    chunks, filter_blocks = all_channels // channels, ceil(all_filters / filters)
+    program_blocks, units = chunks * filter_blocks, batch_blocks * strips * map_rows
+    shares = max(1, min(MULTIPROCESSORS // program_blocks, units))
+    if shares > batch_blocks:  # all images of a pixel lie together, and so are read together
+        shares -= shares % batch_blocks
+
+    def window_bytes(longest: int) -> int:
+        last = (blocks.run - 1) * step_across * down * channels
+        return _patterns((longest - 1) * step_down * channels + max(columns * down * channels, last + taps_read))
+
+    room = SHARED_BYTES - BARRIER_BYTES
+    wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
+    fewest = max(FEWEST_STAGES, min(4, blocks.run // blocks.pixels))
+    longest = next((n for n in range(wanted, 0, -1) if room - 2 * window_bytes(n) >= fewest * stage_bytes), 0)
+    if not longest:
+        return None
+    stages = min(MOST_STAGES, (room - 2 * window_bytes(longest)) // stage_bytes)
+    constants = {
+        "NARROW": narrow, "IMAGES": images, "CHANNELS": channels, "ALL_CHANNELS": all_channels, "CHUNKS": chunks,
+        "FILTERS": filters, "ALL_FILTERS": all_filters, "BLOCKS": program_blocks, "MAP_ROWS": map_rows,
+        "MAP_COLUMNS": map_columns, "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down,
+        "STEP_COLUMNS": step_across, "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0], "RUN": blocks.run,
+        "STAGE_PIXELS": blocks.pixels, "STRIPS": strips, "UNITS": units, "SHARES": shares, "LONGEST": longest,
+        "COLUMNS": columns, "ROW_BYTES": ROW_BYTES, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
+        "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
+        "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
+    }  # fmt: skip
+    return WindowGradPlan({name: int(value) for name, value in constants.items()})
+
+
+def _patterns(rows: int) -> int:
+    """The bytes of so many rows, as whole patterns."""
+    return PATTERN_BYTES * ceil(rows * ROW_BYTES / PATTERN_BYTES)
+
+
+def _product(columns: int, narrow: bool) -> str:
+    """The instruction that adds the product of two tiles in shared memory, summed along rows, to sums in registers."""
+    count = columns // 2
+    sums = ", ".join(f"%{i}" for i in range(count))
+    operands = ", ".join(f'"+f"(total[{i}])' for i in range(count))
+    kind, layout = ("k16.f32.bf16.bf16", ", 0, 0") if narrow else ("k8.f32.tf32.tf32", "")
+    return f"""
+__device__ __forceinline__ void add_product(float (&total)[{count}], unsigned long long a, unsigned long long b)
+{{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, 1, 0;\\n"
+        "wgmma.mma_async.sync.aligned.m64n{columns}{kind} {{{sums}}}, %{count}, %{count + 1}, p, 1, 1{layout};\\n}}\\n"
+        : {operands} : "l"(a), "l"(b));
+}}
+"""
+
+
+def window_filter_grad(images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor) -> None:
+    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous; images and maps are batch-last."""
+    k = plan.constants
+    partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
+    batch, channels, rows, columns = images.shape
+    _, map_channels, map_rows, map_columns = maps.shape
+    lengths, strides = (batch, channels, rows, columns), (rows * columns * batch, columns * batch, batch)
+    new_rows = k["STEP_ROWS"] if k["LONGEST"] > 1 else 1
+    whole = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], k["TAPS_DOWN"], k["COLUMNS"]), True)
+    added = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], new_rows, 1), True)
+    steps = map_rows * map_columns * batch, batch, map_columns * batch
+    box = k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1
+    pixels = TensorMap(maps, (batch, map_channels, map_columns, map_rows), steps, box, True)
+    grid = k["SHARES"] * k["BLOCKS"]
+    launch(plan.source, "window_filter_grad", grid, THREADS, plan.shared_bytes, whole, added, pixels, partial)
+    sums = ceil(prod(plan.partial_shape[1:]) / ADDED_AT_ONCE)
+    launch(plan.source, "add_partials", sums, 256, 0, partial, filters)

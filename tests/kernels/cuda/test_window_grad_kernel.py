@@ -1,0 +1,266 @@
+"""Filter gradients over windows: their plan, rows of shared memory in NumPy, and the kernel itself on a GPU."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet import reference  # noqa: E402
+from pytensor_convnet.kernels.cuda import (  # noqa: E402
+    runtime_compiler,
+    to_format,
+    window_grad_candidates,
+    window_grad_kernel,
+)
+from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, carry_out, plan_of_window_share  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, compiled  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, window_grad_plan  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+NO_PADDING = ((0, 0), (0, 0))
+DTYPES = {torch.float32: 1e-3, torch.bfloat16: 8e-3}
+
+MIDDLE = ((1, 1), (1, 1))
+
+
+def layer(images, filters, stride, padding, flip, *blocks):
+    return Geometry(images, filters, stride, padding, (1, 1), 1, flip), WindowGradBlocks(*blocks)
+
+
+LAYERS = {
+    "narrow_maps": layer((16, 2, 8, 3), (8, 2, 3, 3), (1, 1), ((1, 1), (0, 0)), False, True, 2, 1, 2, 8, 1),
+    "filters_as_rows": layer((64, 1, 9, 9), (20, 1, 5, 5), (1, 1), NO_PADDING, False, False, 2, 2, 1, 20, 2),
+    "strides_differ": layer((72, 3, 12, 13), (9, 3, 3, 5), (2, 1), ((2, 1), (2, 0)), True, True, 3, 1, 3, 9, 1),
+    "strided": layer((40, 3, 19, 19), (16, 3, 5, 5), (2, 2), NO_PADDING, False, True, 2, 1, 3, 16, 1),
+    "blocks": layer((8, 4, 7, 9), (24, 4, 3, 3), (2, 2), MIDDLE, True, False, 4, 2, 2, 8, 1),
+    "gaps": layer((136, 5, 6, 7), (70, 5, 2, 2), (3, 3), ((0, 1), (1, 1)), False, False, 2, 1, 5, 64, 1),
+    "alexnet": layer((128, 3, 23, 23), (96, 3, 11, 11), (4, 4), NO_PADDING, False, True, 2, 1, 3, 96, 1),
+    "split": layer((24, 8, 10, 11), (40, 8, 3, 3), (1, 1), MIDDLE, False, True, 4, 4, 4, 40, 2),
+}
+
+
+def task_of(geometry, dtype=torch.float32, device="cpu", precision="medium", formats=("batch_last",) * 2):
+    return Task("correlate2d_filter_grad", geometry, dtype, precision, formats, torch.device(device))
+
+
+def whole(shape, seed=0):
+    """Small whole numbers, which tf32 and bfloat16 hold and multiply exactly."""
+    return np.random.default_rng(seed).integers(-2, 3, shape).astype("float32")
+
+
+def defined(geometry, images, maps):
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    return reference.correlate2d_filter_grad(images, maps, *geometry.filters[2:], *moves)
+
+
+# -------------------------------------------------------------------------------- the kernel's arithmetic in NumPy
+
+
+def box(tensor, first, shape):
+    """What one copy brings, the innermost dimension first; zeros where the tensor has nothing."""
+    places = [np.arange(start, start + length) for start, length in zip(first, shape)]
+    inside = [(place >= 0) & (place < length) for place, length in zip(places, tensor.shape)]
+    result = np.zeros(shape)
+    result[np.ix_(*inside)] = tensor[np.ix_(*(place[there] for place, there in zip(places, inside)))]
+    return result.transpose(3, 2, 1, 0).reshape(-1, shape[0])
+
+
+class Program:
+    """One share of the work and one block of sums, with shared memory of NaN."""
+
+    def __init__(self, constants, images, maps, share, block):
+        self.k = constants
+        self.images, self.maps = images, maps.transpose(0, 1, 3, 2)
+        self.channel = block % constants["CHUNKS"] * constants["CHANNELS"]
+        self.filter = block // constants["CHUNKS"] * constants["FILTERS"]
+        self.units = range(
+            constants["UNITS"] * share // constants["SHARES"], constants["UNITS"] * (share + 1) // constants["SHARES"]
+        )
+        rows = constants["WINDOW_BYTES"] // constants["ROW_BYTES"]
+        self.windows = np.full((2, rows, constants["IMAGES"]), np.nan)
+        self.column_rows = constants["TAPS_DOWN"] * constants["CHANNELS"]
+        self.sums = np.zeros((2, 64 * constants["TILES_EACH"], constants["TILE_N"]))
+
+    def run(self):
+        k, march = self.k, 0
+        for unit in self.units:
+            y, strip = unit % k["MAP_ROWS"], unit // k["MAP_ROWS"] % k["STRIPS"]
+            batch = unit // (k["MAP_ROWS"] * k["STRIPS"]) * k["IMAGES"]
+            march = 0 if y == 0 or unit == self.units[0] or march == k["LONGEST"] else march
+            for window in range(2):
+                column = (2 * strip + window) * k["RUN"]
+                if column < k["MAP_COLUMNS"]:
+                    self.fetch(window, batch, y, column, march)
+                    self.multiply(window, batch, y, column, march)
+            march += 1
+
+    def fetch(self, window, batch, y, column, march):
+        k = self.k
+        top, left = y * k["STEP_ROWS"] - k["TOP"], column * k["STEP_COLUMNS"] - k["LEFT"]
+        if march == 0:
+            rows = box(
+                self.images,
+                (batch, self.channel, top, left),
+                (k["IMAGES"], k["CHANNELS"], k["TAPS_DOWN"], k["COLUMNS"]),
+            )
+            self.windows[window, : len(rows)] = rows
+            return
+        top += k["TAPS_DOWN"] - k["STEP_ROWS"]
+        down = k["TAPS_DOWN"] + (march - 1) * k["STEP_ROWS"]
+        for x in range(k["COLUMNS"]):
+            rows = box(
+                self.images, (batch, self.channel, top, left + x), (k["IMAGES"], k["CHANNELS"], k["STEP_ROWS"], 1)
+            )
+            to = x * self.column_rows + down * k["CHANNELS"]
+            self.windows[window, to : to + len(rows)] = rows
+
+    def multiply(self, window, batch, y, column, march):
+        k = self.k
+        pixels = min(k["RUN"], k["MAP_COLUMNS"] - column)
+        for i in range(0, pixels, k["STAGE_PIXELS"]):
+            stage = np.full((k["STAGE_BYTES"] // k["ROW_BYTES"], k["IMAGES"]), np.nan)
+            rows = box(
+                self.maps, (batch, self.filter, column + i, y), (k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1)
+            )
+            stage[: len(rows)] = rows
+            for q in range(k["STAGE_PIXELS"]):
+                first = march * k["STEP_ROWS"] * k["CHANNELS"]
+                first += min(i + q, pixels - 1) * k["STEP_COLUMNS"] * self.column_rows
+                taps, filters = self.windows[window, first:], stage[q * k["FILTERS"] :]
+                rows, columns = (taps, filters) if k["TAPS_AS_ROWS"] else (filters, taps)
+                for warpgroup in range(2):
+                    if k["SUM_SPLIT"] == 2 and q % 2 != warpgroup:
+                        continue
+                    begin = 0 if k["SUM_SPLIT"] == 2 else warpgroup * len(self.sums[0])
+                    tile = rows[begin : begin + len(self.sums[0])]
+                    assert len(tile) == len(self.sums[0]), "beyond shared memory"
+                    self.sums[warpgroup] += tile @ columns[: k["TILE_N"]].T
+
+    def rows_of_product(self):
+        both = self.sums.sum(0) if self.k["SUM_SPLIT"] == 2 else self.sums.reshape(-1, self.k["TILE_N"])
+        return both[: self.k["PARTIAL_ROWS"]]
+
+
+def computed_in_numpy(geometry, how, images, maps):
+    k = how.constants
+    result = np.full(geometry.filters, np.nan)
+    taps = [
+        (j, i, c) for j in range(k["TAPS_ACROSS"]) for i in range(k["TAPS_DOWN"]) for c in range(k["CHANNELS"])
+    ]  # fmt: skip
+    for block in range(k["BLOCKS"]):
+        programs = [Program(k, images, maps, share, block) for share in range(k["SHARES"])]
+        for program in programs:
+            program.run()
+        sums = sum(program.rows_of_product() for program in programs)
+        sums = sums if k["TAPS_AS_ROWS"] else sums.T
+        for (j, i, c), row in zip(taps, sums):
+            if k["FLIP"]:
+                i, j = k["TAPS_DOWN"] - 1 - i, k["TAPS_ACROSS"] - 1 - j
+            filters = slice(programs[0].filter, min(programs[0].filter + k["FILTERS"], k["ALL_FILTERS"]))
+            result[filters, programs[0].channel + c, i, j] = row[: filters.stop - filters.start]
+    return result
+
+
+@pytest.mark.parametrize("multiprocessors", [132, 1], ids=["many_shares", "one_share"])
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rows_of_shared_memory_give_the_gradient(layer, narrow, multiprocessors, monkeypatch):
+    monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
+    window_grad_plan.cache_clear()
+    geometry, blocks = LAYERS[layer]
+    how = window_grad_plan(geometry, blocks, narrow)
+    window_grad_plan.cache_clear()
+    images, maps = whole(geometry.images), whole(geometry.maps, 1)
+    result = computed_in_numpy(geometry, how, images, maps)
+    np.testing.assert_array_equal(result, defined(geometry, images, maps))
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_is_planned_fits_into_a_multiprocessor(layer, narrow):
+    geometry, blocks = LAYERS[layer]
+    how = window_grad_plan(geometry, blocks, narrow)
+    assert how.shared_bytes <= 227 * 1024
+    assert how.constants["STAGES"] >= 2
+    assert how.constants["SHARES"] * how.constants["BLOCKS"] <= 132
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (10, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
+    ids=["groups", "dilation", "batch", "empty"],
+)
+def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
+    monkeypatch.setattr(window_grad_candidates, "can_compile", lambda device: True)
+    geometry = Geometry((16, 2, 9, 9), (4, 2, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False)
+    assert window_grads(task_of(geometry), 4)
+    assert not window_grads(task_of(replace(geometry, **change)), 4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "high"}, {"formats": ("bc01", "batch_last")}, {"name": "correlate2d"}], ids=str
+)
+def test_windows_are_for_coarse_products_of_batch_last_operands(change, monkeypatch):
+    monkeypatch.setattr(window_grad_candidates, "can_compile", lambda device: True)
+    assert not window_grads(replace(task_of(LAYERS["strided"][0]), **change), 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("layer", ["strided", "split"])
+def test_the_kernel_compiles(layer, dtype, monkeypatch, tmp_path):
+    if runtime_compiler._nvrtc() is None:
+        pytest.skip("there is no NVRTC")
+    monkeypatch.setattr(window_grad_candidates, "can_compile", lambda device: True)
+    monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path))
+    task = task_of(LAYERS[layer][0], dtype)
+    methods = window_grads(task, 2)
+    assert methods
+    for method in methods:
+        assert compiled(plan_of_window_share(task, method).source).startswith(b"\x7fELF")
+
+
+# ------------------------------------------------------------------------------------------------------ on a GPU
+
+
+@pytest.fixture
+def hopper():
+    if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
+        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_kernel_gives_the_gradient(layer, dtype, hopper):
+    geometry, blocks = LAYERS[layer]
+    task = task_of(geometry, dtype, hopper)
+    images, maps = whole(geometry.images), whole(geometry.maps, 1)
+    operands = [to_format(torch.from_numpy(array).to(hopper, dtype), "batch_last") for array in (images, maps)]
+    expected = torch.from_numpy(defined(geometry, images, maps).copy()).to(dtype).float().numpy()
+    product = "native" if dtype == torch.bfloat16 else "tf32"
+    methods = [WindowShare(product, blocks), *window_grads(task, 6)]
+    for method in methods:
+        if plan_of_window_share(task, method) is not None:
+            result = carry_out(task, method, *operands)
+            np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+def test_a_share_goes_down_many_rows(hopper):
+    geometry = Geometry((256, 3, 70, 40), (32, 3, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False)
+    task, method = task_of(geometry, device=hopper), WindowShare("tf32", WindowGradBlocks(True, 4, 2, 3, 32, 1))
+    assert plan_of_window_share(task, method).constants["LONGEST"] > 8
+    images, maps = torch.randn(geometry.images, device=hopper), torch.randn(geometry.maps, device=hopper)
+    result = carry_out(task, method, to_format(images, "batch_last"), to_format(maps, "batch_last"))
+    again = carry_out(task, method, to_format(images, "batch_last"), to_format(maps, "batch_last"))
+    expected = torch.nn.grad.conv2d_weight(images.double(), geometry.filters, maps.double(), padding=2)
+    assert torch.equal(result, again)
+    assert float((result - expected).norm() / expected.norm()) <= 2e-3
