@@ -78,13 +78,7 @@ def computed_in_numpy(task, method, filters, source):
         how.stage.outputs, stage_rows=how.stage.rows,
     )  # fmt: skip
     factor = float(packed.scales[1]) if method.product == "float16" else 1.0
-    stages = (
-        packed.matrix.double()
-        .cpu()
-        .numpy()
-        .reshape(k["OUTPUT_BLOCKS"], k["PLACES_DOWN"], k["CHUNKS"], k["OUTPUTS"] // 8, k["PRODUCT_ROWS"], 8)
-    )
-    assert k["FILTER_BYTES"] == 2 * stages[0, 0, 0].size
+    stages = matrices(packed.matrix.double().cpu().numpy(), k)
     target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
     for tile in range(k["TILES"]):
         block, tile = tile % k["OUTPUT_BLOCKS"], tile // k["OUTPUT_BLOCKS"]
@@ -102,10 +96,12 @@ def computed_in_numpy(task, method, filters, source):
                     continue
                 for chunk in range(k["CHUNKS"]):
                     cells = fetched(k, source, y, chunk, column, batch)
-                    matrix = stages[block, a, chunk].transpose(1, 0, 2).reshape(k["PRODUCT_ROWS"], k["OUTPUTS"])
                     for p in range(k["POSITIONS"]):
                         start = (first + p) * k["STEP_COLUMNS"] * k["CHANNELS"]
-                        totals[p] += cells[start : start + k["PRODUCT_ROWS"]].T @ matrix
+                        window = cells[start : start + k["PRODUCT_ROWS"]].copy()
+                        if not k["NARROW"]:
+                            window[k["WINDOW_ROWS"] :] = 0
+                        totals[p] += window.T @ stages[block, a, chunk]
             for p, m in np.ndindex(k["POSITIONS"], k["OUTPUTS"]):
                 store(
                     k,
@@ -119,9 +115,22 @@ def computed_in_numpy(task, method, filters, source):
     return target.transpose(3, 0, 1, 2)
 
 
+def matrices(packed, k):
+    """The packed filters of all stages, (..., rows, outputs), of the cells in which tensor cores read them."""
+    shape = k["OUTPUT_BLOCKS"], k["PLACES_DOWN"], k["CHUNKS"]
+    rows, outputs = k["PRODUCT_ROWS"], k["OUTPUTS"]
+    if k["TF32"]:  # 8 rows: 4 even ones, then 4 odd ones
+        cells = packed.reshape(*shape, rows // 8, 2, outputs, 4).transpose(0, 1, 2, 3, 6, 4, 5)
+    else:
+        cells = packed.reshape(*shape, outputs // 8, rows, 8).transpose(0, 1, 2, 4, 3, 5)
+    assert k["FILTER_BYTES"] == (4 if k["TF32"] else 2) * rows * outputs
+    return cells.reshape(*shape, rows, outputs)
+
+
 def fetched(k, source, y, chunk, column, batch):
-    """A stage of shared memory: rows (column, channel) of 64 images."""
-    cells = np.zeros((k["PITCH_ROWS"], 64))
+    """A stage of shared memory: rows (column, channel) of 64 images; behind them zeros, or of float32 anything."""
+    cells = np.full((k["PITCH_BYTES"] // k["ROW_BYTES"], 64), 0.0 if k["NARROW"] else np.nan)
+    cells[: k["STAGE_ROWS"]] = 0
     for r in range(k["STAGE_ROWS"]):
         x = column * k["STEP_COLUMNS"] + k["FIRST_COLUMN"] + r // k["CHANNELS"]
         if 0 <= x < source.shape[3]:
@@ -147,22 +156,23 @@ def check_in_numpy(task, method):
 
 
 @pytest.mark.parametrize("blocks", [(1, 1), (3, 1), (2, 2)], ids=["one", "three", "two_rows"])
-@pytest.mark.parametrize("product", ["float16", "native"])
+@pytest.mark.parametrize("product", ["tf32", "float16", "native"])
 @pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_windows_and_packed_filters_give_the_correlation(layer, name, product, blocks, device):
     geometry = LAYERS[layer]
-    task = task_of(geometry, name, torch.float32 if product == "float16" else torch.bfloat16, device)
+    task = task_of(geometry, name, torch.bfloat16 if product == "native" else torch.float32, device)
     patch = geometry.stride if name == INPUT_GRAD else (1, 2)
     channels = source_shape(task)[1]
     method = Window(product, patch, WindowBlocks(*blocks, channels if channels < 24 else 8, 1))
     check_in_numpy(task, method)
 
 
+@pytest.mark.parametrize("product", ["tf32", "float16"])
 @pytest.mark.parametrize(("channels", "output_blocks"), [(8, 1), (24, 3), (8, 2)])
-def test_channels_in_chunks_and_outputs_in_blocks(channels, output_blocks, device):
+def test_channels_in_chunks_and_outputs_in_blocks(channels, output_blocks, product, device):
     task = task_of(LAYERS["many_channels"], FORWARD, device=device)
-    check_in_numpy(task, Window("float16", (2, 1), WindowBlocks(2, 1, channels, output_blocks)))
+    check_in_numpy(task, Window(product, (2, 1), WindowBlocks(2, 1, channels, output_blocks)))
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
@@ -179,7 +189,7 @@ def test_drawn_layers(device, data):
     name = data.draw(st.sampled_from([FORWARD, INPUT_GRAD]))
     task, steps = task_of(geometry, name, device=device), geometry.stride if name == INPUT_GRAD else (1, 1)
     method = Window(
-        "float16", (steps[0] * data.draw(two), steps[1] * data.draw(two)),
+        data.draw(st.sampled_from(["tf32", "float16"])), (steps[0] * data.draw(two), steps[1] * data.draw(two)),
         WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1),
     )  # fmt: skip
     assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch), False))
@@ -190,11 +200,11 @@ def test_drawn_layers(device, data):
 # ------------------------------------------------------------------------------------------------------ the plan
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_what_is_planned_fits_into_a_multiprocessor(narrow):
+@pytest.mark.parametrize("product", ["tf32", "float16", "native"])
+def test_what_is_planned_fits_into_a_multiprocessor(product):
     plan = gathering(Geometry((128, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False), False)
-    for positions, rows, channels in ((1, 1, 16), (2, 1, 16), (2, 2, 8), (2, 1, 8)):
-        how = window_plan(plan, WindowBlocks(positions, rows, channels, 1), narrow, False)
+    for positions, rows, channels in ((1, 1, 16), (2, 1, 16), (2, 1, 8)):
+        how = window_plan(plan, WindowBlocks(positions, rows, channels, 1), product, False)
         assert how is not None
         k = how.constants
         registers = 256 * k["MULTIPLYING_REGISTERS"] + (k["THREADS"] - 256) * k["FETCHING_REGISTERS"]
@@ -203,19 +213,28 @@ def test_what_is_planned_fits_into_a_multiprocessor(narrow):
         assert registers <= 65536
 
 
+@pytest.mark.parametrize(("channels", "positions"), [(3, 1), (8, 1), (24, 1), (8, 3), (16, 2)])
+def test_operands_of_float32_are_loaded_in_an_even_number_of_groups(channels, positions):
+    plan = gathering(Geometry((64, channels, 9, 9), (16, channels, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), False)
+    k = window_plan(plan, WindowBlocks(positions, 1, channels, 1), "tf32", False).constants
+    products = k["PRODUCT_ROWS"] // 8 * positions
+    assert k["GROUPS"] % 2 == 0
+    assert (k["GROUPS"] - 1) * k["GROUP"] <= products <= k["GROUPS"] * k["GROUP"]
+
+
 @pytest.mark.parametrize(
     "blocks", [WindowBlocks(1, 1, 5, 1), WindowBlocks(8, 1, 64, 1), WindowBlocks(1, 2, 64, 2)],
     ids=["no_divisor", "too_many_sums", "rows_without_filters"],
 )  # fmt: skip
 def test_what_does_not_fit_is_no_plan(blocks):
     plan = gathering(Geometry((128, 64, 32, 32), (256, 64, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), False)
-    assert window_plan(plan, blocks, False, False) is None
+    assert window_plan(plan, blocks, "float16", False) is None
 
 
 def test_more_columns_than_can_be_copied_at_a_time_are_no_plan():
     plan = gathering(Geometry((64, 1, 5, 700), (8, 1, 3, 3), (1, 17), NO_PADDING, (1, 1), 1, False), False)
-    assert window_plan(plan, WindowBlocks(7, 1, 1, 1), True, False) is not None
-    assert window_plan(plan, WindowBlocks(8, 1, 1, 1), True, False) is None
+    assert window_plan(plan, WindowBlocks(7, 1, 1, 1), "native", False) is not None
+    assert window_plan(plan, WindowBlocks(8, 1, 1, 1), "native", False) is None
 
 
 @pytest.mark.parametrize(
@@ -294,37 +313,39 @@ def test_a_batch_that_ends_within_a_tile(batch, name, hopper):
         np.testing.assert_array_equal(result.cpu().numpy(), defined(task, filters, source))
 
 
+PRODUCTS = {"tf32": torch.float32, "float16": torch.float32, "native": torch.bfloat16}
 WIDE_LAYERS = {
-    "filters_come_with_stages": (64, 256, WindowBlocks(1, 1, 64, 2), {"RESIDENT": 0, "OUTPUT_BLOCKS": 2}),
-    "one_team": (384, 384, WindowBlocks(1, 1, 16, 2), {"RESIDENT": 0, "TEAMS": 1}),
+    "outputs_in_blocks": (64, 256, WindowBlocks(1, 1, 16, 2)),
+    "channels_in_chunks": (384, 384, WindowBlocks(1, 1, 16, 2)),
+    "two_positions": (192, 128, WindowBlocks(2, 1, 16, 1)),
 }
 
 
-@pytest.mark.parametrize("dtype", MOST_ERROR, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", WIDE_LAYERS)
-def test_many_channels_and_filters(layer, dtype, hopper):
-    channels, outputs, blocks, expected_constants = WIDE_LAYERS[layer]
+def test_many_channels_and_filters(layer, product, hopper):
+    channels, outputs, blocks = WIDE_LAYERS[layer]
     geometry = Geometry((72, channels, 12, 13), (outputs, channels, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, True)
-    narrow = dtype == torch.bfloat16
-    task, method = task_of(geometry, FORWARD, dtype, hopper), Window("native" if narrow else "float16", (1, 1), blocks)
+    task, method = task_of(geometry, FORWARD, PRODUCTS[product], hopper), Window(product, (1, 1), blocks)
     constants = plan_of_windows(task, method)[1].constants
-    assert narrow or {name: constants[name] for name in expected_constants} == expected_constants
-    assert constants["TILES"] > 132  # more than there are multiprocessors
+    assert not constants["RESIDENT"]
     filters, source = whole(geometry.filters), whole(geometry.images, 1)
     result = carry_out(task, method, *operands_of(task, filters, source))
-    expected = torch.from_numpy(defined(task, filters, source)).to(dtype).float().numpy()
+    expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
     np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 
 
-def test_an_odd_number_of_places_for_stages_and_many_tiles(hopper):
-    geometry = Geometry((1024, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False)
-    task, method = task_of(geometry, FORWARD, device=hopper), Window("float16", (1, 1), WindowBlocks(1, 2, 32, 1))
+@pytest.mark.parametrize("product", ["tf32", "float16"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_many_tiles_and_places(rows, product, hopper):
+    geometry = Geometry((1024, 64, 32, 32), (32, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False)
+    task, method = task_of(geometry, FORWARD, device=hopper), Window(product, (1, 1), WindowBlocks(1, rows, 16, 1))
     constants = plan_of_windows(task, method)[1].constants
-    assert constants["STAGES"] % constants["TEAMS"] == 1
+    assert constants["TILES"] > 10 * 132
     source, filters = torch.randn(geometry.images, device=hopper), torch.randn(geometry.filters, device=hopper)
     result = carry_out(task, method, to_format(source, "batch_last"), filters)
     expected = torch.nn.functional.conv2d(source[-8:].double(), filters.double(), stride=2, padding=1)
-    assert float((result[-8:] - expected).norm() / expected.norm()) <= 1e-3
+    assert float((result[-8:] - expected).norm() / expected.norm()) <= 5e-4
 
 
 LARGE = Geometry((256, 4, 64, 65), (16, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)
@@ -360,7 +381,8 @@ def test_infinities_and_nan_of_a_large_source_stay_near(hopper):
         assert not torch.isfinite(result[17, :, 39:42, 49:52]).any()
         assert not torch.isfinite(result[18, :, 40, 50]).any()
         away = torch.ones_like(result, dtype=torch.bool)
-        away[17:19, :, 32:48, :] = False
+        down, across = method.patch
+        away[17:19, :, 40 - down : 41 + down, 50 - across : 51 + across] = False
         error = (result - expected)[away].norm() / expected[away].norm()
         assert float(error) <= 1e-3
 

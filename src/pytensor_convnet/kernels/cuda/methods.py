@@ -239,7 +239,7 @@ def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan |
     """What a method gathers, and how; None where it does not fit into a multiprocessor."""
     plan = gathering(task.geometry, task.name == "correlate2d_input_grad", method.patch)
     sampled = method.product == "float16" and prod(plan.source_shape) >= LEAST_SAMPLED
-    return plan, window_plan(plan, method.blocks, method.product == "native", sampled)
+    return plan, window_plan(plan, method.blocks, method.product, sampled)
 
 
 def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

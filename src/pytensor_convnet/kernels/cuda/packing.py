@@ -77,13 +77,16 @@ def pack_tile(
     place += i * row_stride + j * column_stride + group * group_stride + filters_start
     await_predecessor(DEPENDENT)
     w = tl.load(filters + place, mask=meet, other=0.0)
-    if PRODUCT == "tf32":
-        target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
-    elif STAGE_ROWS:
+    if STAGE_ROWS:
         of_stage, of_block = k // STAGE_ROWS * STAGE_ROWS, m // OUTPUTS
-        column = m % OUTPUTS
+        column, row = m % OUTPUTS, k % STAGE_ROWS
         target = packed + (of_block[None, :] * row_count + of_stage[:, None]) * OUTPUTS
-        target += (column // 8 * STAGE_ROWS * 8 + column % 8)[None, :] + (k % STAGE_ROWS * 8)[:, None]
+        if PRODUCT == "tf32":
+            target += (column * 4)[None, :] + ((row // 8 * 2 + row % 2) * OUTPUTS * 4 + row % 8 // 2)[:, None]
+        else:
+            target += (column // 8 * STAGE_ROWS * 8 + column % 8)[None, :] + (row * 8)[:, None]
+    elif PRODUCT == "tf32":
+        target = packed + (group * column_count + m.to(tl.int64)[None, :]) * row_count + k[:, None]
     else:
         target = packed + (group * row_count + k.to(tl.int64)[:, None]) * column_count + m[None, :]
     present = inside[:, None] & (m < column_count)[None, :]

@@ -3,33 +3,46 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, prod
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, search_time
-from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved
+from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
-from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, MOST_OUTPUTS, WindowBlocks, WindowPlan, fits_windows
+from pytensor_convnet.kernels.cuda.window_kernel import (
+    IMAGES,
+    MOST_OUTPUTS,
+    ROW_BYTES,
+    WindowBlocks,
+    WindowPlan,
+    fits_windows,
+)
 
-SHARED, WINDOWED, CACHED, STORED = 128, 0.75, 32, 18
-"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory, of which a step takes this part of the
-time, as fitted; of the second-level cache; and of results."""
+SHARED, CACHED, SPILLED = 128 / 0.77, 50, 14
+"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache; and of results,
+where so many sums that their places in memory take more registers than are left."""
 
-STAGE_CYCLES, LATENCY, START = 60, 1500, 3e-6
-"""Cycles that a stage takes however small it is, and those from asking for one until it is there; and seconds of a
-launch until the first product."""
+LATENCY = 700
+"""Cycles from asking for a stage until it is there."""
 
-CONVERTING, CONVERTING_CYCLES = 150, 600
-"""Cycles in which a warp converts 32 cells of 8 numbers, and which it takes besides for a stage, however small."""
+LOADED = {"native": 0, "tf32": 25, "float16": 40}
+"""Cycles in which a warp brings its part of a product to registers."""
 
-ALONE = 0.65
-"""Of fetching and multiplying, which go on side by side, the part of the shorter one that nothing hides.
+START = {"native": 6e-6, "tf32": 6e-6, "float16": 10.5e-6}
+"""Seconds until the first product, filters packed and magnitudes found, and after the last."""
 
-All were fitted to 348 ways to compute 31 passes: the best of the first four takes 1% more than the best of all, in the
-mean, and 10% more at most."""
+ALONE, REST = 0.1, 0.44
+"""What of the shorter is not hidden by the longer: of fetching and multiplying; of both and of what memory moves."""
+
+LEAST_READ_AGAIN, READ_AGAIN = 50e6, 0.3
+"""Bytes of a source that the second-level cache does not hold, and how much of what several tiles read of such a one
+comes from memory each time.
+
+All were fitted to 582 ways to compute 60 passes: the best of the first four takes 1% more than the best of all, in the
+mean, and 6% at most."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -37,11 +50,14 @@ MOST_WORK = 3.0
 MOST_BLOCKS = 2
 """Outputs, channels of the target times pixels of a patch, fill so many of the widest instructions at most."""
 
-CHUNKS, POSITIONS = (8, 16, 32, 64), (1, 2, 3, 4, 6, 8)
+CHUNKS, POSITIONS = (4, 8, 16, 32, 64), (1, 2, 3, 4, 5, 6, 8)
 """Channels of a stage, if not all, and positions of a warpgroup."""
 
+MOST_BESIDE_PLACES = 160
+"""Sums of a thread beside which registers hold the places of a patch's outputs."""
+
 MOST_ALIKE = 2
-"""So many methods of a patch, and of a tile of one or two rows, are measured."""
+"""So many methods of a product, a patch, and a tile of one or two rows, are measured."""
 
 
 def windows(task: Task, limit: int) -> list[Window]:
@@ -51,25 +67,26 @@ def windows(task: Task, limit: int) -> list[Window]:
     if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
         return []
     seconds = {}
-    for method in _methods(task, "native" if narrow else "float16"):
-        plan, how = plan_of_windows(task, method)
+    for method in _methods(task, ("native",) if narrow else ("tf32", "float16")):
+        _, how = plan_of_windows(task, method)
         if how is not None:
-            seconds[method] = window_time(task, method, plan, how)
+            seconds[method] = window_time(task, method, how)
     chosen: list[Window] = []
-    alike: Counter[tuple[tuple[int, int], int]] = Counter()
+    alike: Counter[tuple[str, tuple[int, int], int]] = Counter()
     for method in sorted(seconds, key=lambda method: seconds[method]):
-        kind = method.patch, method.blocks.rows
+        kind = method.product, method.patch, method.blocks.rows
         if len(chosen) < limit and alike[kind] < MOST_ALIKE:
             alike[kind] += 1
             chosen.append(method)
     return chosen
 
 
-def _methods(task: Task, product: str) -> Iterator[Window]:
+def _methods(task: Task, products: tuple[str, ...]) -> Iterator[Window]:
     gradient, geometry = task.name == "correlate2d_input_grad", task.geometry
     steps = geometry.stride if gradient else (1, 1)
     least = gathering(geometry, gradient, steps)
-    if not fits_windows(least, product == "native"):
+    narrow = task.dtype == torch.bfloat16
+    if not fits_windows(least, narrow):
         return
     channels = least.source_channels
     chunks = [count for count in (*CHUNKS, channels) if channels % count == 0]
@@ -77,40 +94,37 @@ def _methods(task: Task, product: str) -> Iterator[Window]:
         patch = steps[0] * times_down, steps[1] * times_across
         plan = gathering(geometry, gradient, patch)
         if (
-            not fits_windows(plan, product == "native")
+            not fits_windows(plan, narrow)
             or plan.multiply_adds > MOST_WORK * least.multiply_adds
             or plan.outputs > MOST_BLOCKS * MOST_OUTPUTS
         ):
             continue
-        cuts = {ceil(plan.outputs / most) for most in (MOST_OUTPUTS, MOST_OUTPUTS // 2)}
-        for count, positions, rows, blocks in itertools.product(set(chunks), POSITIONS, (1, 2), cuts):
+        cuts = {ceil(plan.outputs / most) for most in (MOST_OUTPUTS, MOST_OUTPUTS // 2, MOST_OUTPUTS // 4)}
+        for product, count, positions, rows, blocks in itertools.product(
+            products, sorted(set(chunks)), POSITIONS, (1, 2), sorted(cuts)
+        ):
             yield Window(product, patch, WindowBlocks(positions, rows, count, blocks))
 
 
-def window_time(task: Task, method: Window, plan: Gathering, how: WindowPlan) -> float:
+def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
-    constants, item = how.constants, task.dtype.itemsize
-    outputs, stage_rows = how.stage.outputs, constants["STAGE_ROWS"]
-    instructions = 2 * method.blocks.positions * how.stage.rows // 16
-    products = instructions * max(outputs / 2, 16 + outputs / 4)  # the least, and reading both tiles
-    source = stage_rows * IMAGES
-    filters = 0 if constants["RESIDENT"] else constants["FILTER_BYTES"]
-    cached = (item * source + filters) / CACHED
-    shared = instructions * (16 + outputs / 4) + (2 * source + filters) / SHARED
-    converted = 0.0
-    if method.product == "float16":
-        cells = constants["PITCH_ROWS"] * IMAGES / 8
-        converted = CONVERTING_CYCLES + CONVERTING * cells / 32 / constants["TEAM_WARPS"]
-        shared += 8 * source / SHARED
-    multiplied = STAGE_CYCLES + max(products, WINDOWED * shared)
-    around = (LATENCY + cached + converted + multiplied) / constants["STAGES"]  # until a place of stages is free again
-    stages = (constants["PLACES_DOWN"] + (method.blocks.rows - 1) * constants["STEP_ROWS"]) * constants["CHUNKS"]
-    fetching = stages * max(cached, converted / constants["TEAMS"], around)
-    storing = 2 * method.blocks.positions * outputs * IMAGES * item / STORED
-    multiplying = stages * max(multiplied, around) + storing
-    tile = max(fetching, multiplying) + ALONE * min(fetching, multiplying)
-    rounds = ceil(constants["TILES"] / MULTIPROCESSORS)
-    seconds = START + max(rounds * tile / CLOCK, bytes_moved(task) / MEMORY_RATE)
-    if method.product == "float16":
-        seconds += search_time(plan.source_shape)
-    return seconds + LAUNCH
+    k, outputs = how.constants, how.stage.outputs
+    depth, operand = (8, 16) if k["TF32"] else (16, 16 if k["NARROW"] else 32)  # rows, and cycles to read 64 images
+    products = 2 * k["POSITIONS"] * k["PRODUCT_ROWS"] // depth
+    fetched = k["BOXES"] * k["STAGE_ROWS"] * ROW_BYTES + (0 if k["RESIDENT"] else k["FILTER_BYTES"])
+    reading = products * (operand + outputs / 4) + fetched / SHARED
+    multiplied = max(products * max(outputs / 2, LOADED[method.product]), reading)
+    cached = fetched / CACHED
+    around = (LATENCY + cached + multiplied) / k["STAGES"]  # until a place of stages is free again
+    rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]
+    tile = rows * k["CHUNKS"] * (max(cached, multiplied, around) + ALONE * min(cached, multiplied))
+    item, sums = task.dtype.itemsize, k["POSITIONS"] * outputs // 2
+    if sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1:
+        tile += 2 * k["POSITIONS"] * outputs * IMAGES * item / SPILLED
+    filters = k["PLACES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
+    working = (ceil(k["TILES"] / MULTIPROCESSORS) * tile + filters / CACHED) / CLOCK
+    source = item * prod(task.geometry.images if task.name == "correlate2d" else task.geometry.maps)
+    again = max(0.0, rows / (k["STEP_ROWS"] * k["TILE_ROWS"]) - 1) * READ_AGAIN if source > LEAST_READ_AGAIN else 0.0
+    moving = (bytes_moved(task) + again * source) / MEMORY_RATE
+    seconds = START[method.product] + max(working, moving) + REST * min(working, moving)
+    return seconds + (LAUNCH if k["SAMPLED"] else 0.0)

@@ -9,13 +9,14 @@ The loop nest, for each tile of positions p in a row and 64 images b, and all ou
 
 `gather_kernel` reads each tap's run of images again for each pixel, through the second-level cache, which is what binds
 it where channels are few. Here a row of pixels is fetched once for all positions of a tile, by the copying engine, and
-float32 converted where it lies: nothing is copied beforehand. Tensor cores then read at shifted places: in shared
-memory one run of channels x columns is the window of a position, and that of the next begins a few rows further
-(`window_kernel.cu`). Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`),
-for Hopper alone.
+nothing is copied beforehand. Products then read at shifted places: in shared memory one run of channels x columns is
+the window of a position, and that of the next begins a few rows further (`window_kernel.cu`). Tensor cores read
+bfloat16 from there. float32, whose tiles they want by columns, goes through registers: rounded to tf32, of which
+nothing has to be known beforehand, or scaled to float16, for twice the rate and half the shared memory of filters.
+Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for Hopper alone.
 
-Where rows of a window are filled up to a multiple of 16, columns beyond it are multiplied by zero: an infinity or NaN
-of the source may reach a few pixels to the left of those that see it, and all pixels of their patches.
+Where rows of a window of bfloat16 are filled up to a multiple of 16, columns beyond it are multiplied by zero: an
+infinity or NaN of the source may reach a few pixels to the left of those that see it, and all pixels of their patches.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
 an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 56 to 77% of the floor in forward passes, 32 to 61% in
@@ -51,31 +52,18 @@ ROW_BYTES, PATTERN_BYTES = 128, 1024
 """Of a row of 16-bit images in shared memory, and after how many bytes the order of its parts repeats."""
 
 MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 2, 3
-MOST_AT_ONCE = 3
-"""Cells of 8 numbers that a thread converts at a time."""
 
 MOST_OF_A_BOX = 256
 """Channels and columns that can be copied at a time."""
 
-MOST_OUTPUTS, MOST_OF_FOUR_WARPGROUPS = 256, 160
-"""Of an instruction; and of one where four warpgroups begin with 128 registers a thread."""
+MOST_OUTPUTS = 256
+"""Of an instruction."""
 
-REGISTERS_BESIDE = 40
-"""Of a multiplying thread, besides its sums."""
+MOST_SUMS, SUMS_AND_OPERANDS, MOST_AT_ONCE = {True: 200, False: 168}, 200, 8
+"""Registers of a multiplying thread: sums of bfloat16 and of float32, and sums with those that hold two groups of
+operands of float32; and the most products of a group."""
 
-WARPGROUP = 128
-
-
-class Threads(NamedTuple):
-    """How many threads fetch and convert, and registers of one of them and of one that multiplies."""
-
-    fetchers: int
-    fetching: int
-    multiplying: int
-
-
-FETCHING, FEW, MANY = Threads(128, 24, 240), Threads(256, 56, 200), Threads(128, 56, 224)
-"""Where bfloat16 is fetched, and where float32 is converted, for few sums and for many."""
+THREADS, FETCHING_REGISTERS, MULTIPLYING_REGISTERS = 384, 24, 240
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,7 @@ class WindowBlocks:
 
 
 class Stage(NamedTuple):
-    """How packed filters lie: of each stage all ``rows``, a multiple of 16, for each 8 of ``outputs`` together."""
+    """What packed filters are for: stages of so many ``rows``, a multiple of 8, and so many ``outputs``."""
 
     rows: int
     outputs: int
@@ -131,8 +119,8 @@ class WindowPlan:
     def source(self) -> str:
         """The kernel's source, constants and all."""
         defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
-        product = _product(self.stage.outputs, "bf16" if self.constants["NARROW"] else "f16")
-        return defines + product + code_of(__file__)
+        k = self.constants
+        return defines + _product(k["OUTPUTS"], bool(k["NARROW"]), bool(k["TF32"])) + code_of(__file__)
 
 
 def fits_windows(plan: Gathering, narrow: bool) -> bool:
@@ -145,74 +133,76 @@ def fits_windows(plan: Gathering, narrow: bool) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def window_plan(plan: Gathering, blocks: WindowBlocks, narrow: bool, sampled: bool) -> WindowPlan | None:
+def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bool) -> WindowPlan | None:
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
     Parameters
     ----------
-    narrow : bool
-        Whether source and target are bfloat16. Else they are float32, and multiplied as float16.
+    product : {'native', 'float16', 'tf32'}
+        Of source and target of bfloat16, or of float32 as either of two.
     sampled : bool
         Whether numbers that do not fit into float16 are to be noted.
     """
+    narrow, tf32 = product == "native", product == "tf32"
     places_down, places_across = (len(axis.classes[0].places) for axis in (plan.rows, plan.columns))
     outputs = 8 * ceil(plan.outputs / blocks.output_blocks / 8)
     too_many_blocks = outputs * (blocks.output_blocks - 1) >= plan.outputs
-    if plan.source_channels % blocks.channels or outputs > MOST_OUTPUTS or too_many_blocks:
+    sums = blocks.positions * outputs // 2
+    if plan.source_channels % blocks.channels or outputs > MOST_OUTPUTS or too_many_blocks or sums > MOST_SUMS[narrow]:
         return None
     chunks = plan.source_channels // blocks.channels
     tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
-    product_rows = 16 * ceil(places_across * blocks.channels / 16)
+    window_rows, depth = places_across * blocks.channels, 8 if tf32 else 16
+    product_rows = depth * ceil(window_rows / depth)
     stage_columns = (tile_columns - 1) * plan.columns.step + places_across
     stage_rows = stage_columns * blocks.channels
     last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
-    pitch_rows = 8 * ceil(max(stage_rows, last_window) / 8)
-    threads = _threads(blocks.positions, outputs, narrow)
-    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX or threads is None:
+    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX:
         return None
-    filter_bytes, box_bytes = 2 * product_rows * outputs, stage_rows * ROW_BYTES * (1 if narrow else 2)
-    source_bytes = _patterns(max(pitch_rows * ROW_BYTES, box_bytes))
+    boxes, pitch_bytes = 1 if narrow else 2, _patterns(max(stage_rows, last_window) * ROW_BYTES)
+    filter_bytes = (4 if tf32 else 2) * product_rows * outputs
     all_filters = _patterns(places_down * chunks * filter_bytes)
     room = SHARED_BYTES - BARRIER_BYTES
-    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * source_bytes
-    stage_bytes = source_bytes + (0 if resident else _patterns(filter_bytes))
+    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * boxes * pitch_bytes
+    stage_bytes = boxes * pitch_bytes + (0 if resident else _patterns(filter_bytes))
     stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
     if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident):
         return None
-    teams = threads.fetchers // WARPGROUP
-    team_warps = (threads.fetchers // 32 - 1) // teams
+    groups, group = _groups(product_rows // depth * blocks.positions, sums, narrow)
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
     row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
     batch_blocks = ceil(plan.batch / IMAGES)
     tiles = blocks.output_blocks * batch_blocks * row_blocks * column_blocks
     constants = {
-        "NARROW": narrow, "SAMPLED": sampled, "BATCH": plan.batch, "SOURCE_ROWS": plan.rows.source_length,
-        "TARGET_ROWS": plan.rows.target_length, "TARGET_COLUMNS": plan.columns.target_length,
-        "TARGET_CHANNELS": plan.target_channels, "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs,
-        "OUTPUT_BLOCKS": blocks.output_blocks, "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch,
-        "STEP_ROWS": plan.rows.step, "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down,
-        "FIRST_ROW": plan.rows.classes[0].places[0], "FIRST_COLUMN": plan.columns.classes[0].places[0],
-        "CHANNELS": blocks.channels, "CHUNKS": chunks, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
-        "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
-        "STAGE_ROWS": stage_rows, "PITCH_ROWS": pitch_rows, "POSITION_ROWS": positions_down,
-        "POSITION_COLUMNS": positions_across, "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks,
-        "BATCH_BLOCKS": batch_blocks, "TILES": tiles, "STAGES": stages, "RESIDENT": resident,
-        "FILTER_BYTES": filter_bytes, "SOURCE_BYTES": source_bytes, "BOX_BYTES": box_bytes, "STAGE_BYTES": stage_bytes,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters, "THREADS": 2 * WARPGROUP + threads.fetchers,
-        "TEAMS": teams, "TEAM_WARPS": team_warps, "FETCHING_REGISTERS": threads.fetching,
-        "MULTIPLYING_REGISTERS": threads.multiplying,
-        "AT_ONCE": min(MOST_AT_ONCE, ceil(pitch_rows / (4 * team_warps))),
+        "NARROW": narrow, "TF32": tf32, "SAMPLED": sampled, "BATCH": plan.batch,
+        "SOURCE_ROWS": plan.rows.source_length, "TARGET_ROWS": plan.rows.target_length,
+        "TARGET_COLUMNS": plan.columns.target_length, "TARGET_CHANNELS": plan.target_channels,
+        "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs, "OUTPUT_BLOCKS": blocks.output_blocks,
+        "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
+        "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down, "FIRST_ROW": plan.rows.classes[0].places[0],
+        "FIRST_COLUMN": plan.columns.classes[0].places[0], "CHANNELS": blocks.channels, "CHUNKS": chunks,
+        "WINDOW_ROWS": window_rows, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions, "GROUPS": groups,
+        "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
+        "STAGE_ROWS": stage_rows, "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across,
+        "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
+        "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
+        "STAGE_BYTES": stage_bytes, "STAGES_START": BARRIER_BYTES + resident * all_filters, "RESIDENT": resident,
+        "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS, "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
 
-def _threads(positions: int, outputs: int, narrow: bool) -> Threads | None:
-    """The first of `FETCHING` or of `FEW` and `MANY` that leaves room for the sums of a thread."""
-    few = (FEW,) if outputs <= MOST_OF_FOUR_WARPGROUPS else ()
-    for threads in (FETCHING,) if narrow else (*few, MANY):
-        if positions * outputs // 2 + REGISTERS_BESIDE <= threads.multiplying:
-            return threads
-    return None
+def _groups(products: int, sums: int, narrow: bool) -> tuple[int, int]:
+    """Into how many groups a stage's products are cut, and how many a group has.
+
+    Operands of bfloat16 need no registers, and one group has all. Those of float32 are four registers a product, of two
+    groups at a time: a stage has an even number of groups, so that each knows which registers it has.
+    """
+    if narrow:
+        return 1, products
+    most = max(1, min(MOST_AT_ONCE, (SUMS_AND_OPERANDS - sums) // 16))
+    groups = 2 * ceil(products / (2 * most))
+    return groups, ceil(products / groups)
 
 
 def _patterns(count: int) -> int:
@@ -228,19 +218,25 @@ def code_of(module: str) -> str:
     )
 
 
-def _product(outputs: int, dtype: str) -> str:
-    """The instruction that adds the product of two tiles in shared memory to sums in registers."""
+def _product(outputs: int, narrow: bool, tf32: bool) -> str:
+    """The instruction that adds a product to sums in registers: of tiles in shared memory, one in registers if wide."""
     count = outputs // 2
     sums = ", ".join(f"%{i}" for i in range(count))
     operands = ", ".join(f'"+f"(total[{i}])' for i in range(count))
-    instruction = f"wgmma.mma_async.sync.aligned.m64n{outputs}k16.f32.{dtype}.{dtype}"
+    kind = "k8.f32.tf32.tf32" if tf32 else "k16.f32.bf16.bf16" if narrow else "k16.f32.f16.f16"
+    if narrow:
+        type_, source, inputs, layout = "unsigned long long a", f"%{count}", '"l"(a)', ", 1, 1"
+    else:
+        type_, layout = "const unsigned int (&a)[4]", "" if tf32 else ", 1"
+        source = "{" + ", ".join(f"%{count + i}" for i in range(4)) + "}"
+        inputs = ", ".join(f'"r"(a[{i}])' for i in range(4))
+    filters = count + inputs.count('"(')
     return f"""
-__device__ __forceinline__ void add_product(
-    float (&total)[{count}], unsigned long long a, unsigned long long b, int adds)
+__device__ __forceinline__ void add_product(float (&total)[{count}], {type_}, unsigned long long b, int adds)
 {{
-    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{count + 2}, 0;\\n"
-        "{instruction} {{{sums}}}, %{count}, %{count + 1}, p, 1, 1, 1, 1;\\n}}\\n"
-        : {operands} : "l"(a), "l"(b), "r"(adds));
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{filters + 1}, 0;\\n"
+        "wgmma.mma_async.sync.aligned.m64n{outputs}{kind} {{{sums}}}, {source}, %{filters}, p, 1, 1{layout};\\n}}\\n"
+        : {operands} : {inputs}, "l"(b), "r"(adds));
 }}
 """
 
@@ -253,9 +249,9 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
     packed : Packed
         Filters, as ``plan.stage`` has them.
     """
-    grid, threads = min(plan.constants["TILES"], MULTIPROCESSORS), plan.constants["THREADS"]
+    grid = min(plan.constants["TILES"], MULTIPROCESSORS)
     launched = functools.partial(
-        runtime_compiler.launch, plan.source, "window_correlate", grid, threads, plan.shared_bytes,
+        runtime_compiler.launch, plan.source, "window_correlate", grid, THREADS, plan.shared_bytes,
         _rows_of(source, plan), packed.matrix, target, packed.scales,
     )  # fmt: skip
     launched(0)
@@ -267,12 +263,12 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
 
 
 def _rows_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
-    """What one copy brings: of one row of the source, the columns and channels of a stage, 64 images each."""
+    """What one copy brings: of one row of the source, the columns and channels of a stage, 128 bytes of images."""
     batch, channels, rows, columns = source.shape
     k = plan.constants
     return runtime_compiler.TensorMap(
         source, (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch),
-        (IMAGES, k["CHANNELS"], k["STAGE_ROWS"] // k["CHANNELS"], 1), swizzled=bool(k["NARROW"]),
+        (IMAGES // k["BOXES"], k["CHANNELS"], k["STAGE_ROWS"] // k["CHANNELS"], 1), swizzled=True,
     )  # fmt: skip
 
 
