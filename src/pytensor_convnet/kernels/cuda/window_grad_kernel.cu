@@ -88,15 +88,20 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
 #pragma unroll
         for (int i = 0; i < TILE_N / 2; ++i) total[t][i] = 0.0f;
     int part = SUM_SPLIT == 2 ? warpgroup : 0, first_tile = SUM_SPLIT == 2 ? 0 : warpgroup * TILES_EACH;
-    u32 slot = 0, phase = 0, window_phases = 0;
+    u32 slot = 0, phase = 0, window_phases = 0, before = STAGES, window_before = 2;  // that products may still read
     for (Place p = first_place(share); p.unit < p.last; advance(p)) {
 #pragma unroll 1
         for (int w = 0; w < 2; ++w) {
             int pixels = pixels_of(p, w);
             if (pixels <= 0) continue;
+            if (window_before == w) {  // a strip of one window, which is fetched after this
+                asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+                if (lane == 0) barrier_arrive(WINDOW_EMPTY(w));
+                window_before = 2;
+            }
             barrier_wait(WINDOW_FULL(w), window_phases >> w & 1);
             window_phases ^= 1 << w;
-            u32 window = WINDOW(w) + p.march * (STEP_ROWS * CHANNELS * ROW_BYTES), before = STAGES;
+            u32 window = WINDOW(w) + p.march * (STEP_ROWS * CHANNELS * ROW_BYTES);
 #pragma unroll 1
             for (int i = 0; i < pixels; i += STAGE_PIXELS) {
                 barrier_wait(MAP_FULL(slot), phase);
@@ -118,17 +123,18 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
                 }
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
                 asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-                if (before < STAGES && lane == 0) barrier_arrive(MAP_EMPTY(before));
+                if (lane == 0) {
+                    if (before < STAGES) barrier_arrive(MAP_EMPTY(before));
+                    if (window_before < 2) barrier_arrive(WINDOW_EMPTY(window_before));
+                }
                 before = slot;
+                window_before = 2;
                 if (++slot == STAGES) { slot = 0; phase ^= 1; }
             }
-            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-            if (lane == 0) {
-                barrier_arrive(MAP_EMPTY(before));
-                barrier_arrive(WINDOW_EMPTY(w));
-            }
+            window_before = w;
         }
     }
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
     for (int t = 0; t < TILES_EACH; ++t)
 #pragma unroll
