@@ -81,8 +81,8 @@ def computed_in_numpy(task, method, filters, source):
     stages = matrices(packed.matrix.double().cpu().numpy(), k)
     target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
     for tile in range(k["TILES"]):
-        block, tile = tile % k["OUTPUT_BLOCKS"], tile // k["OUTPUT_BLOCKS"]
         batch, tile = tile % k["BATCH_BLOCKS"] * 64, tile // k["BATCH_BLOCKS"]
+        block, tile = tile % k["OUTPUT_BLOCKS"], tile // k["OUTPUT_BLOCKS"]
         column, row = tile % k["COLUMN_BLOCKS"] * k["TILE_COLUMNS"], tile // k["COLUMN_BLOCKS"] * k["TILE_ROWS"]
         for warpgroup in range(2):
             row_of_positions = row + (warpgroup if k["TILE_ROWS"] > 1 else 0)

@@ -27,7 +27,7 @@ HOPELESS = 1.0
 """What is bound to take so many times as long as our best estimate is not measured. (Estimates are some 1.4 times too
 long; it is their order that counts.)"""
 
-WINDOWS = 1 / 2
+WINDOWS = 0.6
 """Of the methods that are measured, so many at most are correlations over windows, where these are possible."""
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from math import ceil, prod
+from typing import Any
 
 import torch
 
@@ -21,28 +22,31 @@ from pytensor_convnet.kernels.cuda.window_kernel import (
     fits_windows,
 )
 
-SHARED, CACHED, SPILLED = 128 / 0.77, 50, 14
-"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache; and of results,
-where so many sums that their places in memory take more registers than are left."""
+SHARED, CACHED = 128, 64
+"""Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache."""
 
-LATENCY = 700
-"""Cycles from asking for a stage until it is there."""
+STORED, SPILLED = 35, 10
+"""Bytes of results that it stores in a cycle; and where there are so many sums that not all of what their places in
+memory are is in registers."""
 
-LOADED = {"native": 0, "tf32": 25, "float16": 40}
+STAGE_CYCLES, LATENCY = 20, 2800
+"""Cycles that a stage takes however small it is, and those from asking for one until it is there."""
+
+LOADED = {"native": 0, "tf32": 34, "float16": 42}
 """Cycles in which a warp brings its part of a product to registers."""
 
-START = {"native": 6e-6, "tf32": 6e-6, "float16": 10.5e-6}
+START = {"native": 5.8e-6, "tf32": 5.1e-6, "float16": 10.5e-6}
 """Seconds until the first product, filters packed and magnitudes found, and after the last."""
 
-ALONE, REST = 0.1, 0.44
-"""What of the shorter is not hidden by the longer: of fetching and multiplying; of both and of what memory moves."""
+REST = 0.16
+"""Of computing and of what memory moves, the part of the shorter one that is not hidden by the other."""
 
-LEAST_READ_AGAIN, READ_AGAIN = 50e6, 0.3
+LEAST_READ_AGAIN, READ_AGAIN = 50e6, 0.35
 """Bytes of a source that the second-level cache does not hold, and how much of what several tiles read of such a one
 comes from memory each time.
 
-All were fitted to 582 ways to compute 60 passes: the best of the first four takes 1% more than the best of all, in the
-mean, and 6% at most."""
+All were fitted to 677 ways to compute 60 passes: the best of the first four takes 1% more than the best of all, in the
+mean, and 7% at most."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -57,7 +61,7 @@ MOST_BESIDE_PLACES = 160
 """Sums of a thread beside which registers hold the places of a patch's outputs."""
 
 MOST_ALIKE = 2
-"""So many methods of a product, a patch, and a tile of one or two rows, are measured."""
+"""So many methods of a product, a patch and a tile are measured."""
 
 
 def windows(task: Task, limit: int) -> list[Window]:
@@ -72,9 +76,9 @@ def windows(task: Task, limit: int) -> list[Window]:
         if how is not None:
             seconds[method] = window_time(task, method, how)
     chosen: list[Window] = []
-    alike: Counter[tuple[str, tuple[int, int], int]] = Counter()
+    alike: Counter[tuple[Any, ...]] = Counter()
     for method in sorted(seconds, key=lambda method: seconds[method]):
-        kind = method.product, method.patch, method.blocks.rows
+        kind = method.product, method.patch, method.blocks.rows, method.blocks.positions
         if len(chosen) < limit and alike[kind] < MOST_ALIKE:
             alike[kind] += 1
             chosen.append(method)
@@ -113,14 +117,14 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     products = 2 * k["POSITIONS"] * k["PRODUCT_ROWS"] // depth
     fetched = k["BOXES"] * k["STAGE_ROWS"] * ROW_BYTES + (0 if k["RESIDENT"] else k["FILTER_BYTES"])
     reading = products * (operand + outputs / 4) + fetched / SHARED
-    multiplied = max(products * max(outputs / 2, LOADED[method.product]), reading)
+    multiplied = STAGE_CYCLES + max(products * max(outputs / 2, LOADED[method.product]), reading)
     cached = fetched / CACHED
     around = (LATENCY + cached + multiplied) / k["STAGES"]  # until a place of stages is free again
     rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]
-    tile = rows * k["CHUNKS"] * (max(cached, multiplied, around) + ALONE * min(cached, multiplied))
     item, sums = task.dtype.itemsize, k["POSITIONS"] * outputs // 2
-    if sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1:
-        tile += 2 * k["POSITIONS"] * outputs * IMAGES * item / SPILLED
+    spills = sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1
+    storing = 4 * sums * IMAGES * item / (SPILLED if spills else STORED)
+    tile = rows * k["CHUNKS"] * max(cached, multiplied, around) + storing
     filters = k["PLACES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
     working = (ceil(k["TILES"] / MULTIPROCESSORS) * tile + filters / CACHED) / CLOCK
     source = item * prod(task.geometry.images if task.name == "correlate2d" else task.geometry.maps)

@@ -14,7 +14,7 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, W
 from pytensor_convnet.kernels.cuda.window_kernel import ROW_BYTES
 
 CACHED, START = 64, 4.5e-6
-"""Bytes that a multiprocessor reads of the second-level cache in a cycle; seconds of two launches and the first rows."""
+"""Bytes that a multiprocessor reads of the second-level cache in a cycle; and seconds of launches and first rows."""
 
 UNIT, LATENCY = 1000, 1300
 """Cycles that a map row of two windows takes besides products and bytes, and those until a whole window is there."""
