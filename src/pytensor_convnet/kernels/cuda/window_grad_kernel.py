@@ -41,6 +41,9 @@ MOST_STAGES, FEWEST_STAGES = 32, 2
 MOST_SUMS = 200
 """Of a thread, in registers."""
 
+MOST_IDLE = 0.1
+"""What of the multiprocessors may be left idle so that programs which run together read all images of a pixel."""
+
 THREADS = 384
 ADDED_AT_ONCE = 32
 """Sums of a program that adds up shares."""
@@ -132,7 +135,7 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
     chunks, filter_blocks = all_channels // channels, ceil(all_filters / filters)
     program_blocks, units = chunks * filter_blocks, batch_blocks * strips * map_rows
     shares = max(1, min(MULTIPROCESSORS // program_blocks, units))
-    if shares > batch_blocks:  # all images of a pixel lie together, and so are read together
+    if shares % batch_blocks <= MOST_IDLE * shares:  # all images of a pixel lie together, and so are read together
         shares -= shares % batch_blocks
 
     def window_bytes(longest: int) -> int:
