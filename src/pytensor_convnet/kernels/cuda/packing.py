@@ -29,9 +29,9 @@ TILE = 32
 class Packed:
     """A matrix of filters, (planes, groups, rows, columns), and the powers of two that were multiplied in.
 
-    ``planes`` is 2 for bf16x3, high and low halves, else 1. The matrix of tf32 is stored by columns, as that product's
-    instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for float16 alone; of a
-    matrix in stages two zeros more, for `window_kernel` to note in.
+    ``planes`` is 2 for bf16x3, high and low halves, else 1. The matrix of tf32, if not in stages, is stored by columns,
+    as that product's instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for
+    float16 alone; of a matrix in stages two zeros more, for `window_kernel` to note in.
     """
 
     matrix: torch.Tensor
@@ -177,7 +177,8 @@ def pack(
         That of the source's `preparation`, done by the same launch.
     stage_rows : int
         Where filters are to lie in stages of so many rows: of each stage and block of ``column_multiple`` columns, 8
-        columns together, rows of these 8 after each other. Else 0.
+        columns together, rows of these 8 after each other; of tf32 of each 8 rows the even ones first, then the odd
+        ones, these 4 together for each column. Else 0.
     """
     row_count = taps.shape[1]
     column_count = -(-plan.outputs // column_multiple) * column_multiple
