@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.bench.cases import CONV  # noqa: E402
-from pytensor_convnet.kernels.cuda import tuning  # noqa: E402
-from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda import tuning, window_candidates, window_grad_candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import WINDOWS, candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.estimates import SHARED_BYTES, products_of  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Task  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Cudnn, Task, Window, WindowShare  # noqa: E402
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
 
@@ -219,8 +219,24 @@ def test_there_are_few_candidates_all_of_the_precision_asked_for(case, name, pre
     assert found[len(ours) :] in ([cudnn] if precision == "medium" else [cudnn, []])
     assert {method.product for method in ours} <= set(products_of(task))
     for method in found:
-        assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method)))) == method
+        assert remembered(method) == method
     assert SHARED_BYTES < 228 * 1024
+
+
+def remembered(method):
+    """What is read back of a method that was written down."""
+    return tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(method))))
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_windows_are_candidates_that_can_be_remembered(name, dtype, monkeypatch):
+    for module in (window_candidates, window_grad_candidates):
+        monkeypatch.setattr(module, "can_compile", lambda device: True)
+    found = candidates(task_of("alex1", name, dtype), tuning.CANDIDATES)
+    over_windows = [method for method in found if isinstance(method, Window | WindowShare)]
+    assert 3 <= len(over_windows) <= tuning.CANDIDATES * WINDOWS
+    assert [remembered(method) for method in over_windows] == over_windows
 
 
 def moving(stride=(1, 1), padding=((1, 1), (1, 1))):

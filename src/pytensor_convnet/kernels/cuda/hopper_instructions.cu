@@ -1,5 +1,5 @@
 // Instructions of Hopper that C++ has no words for: barriers of shared memory, the copying engine, and small things.
-// It stands before each source that `runtime_compiler` compiles.
+// The kernels over windows have it before their own code (`hopper_sources.py`).
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -30,11 +30,16 @@ DEVICE void load_bulk(u32 to, const void *from, u32 bytes, u32 barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
         :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
 }
-// A box of a tensor, the first place of which is given, the innermost dimension first; zeros where the tensor has nothing.
+// A box of a tensor, the first place of which is given, the innermost dimension first; zeros where the tensor has
+// nothing.
 struct alignas(64) TensorMap { u64 opaque[16]; };
 DEVICE void load_box(u32 to, const TensorMap *map, int x0, int x1, int x2, int x3, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
         :: "r"(to), "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(barrier) : "memory");
+}
+// An operand of tensor cores: rows of 128 bytes, any number of them from any row on, which lie as their address says.
+DEVICE u64 swizzled_descriptor(u32 address) {
+    return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);
 }
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }

@@ -11,16 +11,10 @@ import torch
 from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
+from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
-from pytensor_convnet.kernels.cuda.window_kernel import (
-    IMAGES,
-    MOST_OUTPUTS,
-    ROW_BYTES,
-    WindowBlocks,
-    WindowPlan,
-    fits_windows,
-)
+from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, WindowBlocks, WindowPlan, fits_windows
 
 SHARED, CACHED = 128, 64
 """Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache."""
@@ -100,10 +94,10 @@ def _methods(task: Task, products: tuple[str, ...]) -> Iterator[Window]:
         if (
             not fits_windows(plan, narrow)
             or plan.multiply_adds > MOST_WORK * least.multiply_adds
-            or plan.outputs > MOST_BLOCKS * MOST_OUTPUTS
+            or plan.outputs > MOST_BLOCKS * MOST_COLUMNS
         ):
             continue
-        cuts = {ceil(plan.outputs / most) for most in (MOST_OUTPUTS, MOST_OUTPUTS // 2, MOST_OUTPUTS // 4)}
+        cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
         for product, count, positions, rows, blocks in itertools.product(
             products, sorted(set(chunks)), POSITIONS, (1, 2), sorted(cuts)
         ):

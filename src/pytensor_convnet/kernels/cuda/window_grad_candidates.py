@@ -8,10 +8,10 @@ import torch
 
 from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
+from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, plan_of_window_share
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan, fits_window_grads
-from pytensor_convnet.kernels.cuda.window_kernel import ROW_BYTES
 
 CACHED, START = 64, 4.5e-6
 """Bytes that a multiprocessor reads of the second-level cache in a cycle; and seconds of launches and first rows."""

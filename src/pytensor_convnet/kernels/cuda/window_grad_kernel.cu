@@ -1,15 +1,11 @@
-// The filter gradient over windows of pixels in shared memory; window_grad_kernel.py has the loop nest, and defines all constants.
+// The filter gradient over windows of pixels in shared memory; window_grad_kernel.py has the loop nest, and defines all
+// constants.
 //
 // Both operands have images innermost, which are what is summed over: rows of 128 bytes, 64 images of bfloat16 or 32 of
 // float32, swizzled, as the copying engine (TMA) brings them and tensor cores read them. float32 is multiplied as tf32.
-// A window has the rows (column, row of taps, channel) of RUN pixels: the taps of a pixel are consecutive rows, those of the
-// next one begin STEP_COLUMNS * ALL_ROWS further. One map row further down only STEP_ROWS rows of the source are new: they
-// are put behind the others of their column, where the next column has rows that are not needed any more.
-
-// Rows of 128 bytes, any number of them from any row on; 32 bytes of each are multiplied at a time.
-DEVICE u64 descriptor(u32 address) {
-    return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);
-}
+// A window has the rows (column, row of taps, channel) of RUN pixels: the taps of a pixel are consecutive rows, those
+// of the next one begin STEP_COLUMNS * ALL_ROWS further. One map row further down only STEP_ROWS rows of the source are
+// new: they are put behind the others of their column, where the next column has rows that are not needed any more.
 
 #define WINDOW_FULL(w) (shared + (w) * 8)
 #define WINDOW_EMPTY(w) (shared + 16 + (w) * 8)
@@ -109,16 +105,17 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
 #pragma unroll
                 for (int turn = 0; turn < STAGE_PIXELS / SUM_SPLIT; ++turn) {
                     int q = turn * SUM_SPLIT + part;
-                    // A pixel that does not exist has maps of zero, but its window may be anything.
-                    u64 taps = descriptor(window + smaller(i + q, pixels - 1) * (STEP_COLUMNS * ALL_ROWS * ROW_BYTES));
-                    u64 filters = descriptor(MAPS(slot) + q * (FILTERS * ROW_BYTES));
+                    // A pixel that does not exist has maps of zero, but its window may be anything: so the last one's.
+                    u32 pixel = smaller(i + q, pixels - 1);
+                    u64 taps = swizzled_descriptor(window + pixel * (STEP_COLUMNS * ALL_ROWS * ROW_BYTES));
+                    u64 filters = swizzled_descriptor(MAPS(slot) + q * (FILTERS * ROW_BYTES));
 #pragma unroll
                     for (int k = 0; k < 4; ++k)
 #pragma unroll
                         for (int t = 0; t < TILES_EACH; ++t) {
                             u32 rows = (first_tile + t) * (64 * ROW_BYTES / 16);
                             add_product(total[t], (TAPS_AS_ROWS ? taps : filters) + rows + 2 * k,
-                                (TAPS_AS_ROWS ? filters : taps) + 2 * k);
+                                (TAPS_AS_ROWS ? filters : taps) + 2 * k, 1);
                         }
                 }
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -152,7 +149,7 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
             }
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_constant__ TensorMap added,
     const __grid_constant__ TensorMap maps, float *partial)
 {
@@ -177,21 +174,22 @@ window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_constan
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     if (warpgroup == 2) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(FETCHING_REGISTERS));
         int warp = __shfl_sync(0xffffffffu, thread >> 5, 0) - 8;
         if (warp == 0) fetch_windows(&whole, &added, shared, lane, share, block % CHUNKS * CHANNELS);
         if (warp == 1 && lane == 0) fetch_maps(&maps, shared, share, block / CHUNKS * FILTERS);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));
         multiply(partial, shared, warpgroup, (thread >> 5) & 3, lane, share, block);
     }
 }
 
-// Adds up the shares, in a fixed order: 32 elements and 8 parts of the sum a program.
-extern "C" __global__ void __launch_bounds__(256)
+// Adds up the shares, in a fixed order: a program 32 elements, and each of its warps a part of the shares.
+#define PARTS (ADDING_THREADS / 32)
+extern "C" __global__ void __launch_bounds__(ADDING_THREADS)
 add_partials(const float *partial, void *filters)
 {
-    __shared__ float sums[8][32];
+    __shared__ float sums[PARTS][32];
     int lane = threadIdx.x & 31, part = threadIdx.x >> 5;
     const int block_size = PARTIAL_ROWS * TILE_N, stride = BLOCKS * block_size;
     int element = blockIdx.x * 32 + lane;
@@ -201,14 +199,14 @@ add_partials(const float *partial, void *filters)
     if (element < stride) {
         const float *p = partial + element + (u64)part * stride;
 #pragma unroll 9
-        for (int share = part; share < SHARES * SUM_SPLIT; share += 8, p += 8 * (u64)stride) sum += *p;
+        for (int share = part; share < SHARES * SUM_SPLIT; share += PARTS, p += PARTS * (u64)stride) sum += *p;
     }
     sums[part][lane] = sum;
     __syncthreads();
     if (part > 0 || element >= stride) return;
     sum = 0.0f;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum += sums[i][lane];
+    for (int i = 0; i < PARTS; ++i) sum += sums[i][lane];
     int block = element / block_size, row = element % block_size / TILE_N, column = element % TILE_N;
     int tap = TAPS_AS_ROWS ? row : column, filter = TAPS_AS_ROWS ? column : row;
     int f = block / CHUNKS * FILTERS + filter, c = block % CHUNKS * CHANNELS + tap % CHANNELS;

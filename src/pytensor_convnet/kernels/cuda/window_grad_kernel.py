@@ -26,30 +26,34 @@ import torch
 
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
-from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, launch
-from pytensor_convnet.kernels.cuda.window_kernel import (
+from pytensor_convnet.kernels.cuda.hopper_sources import (
     BARRIER_BYTES,
     BATCH_MULTIPLES,
+    FETCHING_REGISTERS,
+    MOST_BYTES,
+    MOST_COLUMNS,
     MOST_OF_A_BOX,
-    MOST_OUTPUTS,
-    PATTERN_BYTES,
+    MULTIPLYING_REGISTERS,
     ROW_BYTES,
-    code_of,
+    THREADS,
+    add_product,
+    source_of,
+    whole_patterns,
 )
+from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, launch
 
-IMAGES = {True: 64, False: 32}
-"""Of bfloat16 and of float32 in a row."""
+IMAGES_OF_A_ROW = {True: 64, False: 32}
+"""Of bfloat16 and of float32."""
 
 MOST_STAGES, FEWEST_STAGES = 32, 2
-MOST_SUMS = 200
-"""Of a thread, in registers."""
+MOST_REGISTERS = 200
+"""For the sums of a thread."""
 
 MOST_IDLE = 0.1
 """What of the multiprocessors may be left idle so that programs which run together read all images of a pixel."""
 
-THREADS = 384
-ADDED_AT_ONCE = 32
-"""Sums of a program that adds up shares."""
+ADDED_AT_ONCE, ADDING_THREADS = 32, 256
+"""Sums of a program that adds up shares, and its threads."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,8 @@ class WindowGradPlan:
     @cached_property
     def source(self) -> str:
         """The kernels' source, constants and all."""
-        defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
-        product = _product(self.constants["TILE_N"], bool(self.constants["NARROW"]))
-        return defines + product + code_of(__file__)
+        kind, orders = ("k16.f32.bf16.bf16", ", 0, 0") if self.constants["NARROW"] else ("k8.f32.tf32.tf32", "")
+        return source_of(self.constants, add_product(self.constants["TILE_N"], kind, orders), __file__)
 
 
 def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
@@ -115,7 +118,7 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
     batch, all_channels = geometry.images[:2]
     all_filters, _, down, across = geometry.filters
     (step_down, step_across), (map_rows, map_columns) = geometry.stride, geometry.maps[2:]
-    images, channels, filters = IMAGES[narrow], blocks.channels, blocks.filters
+    images, channels, filters = IMAGES_OF_A_ROW[narrow], blocks.channels, blocks.filters
     taps = down * across * channels
     row_count, column_count = (taps, filters) if blocks.taps_as_rows else (filters, taps)
     tile_columns, groups = 8 * ceil(column_count / 8), 2 // blocks.split
@@ -125,15 +128,15 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         all_channels % channels
         or blocks.run % blocks.pixels
         or blocks.pixels % blocks.split
-        or tile_columns > MOST_OUTPUTS
-        or tiles_each * tile_columns // 2 > MOST_SUMS
+        or tile_columns > MOST_COLUMNS
+        or tiles_each * tile_columns // 2 > MOST_REGISTERS
         or max(columns, channels, down, filters, step_down, blocks.pixels) > MOST_OF_A_BOX
     ):
         return None
     taps_read, filters_read = tiles_each * groups * 64, tile_columns
     if not blocks.taps_as_rows:
         taps_read, filters_read = filters_read, taps_read
-    stage_bytes = _patterns((blocks.pixels - 1) * filters + max(filters, filters_read))
+    stage_bytes = whole_patterns(ROW_BYTES * ((blocks.pixels - 1) * filters + max(filters, filters_read)))
     strips, batch_blocks = ceil(map_columns / (2 * blocks.run)), ceil(batch / images)
     chunks, filter_blocks = all_channels // channels, ceil(all_filters / filters)
     program_blocks, units = chunks * filter_blocks, batch_blocks * strips * map_rows
@@ -143,8 +146,11 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
 
     def window_bytes(longest: int) -> int:
         last = (blocks.run - 1) * step_across * down * channels
-        return _patterns((longest - 1) * step_down * channels + max(columns * down * channels, last + taps_read))
+        rows = (longest - 1) * step_down * channels + max(columns * down * channels, last + taps_read)
+        return whole_patterns(ROW_BYTES * rows)
 
+    if 4 * max(shares * blocks.split, 1) * program_blocks * row_count * tile_columns >= MOST_BYTES:
+        return None
     room = SHARED_BYTES - BARRIER_BYTES
     wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
     fewest = max(FEWEST_STAGES, min(4, blocks.run // blocks.pixels))
@@ -161,29 +167,10 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         "COLUMNS": columns, "ROW_BYTES": ROW_BYTES, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
         "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
+        "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS, "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
+        "ADDING_THREADS": ADDING_THREADS,
     }  # fmt: skip
     return WindowGradPlan({name: int(value) for name, value in constants.items()})
-
-
-def _patterns(rows: int) -> int:
-    """The bytes of so many rows, as whole patterns."""
-    return PATTERN_BYTES * ceil(rows * ROW_BYTES / PATTERN_BYTES)
-
-
-def _product(columns: int, narrow: bool) -> str:
-    """The instruction that adds the product of two tiles in shared memory, summed along rows, to sums in registers."""
-    count = columns // 2
-    sums = ", ".join(f"%{i}" for i in range(count))
-    operands = ", ".join(f'"+f"(total[{i}])' for i in range(count))
-    kind, layout = ("k16.f32.bf16.bf16", ", 0, 0") if narrow else ("k8.f32.tf32.tf32", "")
-    return f"""
-__device__ __forceinline__ void add_product(float (&total)[{count}], unsigned long long a, unsigned long long b)
-{{
-    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, 1, 0;\\n"
-        "wgmma.mma_async.sync.aligned.m64n{columns}{kind} {{{sums}}}, %{count}, %{count + 1}, p, 1, 1{layout};\\n}}\\n"
-        : {operands} : "l"(a), "l"(b));
-}}
-"""
 
 
 def window_filter_grad(images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor) -> None:
@@ -193,13 +180,12 @@ def window_filter_grad(images: torch.Tensor, maps: torch.Tensor, plan: WindowGra
     batch, channels, rows, columns = images.shape
     _, map_channels, map_rows, map_columns = maps.shape
     lengths, strides = (batch, channels, rows, columns), (rows * columns * batch, columns * batch, batch)
-    new_rows = k["STEP_ROWS"] if k["LONGEST"] > 1 else 1
     whole = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], k["TAPS_DOWN"], k["COLUMNS"]), True)
-    added = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], new_rows, 1), True)
+    added = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], k["STEP_ROWS"], 1), True)
     steps = map_rows * map_columns * batch, batch, map_columns * batch
     box = k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1
     pixels = TensorMap(maps, (batch, map_channels, map_columns, map_rows), steps, box, True)
     grid = k["SHARES"] * k["BLOCKS"]
     launch(plan.source, "window_filter_grad", grid, THREADS, plan.shared_bytes, whole, added, pixels, partial)
     sums = ceil(prod(plan.partial_shape[1:]) / ADDED_AT_ONCE)
-    launch(plan.source, "add_partials", sums, 256, 0, partial, filters)
+    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, filters)

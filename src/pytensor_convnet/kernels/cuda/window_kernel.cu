@@ -2,8 +2,8 @@
 //
 // Two warpgroups multiply, one thread of a third fetches. A stage is one row of the source under a tile, of some
 // channels: 64 images for each column and channel, in the order (column, channel). The copying engine (TMA) brings it:
-// zeros beyond the images' borders, and 128 bytes a row, 64 images of bfloat16 or 32 of float32 (then there are two such
-// boxes), whose parts of 16 bytes, 0 to 7, are swizzled,
+// zeros beyond the images' borders, and 128 bytes a row, 64 images of bfloat16 or 32 of float32 (then there are two
+// such boxes), whose parts of 16 bytes, 0 to 7, are swizzled,
 //
 //     part i of row r at 128 r + 16 (i ^ (r % 8)) bytes
 //
@@ -21,8 +21,9 @@ DEVICE float2 load_pair(u32 from) {
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");
     return v;
 }
-// Tensor cores cut off the 13 bits that tf32 has not. Made larger before by a third to two thirds of its last bit, a number
-// is so rounded, on average neither up nor down, by one instruction; and stays what it is if it needs no more bits.
+// Tensor cores cut off the 13 bits that tf32 has not. Made larger before by a third to two thirds of its last bit, a
+// number is so rounded, on average neither up nor down, by one instruction; and stays what it is if it needs no more
+// bits.
 DEVICE u32 tf32_of(float x) { return __float_as_uint(x * (1.0f + 0.347f / 1024)); }
 DEVICE u32 float16_pair(float low, float high) {
     u32 r;
@@ -43,10 +44,6 @@ DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127)
 DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
 // The inverse of what brings the largest magnitude to between 2**14 and 2**15.
 DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }
-// Rows of 64 images, each of 128 bytes that lie as their address says: swizzled.
-DEVICE u64 source_descriptor(u32 address) {
-    return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);
-}
 // Filters of all outputs: of 16 bits, cells of 8 outputs, those of 8 rows together, all rows of 8 outputs after each
 // other; of tf32, cells of 4 rows, those of 8 outputs together, all outputs of 4 rows after each other.
 DEVICE u64 filter_descriptor(u32 address) {
@@ -69,8 +66,9 @@ DEVICE u64 filter_descriptor(u32 address) {
 
 struct Tile { int block, column, row, batch, low, high; };
 
-// Which outputs, images and positions a tile is, and the source's rows that it reads. All images of a pixel lie together,
-// and programs that run at the same time read and write them together: memory is slower where it is read in pieces.
+// Which outputs, images and positions a tile is, and the source's rows that it reads. All images of a pixel lie
+// together, and programs that run at the same time read and write them together: memory is slower where it is read in
+// pieces.
 DEVICE Tile tile_at(int t) {
     Tile r;
     r.batch = t % BATCH_BLOCKS * 64; t /= BATCH_BLOCKS;
@@ -181,7 +179,8 @@ DEVICE Target target_of(const Tile &tile, int row, int column, int output) {
 }
 
 // Rows of a warp's part of a tile are 16 images. Of each 8 columns a thread has two, for rows lane / 4 and 8 further:
-// neighbouring images of float32, as they were loaded; of bfloat16 neighbours exchange halves, so that each stores pairs.
+// neighbouring images of float32, as they were loaded; of bfloat16 neighbours exchange halves, so that each stores
+// pairs.
 DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, const Tile &tile, int row, int first_column,
     int warp, int lane, float factor, float filter_factor, bool none)
 {
@@ -260,7 +259,7 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
         for (int s = 0; s < count; ++s) {
             barrier_wait(FULL(slot), phase);
             u64 filters = filter_descriptor(RESIDENT ? resident : STAGE_FILTERS(slot));
-            u64 source = source_descriptor(STAGE(slot) + first_row * ROW_BYTES);
+            u64 source = swizzled_descriptor(STAGE(slot) + first_row * ROW_BYTES);
 #pragma unroll
             for (int group = 0; group < GROUPS; ++group) {
 #if !NARROW

@@ -27,7 +27,6 @@ tiles read. Of smaller layers 25 to 60%: a multiprocessor has a tile or two, who
 import functools
 from dataclasses import dataclass
 from math import ceil, prod
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -38,32 +37,31 @@ from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
+from pytensor_convnet.kernels.cuda.hopper_sources import (
+    BARRIER_BYTES,
+    BATCH_MULTIPLES,
+    FETCHING_REGISTERS,
+    MOST_BYTES,
+    MOST_COLUMNS,
+    MOST_OF_A_BOX,
+    MULTIPLYING_REGISTERS,
+    ROW_BYTES,
+    THREADS,
+    add_product,
+    source_of,
+    whole_patterns,
+)
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, SEARCHERS, finite_magnitudes
 from pytensor_convnet.kernels.cuda.packing import Packed
 
 IMAGES = 64
 """Of a tile: as many rows as tensor cores take at a time."""
 
-BATCH_MULTIPLES = {True: 8, False: 4}
-"""Of bfloat16 and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads."""
-
-BARRIER_BYTES = 1024
-ROW_BYTES, PATTERN_BYTES = 128, 1024
-"""Of a row of 16-bit images in shared memory, and after how many bytes the order of its parts repeats."""
-
 MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 2, 3
 
-MOST_OF_A_BOX = 256
-"""Channels and columns that can be copied at a time."""
-
-MOST_OUTPUTS = 256
-"""Of an instruction."""
-
 MOST_SUMS, SUMS_AND_OPERANDS, MOST_AT_ONCE = {True: 200, False: 168}, 200, 8
-"""Registers of a multiplying thread: sums of bfloat16 and of float32, and sums with those that hold two groups of
-operands of float32; and the most products of a group."""
-
-THREADS, FETCHING_REGISTERS, MULTIPLYING_REGISTERS = 384, 24, 240
+"""Registers of a multiplying thread: sums of bfloat16 and of float32, and sums with operands of float32, of which two
+groups have four a product, and so many again while they are converted; and the most products of a group."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,14 @@ class WindowPlan:
     @functools.cached_property
     def source(self) -> str:
         """The kernel's source, constants and all."""
-        defines = "".join(f"#define {name} ({value})\n" for name, value in self.constants.items())
-        k = self.constants
-        return defines + _product(k["OUTPUTS"], bool(k["NARROW"]), bool(k["TF32"])) + code_of(__file__)
+        outputs = self.constants["OUTPUTS"]
+        if self.constants["NARROW"]:
+            product = add_product(outputs, "k16.f32.bf16.bf16", ", 1, 1")
+        elif self.constants["TF32"]:
+            product = add_product(outputs, "k8.f32.tf32.tf32", "", from_registers=True)
+        else:
+            product = add_product(outputs, "k16.f32.f16.f16", ", 1", from_registers=True)
+        return source_of(self.constants, product, __file__)
 
 
 def fits_windows(plan: Gathering, narrow: bool) -> bool:
@@ -148,7 +151,7 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
     outputs = 8 * ceil(plan.outputs / blocks.output_blocks / 8)
     too_many_blocks = outputs * (blocks.output_blocks - 1) >= plan.outputs
     sums = blocks.positions * outputs // 2
-    if plan.source_channels % blocks.channels or outputs > MOST_OUTPUTS or too_many_blocks or sums > MOST_SUMS[narrow]:
+    if plan.source_channels % blocks.channels or outputs > MOST_COLUMNS or too_many_blocks or sums > MOST_SUMS[narrow]:
         return None
     chunks = plan.source_channels // blocks.channels
     tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
@@ -159,14 +162,15 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
     last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
     if max(stage_columns, blocks.channels) > MOST_OF_A_BOX:
         return None
-    boxes, pitch_bytes = 1 if narrow else 2, _patterns(max(stage_rows, last_window) * ROW_BYTES)
+    boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(stage_rows, last_window) * ROW_BYTES)
     filter_bytes = (4 if tf32 else 2) * product_rows * outputs
-    all_filters = _patterns(places_down * chunks * filter_bytes)
+    all_filters = whole_patterns(places_down * chunks * filter_bytes)
     room = SHARED_BYTES - BARRIER_BYTES
     resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * boxes * pitch_bytes
-    stage_bytes = boxes * pitch_bytes + (0 if resident else _patterns(filter_bytes))
+    stage_bytes = boxes * pitch_bytes + (0 if resident else whole_patterns(filter_bytes))
     stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
-    if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident):
+    packed_bytes = blocks.output_blocks * places_down * chunks * filter_bytes
+    if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident) or packed_bytes >= MOST_BYTES:
         return None
     groups, group = _groups(product_rows // depth * blocks.positions, sums, narrow)
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
@@ -184,7 +188,7 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
         "WINDOW_ROWS": window_rows, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions, "GROUPS": groups,
         "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
         "STAGE_ROWS": stage_rows, "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across,
-        "ROW_BLOCKS": row_blocks, "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
+        "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
         "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "STAGES_START": BARRIER_BYTES + resident * all_filters, "RESIDENT": resident,
         "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS, "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
@@ -203,42 +207,6 @@ def _groups(products: int, sums: int, narrow: bool) -> tuple[int, int]:
     most = max(1, min(MOST_AT_ONCE, (SUMS_AND_OPERANDS - sums) // 16))
     groups = 2 * ceil(products / (2 * most))
     return groups, ceil(products / groups)
-
-
-def _patterns(count: int) -> int:
-    """So many bytes as whole patterns."""
-    return PATTERN_BYTES * ceil(count / PATTERN_BYTES)
-
-
-@functools.cache
-def code_of(module: str) -> str:
-    """The CUDA C++ that stands beside a module, after the instructions that it uses."""
-    return "".join(
-        Path(module).with_name(name).read_text() for name in ("hopper_instructions.cu", f"{Path(module).stem}.cu")
-    )
-
-
-def _product(outputs: int, narrow: bool, tf32: bool) -> str:
-    """The instruction that adds a product to sums in registers: of tiles in shared memory, one in registers if wide."""
-    count = outputs // 2
-    sums = ", ".join(f"%{i}" for i in range(count))
-    operands = ", ".join(f'"+f"(total[{i}])' for i in range(count))
-    kind = "k8.f32.tf32.tf32" if tf32 else "k16.f32.bf16.bf16" if narrow else "k16.f32.f16.f16"
-    if narrow:
-        type_, source, inputs, layout = "unsigned long long a", f"%{count}", '"l"(a)', ", 1, 1"
-    else:
-        type_, layout = "const unsigned int (&a)[4]", "" if tf32 else ", 1"
-        source = "{" + ", ".join(f"%{count + i}" for i in range(4)) + "}"
-        inputs = ", ".join(f'"r"(a[{i}])' for i in range(4))
-    filters = count + inputs.count('"(')
-    return f"""
-__device__ __forceinline__ void add_product(float (&total)[{count}], {type_}, unsigned long long b, int adds)
-{{
-    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{filters + 1}, 0;\\n"
-        "wgmma.mma_async.sync.aligned.m64n{outputs}{kind} {{{sums}}}, {source}, %{filters}, p, 1, 1{layout};\\n}}\\n"
-        : {operands} : {inputs}, "l"(b), "r"(adds));
-}}
-"""
 
 
 def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, target: torch.Tensor) -> None:
