@@ -28,7 +28,7 @@ HOPELESS = 1.0
 long; it is their order that counts.)"""
 
 WINDOWS = 0.6
-"""Of the methods that are measured, so many at most are correlations over windows, where these are possible."""
+"""Of the methods that are measured, so many at most are over windows, where these are possible."""
 
 
 def candidates(task: Task, limit: int) -> list[Method]:

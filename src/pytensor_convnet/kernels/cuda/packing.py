@@ -27,7 +27,7 @@ TILE = 32
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix of filters, (planes, groups, rows, columns), and the powers of two that were multiplied in.
+    """A matrix of filters, (planes, groups, rows * columns), and the powers of two that were multiplied in.
 
     ``planes`` is 2 for bf16x3, high and low halves, else 1. The matrix of tf32, if not in stages, is stored by columns,
     as that product's instruction wants it. ``scales`` holds the inverses of the factors of source and filters, for

@@ -5,7 +5,7 @@ product    how float32 operands are multiplied                        relative e
 =========  =========================================================  ==========================
 native     not at all: operands are bfloat16 or float16               that of the operands' dtype
 float16    scaled by powers of two, rounded to float16                3e-4
-tf32       rounded to tf32 (as cuDNN does)                            3e-4 to 8e-4
+tf32       rounded to tf32, or cut off (as cuDNN does)                3e-4 to 8e-4
 bf16x3     in two bfloat16 each, three products of four               5e-6
 ieee       in float32, by fused multiply-adds                         2e-7
 =========  =========================================================  ==========================
