@@ -6,9 +6,10 @@ not be right, only good enough that the best method is among the first few. Rate
 they keep their order.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -17,6 +18,8 @@ from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, REGISTERS, SHARED_BYTES, THREADS
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, LEAST_SAMPLED, SEARCHERS
 from pytensor_convnet.kernels.cuda.methods import Task
+
+M = TypeVar("M")
 
 MEMORY_RATE, CACHE_RATE = 2.8e12, 15e12
 """Bytes a second from memory, and from the second-level cache to all multiprocessors."""
@@ -100,3 +103,14 @@ def size(shape: Iterable[int]) -> int:
     for length in shape:
         size *= length
     return size
+
+
+def most_promising(seconds: dict[M, float], limit: int, kind: Callable[[M], Hashable], alike: int) -> list[M]:
+    """At most ``limit`` methods, of the shortest estimates, and at most ``alike`` of them of one kind."""
+    chosen: list[M] = []
+    found: Counter[Hashable] = Counter()
+    for method in sorted(seconds, key=lambda method: seconds[method]):
+        if len(chosen) < limit and found[kind(method)] < alike:
+            found[kind(method)] += 1
+            chosen.append(method)
+    return chosen

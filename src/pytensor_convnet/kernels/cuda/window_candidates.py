@@ -1,14 +1,12 @@
 """Ways to correlate over windows in shared memory, and about how long each takes."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from math import ceil, prod
-from typing import Any
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
@@ -69,14 +67,10 @@ def windows(task: Task, limit: int) -> list[Window]:
         _, how = plan_of_windows(task, method)
         if how is not None:
             seconds[method] = window_time(task, method, how)
-    chosen: list[Window] = []
-    alike: Counter[tuple[Any, ...]] = Counter()
-    for method in sorted(seconds, key=lambda method: seconds[method]):
-        kind = method.product, method.patch, method.blocks.rows, method.blocks.positions
-        if len(chosen) < limit and alike[kind] < MOST_ALIKE:
-            alike[kind] += 1
-            chosen.append(method)
-    return chosen
+    return most_promising(
+        seconds, limit, lambda method: (method.product, method.patch, method.blocks.rows, method.blocks.positions),
+        MOST_ALIKE,
+    )  # fmt: skip
 
 
 def _methods(task: Task, products: tuple[str, ...]) -> Iterator[Window]:

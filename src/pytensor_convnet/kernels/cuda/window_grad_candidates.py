@@ -1,12 +1,12 @@
 """Ways to compute a filter gradient over windows in shared memory, and about how long each takes."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved
+from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, plan_of_window_share
@@ -46,14 +46,10 @@ def window_grads(task: Task, limit: int) -> list[WindowShare]:
         how = plan_of_window_share(task, method)
         if how is not None:
             seconds[method] = window_grad_time(task, how)
-    chosen: list[WindowShare] = []
-    alike: Counter[tuple[bool, int, int]] = Counter()
-    for method in sorted(seconds, key=lambda method: seconds[method]):
-        kind = method.blocks.taps_as_rows, method.blocks.channels, method.blocks.split
-        if len(chosen) < limit and alike[kind] < MOST_ALIKE:
-            alike[kind] += 1
-            chosen.append(method)
-    return chosen
+    return most_promising(
+        seconds, limit, lambda method: (method.blocks.taps_as_rows, method.blocks.channels, method.blocks.split),
+        MOST_ALIKE,
+    )  # fmt: skip
 
 
 def _methods(task: Task, product: str) -> Iterator[WindowShare]:
@@ -73,11 +69,11 @@ def window_grad_time(task: Task, how: WindowGradPlan) -> float:
     instructions = 4 * k["TILES_EACH"] * 2 / k["SUM_SPLIT"]
     rows = (k["TAPS_DOWN"] + (k["LONGEST"] - 1) * k["STEP_ROWS"]) / k["LONGEST"]  # of the source, for each map row
     read = ROW_BYTES * (k["CHANNELS"] * rows * k["COLUMNS"] / k["RUN"] + k["FILTERS"])
-    units = -(-k["UNITS"] // k["SHARES"])
+    units = ceil(k["UNITS"] / k["SHARES"])
     pixels = units * k["MAP_COLUMNS"] / k["STRIPS"]
     multiplying, fetching = pixels * instructions * instruction, (pixels * read + 2 * k["WINDOW_BYTES"]) / CACHED
     cycles = max(multiplying, fetching) + ALONE * min(multiplying, fetching) + units * (UNIT + LATENCY / k["LONGEST"])
-    working = cycles * -(-k["SHARES"] * k["BLOCKS"] // MULTIPROCESSORS) / CLOCK
+    working = cycles * ceil(k["SHARES"] * k["BLOCKS"] / MULTIPROCESSORS) / CLOCK
     moving = bytes_moved(task) / MEMORY_RATE
     sums = 4 * k["SHARES"] * k["SUM_SPLIT"] * k["BLOCKS"] * k["PARTIAL_ROWS"] * k["TILE_N"]
     return START + max(working, moving) + REST * min(working, moving) + SUMS * sums / MEMORY_RATE
