@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from pytensor_convnet.kernels.cuda import compiling_ahead  # noqa: E402
+from pytensor_convnet.kernels.cuda import compiling_ahead, runtime_compiler  # noqa: E402
 from pytensor_convnet.kernels.cuda.compiling_ahead import run_without_gpu  # noqa: E402
 from tests.kernels.cuda.test_tuning import task_of  # noqa: E402
 
@@ -55,6 +55,48 @@ def test_kernels_compiled_without_a_gpu_are_those_that_tensors_ask_for(tmp_path)
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     script = COMPILED_AHEAD.replace("FOLDER", repr(str(tmp_path)))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+WINDOWS_COMPILED_AHEAD = """
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from triton.backends.compiler import GPUTarget
+
+from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu
+from pytensor_convnet.kernels.cuda.formats import empty
+from pytensor_convnet.kernels.cuda.methods import Window, WindowShare, carry_out
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
+from tests.kernels.cuda.test_tuning import task_of
+
+task, target = task_of(), GPUTarget("cuda", 90, 32)
+shapes = task.geometry.images, task.geometry.maps
+images, maps = (empty(shape, "batch_last", torch.float32, "cpu") for shape in shapes)
+filters, compiled = torch.ones(task.geometry.filters), set()
+for name, method, operands in (
+    ("correlate2d", Window("tf32", (1, 1), WindowBlocks(2, 1, 3, 1)), (images, filters)),
+    ("correlate2d_input_grad", Window("float16", (2, 2), WindowBlocks(1, 1, 16, 1)), (filters, maps)),
+    ("correlate2d_filter_grad", WindowShare("tf32", WindowGradBlocks(True, 4, 1, 3, 32, 1)), (images, maps)),
+):
+    on_meta, settings = replace(task_of(name=name), device=torch.device("meta")), {"TRITON_CACHE_DIR": FOLDER}
+    settings["PYTENSOR_CONVNET_CUBIN_CACHE"] = str(Path(FOLDER) / "cubins")
+    assert run_without_gpu(carry_out, (on_meta, method), described(operands), target, settings), method
+    found = set(Path(settings["PYTENSOR_CONVNET_CUBIN_CACHE"]).rglob("*"))
+    assert found > compiled, method
+    compiled = found
+"""
+
+
+def test_windows_are_compiled_without_a_gpu(tmp_path):
+    if runtime_compiler._nvrtc() is None:
+        pytest.skip("there is no NVRTC")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    script = WINDOWS_COMPILED_AHEAD.replace("FOLDER", repr(str(tmp_path)))
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
