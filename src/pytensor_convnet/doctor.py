@@ -195,8 +195,10 @@ def described(method: Any) -> str:
     kind = type(method).__name__
     if kind == "Cudnn":
         return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
-    own = {"Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum"}
-    own |= {"WindowShare": "windows"}
+    own = {
+        "Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum",
+        "WindowShare": "windows",
+    }  # fmt: skip
     return f"{own[kind]} {method.product}"
 
 

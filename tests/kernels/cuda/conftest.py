@@ -29,3 +29,13 @@ def poisoned(monkeypatch):
 
     for name in ("empty", "empty_strided"):
         monkeypatch.setattr(torch, name, poisoning(getattr(torch, name)))
+
+
+@pytest.fixture
+def hopper():
+    """A GPU that computes windows."""
+    from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
+
+    if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
+        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -33,6 +33,7 @@ from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
+from tests.kernels.cuda.common import whole  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -80,11 +81,6 @@ def defined(task, images, filters, biases, ignore_border):
         images, filters, np.uint8, *moves_of(task.geometry), windows.window, windows.stride, windows.padding,
         ignore_border, biases, task.activation,
     )  # fmt: skip
-
-
-def whole(shape, seed=0, most=2):
-    """Small whole numbers, which every product multiplies and adds exactly; with many ties, negative ones too."""
-    return np.random.default_rng(seed).integers(-most, most + 1, shape).astype("float32")
 
 
 def put(array, task, format="batch_last"):

@@ -18,14 +18,16 @@ from pytensor_convnet.kernels.cuda import (  # noqa: E402
     window_grad_kernel,
 )
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, carry_out, plan_of_window_share  # noqa: E402
-from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, compiled  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (  # noqa: E402
     WindowGradBlocks,
     fits_window_grads,
     window_grad_plan,
 )
+from tests.kernels.cuda.common import whole  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -56,11 +58,6 @@ def task_of(geometry, dtype=torch.float32, device="cpu", precision="medium", for
     return Task("correlate2d_filter_grad", geometry, dtype, precision, formats, torch.device(device))
 
 
-def whole(shape, seed=0):
-    """Small whole numbers, which tf32 and bfloat16 hold and multiply exactly."""
-    return np.random.default_rng(seed).integers(-2, 3, shape).astype("float32")
-
-
 def defined(geometry, images, maps):
     moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
     return reference.correlate2d_filter_grad(images, maps, *geometry.filters[2:], *moves)
@@ -89,7 +86,7 @@ class Program:
         self.units = range(
             constants["UNITS"] * share // constants["SHARES"], constants["UNITS"] * (share + 1) // constants["SHARES"]
         )
-        rows = constants["WINDOW_BYTES"] // constants["ROW_BYTES"]
+        rows = constants["WINDOW_BYTES"] // ROW_BYTES
         self.windows = np.full((2, rows, constants["IMAGES"]), np.nan)
         self.column_rows = constants["TAPS_DOWN"] * constants["CHANNELS"]
         self.sums = np.zeros((2, 64 * constants["TILES_EACH"], constants["TILE_N"]))
@@ -131,7 +128,7 @@ class Program:
         k = self.k
         pixels = min(k["RUN"], k["MAP_COLUMNS"] - column)
         for i in range(0, pixels, k["STAGE_PIXELS"]):
-            stage = np.full((k["STAGE_BYTES"] // k["ROW_BYTES"], k["IMAGES"]), np.nan)
+            stage = np.full((k["STAGE_BYTES"] // ROW_BYTES, k["IMAGES"]), np.nan)
             rows = box(
                 self.maps, (batch, self.filter, column + i, y), (k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1)
             )
@@ -287,13 +284,6 @@ def test_the_kernel_compiles(layer, dtype, monkeypatch, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------ on a GPU
-
-
-@pytest.fixture
-def hopper():
-    if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
-        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 3, 132])

@@ -14,12 +14,14 @@ from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import runtime_compiler, to_format, window_candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
+from pytensor_convnet.kernels.cuda.hopper_sources import FETCHING_REGISTERS, MULTIPLYING_REGISTERS, ROW_BYTES, THREADS  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_of_windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
-from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, compiled  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
+from tests.kernels.cuda.common import whole  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -42,11 +44,6 @@ LARGE = Geometry((256, 4, 64, 65), (16, 4, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 
 
 def task_of(geometry, name, dtype=torch.float32, device="cpu", precision="medium", formats=("batch_last",) * 2):
     return Task(name, geometry, dtype, precision, formats, torch.device(device))
-
-
-def whole(shape, seed=0):
-    """Small whole numbers, which float16 and bfloat16 hold and multiply exactly."""
-    return np.random.default_rng(seed).integers(-2, 3, shape).astype("float32")
 
 
 def defined(task, filters, source):
@@ -140,7 +137,7 @@ def matrices(packed, k):
 
 def fetched(k, source, y, chunk, column, batch):
     """A stage of shared memory: rows (column, channel) of 64 images; behind them zeros, or of float32 anything."""
-    cells = np.full((k["PITCH_BYTES"] // k["ROW_BYTES"], 64), 0.0 if k["NARROW"] else np.nan)
+    cells = np.full((k["PITCH_BYTES"] // ROW_BYTES, 64), 0.0 if k["NARROW"] else np.nan)
     cells[: k["STAGE_ROWS"]] = 0
     for r in range(k["STAGE_ROWS"]):
         x = column * k["STEP_COLUMNS"] + k["FIRST_COLUMN"] + r // k["CHANNELS"]
@@ -167,7 +164,7 @@ def check_in_numpy(task, method):
 
 
 @pytest.mark.parametrize("blocks", [(1, 1), (3, 1), (2, 2)], ids=["one", "three", "two_rows"])
-@pytest.mark.parametrize("product", ["tf32", "float16", "native"])
+@pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_windows_and_packed_filters_give_the_correlation(layer, name, product, blocks, device):
@@ -179,7 +176,7 @@ def test_windows_and_packed_filters_give_the_correlation(layer, name, product, b
     check_in_numpy(task, method)
 
 
-@pytest.mark.parametrize("product", ["tf32", "float16"])
+@pytest.mark.parametrize("product", WIDE_PRODUCTS)
 @pytest.mark.parametrize(("channels", "output_blocks"), [(8, 1), (24, 3), (8, 2)])
 def test_channels_in_chunks_and_outputs_in_blocks(channels, output_blocks, product, device):
     task = task_of(LAYERS["many_channels"], FORWARD, device=device)
@@ -200,7 +197,7 @@ def test_drawn_layers(device, data):
     name = data.draw(st.sampled_from([FORWARD, INPUT_GRAD]))
     task, steps = task_of(geometry, name, device=device), geometry.stride if name == INPUT_GRAD else (1, 1)
     method = Window(
-        data.draw(st.sampled_from(["tf32", "float16"])), (steps[0] * data.draw(two), steps[1] * data.draw(two)),
+        data.draw(st.sampled_from(WIDE_PRODUCTS)), (steps[0] * data.draw(two), steps[1] * data.draw(two)),
         WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1),
     )  # fmt: skip
     assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch), False))
@@ -211,7 +208,7 @@ def test_drawn_layers(device, data):
 # ------------------------------------------------------------------------------------------------------ the plan
 
 
-@pytest.mark.parametrize("product", ["tf32", "float16", "native"])
+@pytest.mark.parametrize("product", PRODUCTS)
 def test_what_is_planned_fits_into_a_multiprocessor(product):
     plan = gathering(Geometry((128, 64, 32, 32), (128, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False), False)
     two_rows = [(2, 2, 8)] if product == "native" else []  # filters of the others leave no room for both
@@ -219,7 +216,7 @@ def test_what_is_planned_fits_into_a_multiprocessor(product):
         how = window_plan(plan, WindowBlocks(positions, rows, channels, 1), product, False)
         assert how is not None
         k = how.constants
-        registers = 256 * k["MULTIPLYING_REGISTERS"] + (k["THREADS"] - 256) * k["FETCHING_REGISTERS"]
+        registers = 256 * MULTIPLYING_REGISTERS + (THREADS - 256) * FETCHING_REGISTERS
         assert k["STAGES"] >= 2
         assert how.shared_bytes <= 227 * 1024
         assert registers <= 65536
@@ -301,13 +298,6 @@ def test_the_kernel_compiles(layer, name, product, monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------------ on a GPU
 
 
-@pytest.fixture
-def hopper():
-    if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
-        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
 @pytest.mark.parametrize("layer", LAYERS)
@@ -343,17 +333,18 @@ WIDE_LAYERS = {
 @pytest.mark.parametrize("layer", WIDE_LAYERS)
 def test_many_channels_and_filters(layer, product, hopper):
     channels, outputs, blocks = WIDE_LAYERS[layer]
-    geometry = Geometry((72, channels, 12, 13), (outputs, channels, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, True)
+    geometry = Geometry((72, channels, 12, 21), (outputs, channels, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, True)
     task, method = task_of(geometry, FORWARD, PRODUCTS[product], hopper), Window(product, (1, 1), blocks)
     constants = plan_of_windows(task, method)[1].constants
     assert not constants["RESIDENT"]
+    assert constants["TILES"] > 132  # more than there are multiprocessors
     filters, source = whole(geometry.filters), whole(geometry.images, 1)
     result = carry_out(task, method, *operands_of(task, filters, source))
     expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
     np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 
 
-@pytest.mark.parametrize("product", ["tf32", "float16"])
+@pytest.mark.parametrize("product", WIDE_PRODUCTS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_many_tiles_and_places(rows, product, hopper):
     geometry = Geometry((1024, 64, 32, 32), (32, 64, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, False)

@@ -27,6 +27,12 @@ THREADS, FETCHING_REGISTERS, MULTIPLYING_REGISTERS = 384, 24, 240
 """Of a program: two warpgroups multiply, a third fetches. Together they have exactly the registers that they began
 with, 168 a thread: a warpgroup that asked for more would wait for ever."""
 
+SHARED_CONSTANTS = {
+    "ROW_BYTES": ROW_BYTES, "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS,
+    "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
+}  # fmt: skip
+"""That every source has, besides its own."""
+
 MOST_BYTES = 2**31
 """Of what is told apart by integers of 32 bits."""
 
@@ -38,7 +44,7 @@ def whole_patterns(count: int) -> int:
 
 def source_of(constants: dict[str, int], product: str, module: str) -> str:
     """The source of a kernel whose module lies beside its code."""
-    defines = "".join(f"#define {name} ({value})\n" for name, value in constants.items())
+    defines = "".join(f"#define {name} ({value})\n" for name, value in (SHARED_CONSTANTS | constants).items())
     return defines + product + _code(module)
 
 

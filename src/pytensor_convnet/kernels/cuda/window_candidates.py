@@ -6,7 +6,7 @@ from math import ceil, prod
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, products_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
@@ -58,7 +58,7 @@ MOST_ALIKE = 2
 
 def windows(task: Task, limit: int) -> list[Window]:
     """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled."""
-    narrow, coarse = task.dtype == torch.bfloat16, task.dtype == torch.float32 and task.precision == "medium"
+    narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
     possible = task.name in ("correlate2d", "correlate2d_input_grad") and task.formats[0] == "batch_last"
     if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
         return []

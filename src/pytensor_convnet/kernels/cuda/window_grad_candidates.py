@@ -6,7 +6,7 @@ from math import ceil
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising
+from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising, products_of
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, plan_of_window_share
@@ -35,7 +35,7 @@ MOST_ALIKE = 2
 
 def window_grads(task: Task, limit: int) -> list[WindowShare]:
     """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled."""
-    narrow, coarse = task.dtype == torch.bfloat16, task.dtype == torch.float32 and task.precision == "medium"
+    narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
     possible = task.name == "correlate2d_filter_grad" and set(task.formats) == {"batch_last"}
     if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
         return []

@@ -32,11 +32,9 @@ from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
     BARRIER_BYTES,
     BATCH_MULTIPLES,
-    FETCHING_REGISTERS,
     MOST_BYTES,
     MOST_COLUMNS,
     MOST_OF_A_BOX,
-    MULTIPLYING_REGISTERS,
     ROW_BYTES,
     THREADS,
     add_product,
@@ -152,7 +150,7 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         rows = (longest - 1) * step_down * channels + max(columns * down * channels, last + taps_read)
         return whole_patterns(ROW_BYTES * rows)
 
-    if 4 * max(shares * blocks.split, 1) * program_blocks * row_count * tile_columns >= MOST_BYTES:
+    if 4 * shares * blocks.split * program_blocks * row_count * tile_columns >= MOST_BYTES:
         return None
     room = SHARED_BYTES - BARRIER_BYTES
     wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
@@ -167,10 +165,9 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         "MAP_COLUMNS": map_columns, "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down,
         "STEP_COLUMNS": step_across, "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0], "RUN": blocks.run,
         "STAGE_PIXELS": blocks.pixels, "STRIPS": strips, "UNITS": units, "SHARES": shares, "LONGEST": longest,
-        "COLUMNS": columns, "ROW_BYTES": ROW_BYTES, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
+        "COLUMNS": columns, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
         "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
-        "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS, "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
         "ADDING_THREADS": ADDING_THREADS,
     }  # fmt: skip
     return WindowGradPlan({name: int(value) for name, value in constants.items()})

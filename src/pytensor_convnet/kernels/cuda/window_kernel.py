@@ -40,11 +40,9 @@ from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
     BARRIER_BYTES,
     BATCH_MULTIPLES,
-    FETCHING_REGISTERS,
     MOST_BYTES,
     MOST_COLUMNS,
     MOST_OF_A_BOX,
-    MULTIPLYING_REGISTERS,
     ROW_BYTES,
     THREADS,
     add_product,
@@ -186,12 +184,11 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
         "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down, "FIRST_ROW": plan.rows.classes[0].places[0],
         "FIRST_COLUMN": plan.columns.classes[0].places[0], "CHANNELS": blocks.channels, "CHUNKS": chunks,
         "WINDOW_ROWS": window_rows, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions, "GROUPS": groups,
-        "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows, "ROW_BYTES": ROW_BYTES,
+        "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows,
         "STAGE_ROWS": stage_rows, "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across,
         "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
         "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "STAGES_START": BARRIER_BYTES + resident * all_filters, "RESIDENT": resident,
-        "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS, "MULTIPLYING_REGISTERS": MULTIPLYING_REGISTERS,
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
