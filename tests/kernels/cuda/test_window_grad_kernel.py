@@ -312,4 +312,28 @@ def test_a_share_goes_down_many_rows(hopper):
     again = carry_out(task, method, to_format(images, "batch_last"), to_format(maps, "batch_last"))
     expected = torch.nn.grad.conv2d_weight(images.double(), geometry.filters, maps.double(), padding=2)
     assert torch.equal(result, again)
+    assert float((result - expected).norm() / expected.norm()) <= 4e-4
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_what_tf32_cuts_off_is_given_back(scale, hopper):
+    geometry, blocks = LAYERS["split"]
+    images, maps = torch.randn(geometry.images, device=hopper) * scale, torch.randn(geometry.maps, device=hopper)
+    operands = to_format(images, "batch_last"), to_format(maps, "batch_last")
+    result = carry_out(task_of(geometry, device=hopper), WindowShare("tf32", blocks), *operands)
+    expected = torch.nn.grad.conv2d_weight(images.double(), geometry.filters, maps.double(), padding=1)
+    assert float((result - expected).norm() / expected.norm()) <= 4e-4  # 8e-4 were it lost
+
+
+@pytest.mark.parametrize("stray", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_channel(stray, hopper):
+    geometry, blocks = LAYERS["split"]
+    images, maps = torch.randn(geometry.images, device=hopper), torch.randn(geometry.maps, device=hopper)
+    images[:, 3] = stray
+    operands = to_format(images, "batch_last"), to_format(maps, "batch_last")
+    result = carry_out(task_of(geometry, device=hopper), WindowShare("tf32", blocks), *operands)
+    images[:, 3] = 0
+    expected = torch.nn.grad.conv2d_weight(images.double(), geometry.filters, maps.double(), padding=1)
+    assert not torch.isfinite(result[:, 3]).any()
+    result[:, 3] = 0
     assert float((result - expected).norm() / expected.norm()) <= 1e-3

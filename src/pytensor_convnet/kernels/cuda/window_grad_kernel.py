@@ -53,6 +53,9 @@ MOST_REGISTERS = 200
 MOST_IDLE = 0.1
 """What of the multiprocessors may be left idle so that programs which run together read all images of a pixel."""
 
+RUNS_OF_SAMPLE = 8
+"""Of 128 numbers, that each program looks at to learn what tf32 cuts off."""
+
 ADDED_AT_ONCE, ADDING_THREADS = 32, 256
 """Sums of a program that adds up shares, and its threads."""
 
@@ -168,7 +171,8 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         "COLUMNS": columns, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
         "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
-        "ADDING_THREADS": ADDING_THREADS,
+        "ADDING_THREADS": ADDING_THREADS, "IMAGE_ELEMENTS": prod(geometry.images), "MAP_ELEMENTS": prod(geometry.maps),
+        "RUNS_OF_SAMPLE": RUNS_OF_SAMPLE,
     }  # fmt: skip
     return WindowGradPlan({name: int(value) for name, value in constants.items()})
 
@@ -186,6 +190,8 @@ def window_filter_grad(images: torch.Tensor, maps: torch.Tensor, plan: WindowGra
     box = k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1
     pixels = TensorMap(maps, (batch, map_channels, map_columns, map_rows), steps, box, True)
     grid = k["SHARES"] * k["BLOCKS"]
-    launch(plan.source, "window_filter_grad", grid, THREADS, plan.shared_bytes, whole, added, pixels, partial)
+    samples = torch.empty((grid, 4), dtype=torch.float32, device=images.device)
+    operands = whole, added, pixels, images, maps
+    launch(plan.source, "window_filter_grad", grid, THREADS, plan.shared_bytes, *operands, samples, partial)
     sums = ceil(prod(plan.partial_shape[1:]) / ADDED_AT_ONCE)
-    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, filters)
+    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, samples, filters)
