@@ -238,6 +238,22 @@ def test_activations(activation, method, device):
     np.testing.assert_array_equal(winners, won)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("window", [(2, 3), (9, 9)], ids=["few taps", "many taps"])
+def test_the_pair_activates_in_every_format(window, format, device):
+    geometry = Geometry((8, 2, 11, 12), (16, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
+    layer = geometry, (window, (2, 1), NO_PADDING, True)
+    task = task_of(layer, device=device, activation="muting_relu")
+    task = replace(task, formats=(format, format))
+    images, filters, biases = whole(geometry.images), whole(geometry.filters, 1), 4 * whole(16, 2) - 15
+    operands = put(images, task, format), put(filters, task, "bc01"), put(biases, task)
+    maxima, winners = carry_out(task, Pair(), *operands)
+    expected, won = defined(replace(task, activation="identity"), images, filters, biases, True)
+    assert 0.1 < (expected < 0).mean() < 0.9
+    np.testing.assert_array_equal(maxima.cpu().numpy(), np.maximum(expected, 0))
+    np.testing.assert_array_equal(winners.cpu().numpy(), np.where(expected < 0, 255, won))
+
+
 @pytest.mark.parametrize("product", MOST_ERROR)
 def test_errors_of_maxima_are_those_of_the_product(product, device):
     task = task_of(LAYERS["overlapping"], dtype=torch.bfloat16 if product == "native" else torch.float32, device=device)

@@ -7,7 +7,6 @@ import torch
 
 from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
-from pytensor_convnet.kernels.cuda.activations import finish
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
 from pytensor_convnet.kernels.cuda.copying import change_format, prepare
@@ -126,8 +125,7 @@ def _forward_pair(task: PoolTask, images, filters, biases) -> tuple[torch.Tensor
     format = task.formats[-1]
     maps = correlation.correlate2d(images, filters, *_moves(task), precision=task.precision, memory_format=format)
     maxima, winners = _empty_results(task, format)
-    max_pooling.launch(maps, maxima, winners, task.windows, format)
-    finish(maxima, winners, biases, task.activation)
+    max_pooling.launch(maps, maxima, winners, task.windows, format, biases=biases, activation=task.activation)
     return maxima, winners
 
 

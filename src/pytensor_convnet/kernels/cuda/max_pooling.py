@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.activations import finished
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
@@ -47,13 +48,23 @@ DTYPES = (*FLOATS, *INTEGERS, torch.bool)
 WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
-@triton.jit(do_not_specialize_on_alignment=LENGTHS)
+@triton.jit
+def _biases(biases, plane, cell, units, channels, VECTOR: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Those of a tile's maxima."""
+    if CHANNELS_LAST:
+        channel = vectors_at(tl.zeros(plane.shape, plane.dtype), cell % units, VECTOR)
+    else:
+        channel = (plane % channels)[:, None, None]
+    return tl.load(biases + channel).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
 def _max_pool(
-    images, maxima, winners, strips, strips_each, cells, units, rows, columns, out_rows, out_columns,
+    images, maxima, winners, biases, channels, strips, strips_each, cells, units, rows, columns, out_rows, out_columns,
     COLUMN_GROUP: tl.constexpr, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
     STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, LOWEST: tl.constexpr, PAIRED: tl.constexpr,
     VECTOR: tl.constexpr, STRIP: tl.constexpr, TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr,
-    WITH_WINNERS: tl.constexpr, DEPENDENT: tl.constexpr,
+    WITH_WINNERS: tl.constexpr, ACTIVATION: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every strip: for each row of the image the greatest of each window's taps in it; then those of its rows."""
     columns *= COLUMN_GROUP
@@ -101,6 +112,9 @@ def _max_pool(
                 tap = tl.maximum(tap, skipped)
             wins = beats(value, best)
             best, winner = tl.where(wins, value, best), tl.where(wins, tap + i * WINDOW_COLUMNS, winner)
+        if ACTIVATION is not None:
+            bias = _biases(biases, plane, cell, units, channels, VECTOR, CHANNELS_LAST)
+            best, winner = finished(best, winner, bias, ACTIVATION)
         inside = both((strip < strips) & (y + k < out_rows), cell < cells)
         step = k * out_columns * units * VECTOR
         tl.store(maxima + step, best.to(maxima.dtype.element_ty), mask=inside)
@@ -108,12 +122,13 @@ def _max_pool(
             tl.store(winners + step, winner.to(winners.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize_on_alignment=LENGTHS)
+@triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
 def _max_pool_of_many_taps(
-    images, maxima, winners, strips, cells, units, rows, columns, out_rows, out_columns, COLUMN_GROUP: tl.constexpr,
-    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
-    TOP: tl.constexpr, LEFT: tl.constexpr, LOWEST: tl.constexpr, VECTOR: tl.constexpr, TILE_STRIPS: tl.constexpr,
-    TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, WITH_WINNERS: tl.constexpr, DEPENDENT: tl.constexpr,
+    images, maxima, winners, biases, channels, strips, cells, units, rows, columns, out_rows, out_columns,
+    COLUMN_GROUP: tl.constexpr, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
+    STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, LOWEST: tl.constexpr, VECTOR: tl.constexpr,
+    TILE_STRIPS: tl.constexpr, TILE_CELLS: tl.constexpr, WIDE: tl.constexpr, WITH_WINNERS: tl.constexpr,
+    ACTIVATION: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every window, for each tap: compare. A strip is one row."""
     columns *= COLUMN_GROUP
@@ -135,6 +150,9 @@ def _max_pool_of_many_taps(
             value = working(load(images + at, inside, LOWEST))
             wins = beats(value, best)
             best, winner = tl.where(wins, value, best), tl.where(wins, i * WINDOW_COLUMNS + j, winner)
+    if ACTIVATION is not None:
+        bias = _biases(biases, strip // out_rows, cell, units, channels, VECTOR, CHANNELS_LAST)
+        best, winner = finished(best, winner, bias, ACTIVATION)
     inside = both(strip < strips, cell < cells)
     at = vectors_at(strip * out_columns * units, cell, VECTOR)
     tl.store(maxima + at, best.to(maxima.dtype.element_ty), mask=inside)
@@ -231,8 +249,11 @@ def lowest(dtype: torch.dtype) -> float | int:
     return float("-inf") if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
-def launch(images, maxima, winners, windows: Windows, format: str, tile: Tile | None = None) -> None:
-    """Run the kernel on tensors of one format; ``winners`` may be None."""
+def launch(
+    images, maxima, winners, windows: Windows, format: str, tile: Tile | None = None,
+    biases: torch.Tensor | None = None, activation: str | None = None,
+) -> None:  # fmt: skip
+    """Run the kernel on tensors of one format; ``winners`` may be None, or ``activation``, for maxima as they are."""
     if not maxima.numel():
         return
     if images.dtype == torch.bool:
@@ -243,19 +264,30 @@ def launch(images, maxima, winners, windows: Windows, format: str, tile: Tile | 
     cells = windows.out_columns * units
     constants = dict(
         **windows.constants(), LOWEST=lowest(images.dtype), VECTOR=vector, WIDE=is_wide(images, maxima),
-        WITH_WINNERS=winners is not None, **launch_options(images.device),
+        WITH_WINNERS=winners is not None, ACTIVATION=activation, CHANNELS_LAST=format == "channels_last",
+        **launch_options(images.device),
     )  # fmt: skip
     if not is_written_out(windows):
         strips = planes.number * windows.out_rows
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_of_many_taps[grid(tile, strips, cells)](
-            images, maxima, winners, strips, cells, units, *windows.lengths(), **constants, **tile.constants()
+            images,
+            maxima,
+            winners,
+            biases,
+            images.shape[1],
+            strips,
+            cells,
+            units,
+            *windows.lengths(),
+            **constants,
+            **tile.constants(),
         )
         return
     tile = tile or strip_tile(planes, windows, vector)
     strips_each = -(-windows.out_rows // tile.rows)
     strips = planes.number * strips_each
     _max_pool[grid(tile, strips, cells)](
-        images, maxima, winners, strips, strips_each, cells, units, *windows.lengths(), **constants,
-        **tile.constants(), PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,
+        images, maxima, winners, biases, images.shape[1], strips, strips_each, cells, units, *windows.lengths(),
+        **constants, **tile.constants(), PAIRED=windows.is_paired(planes.inner), STRIP=tile.rows,
     )  # fmt: skip
