@@ -192,7 +192,7 @@ def test_rows_of_shared_memory_give_the_gradient(layer, narrow, multiprocessors,
 
 
 def check_in_numpy(geometry, blocks, narrow):
-    how = window_grad_plan(geometry, blocks, narrow)
+    how = window_grad_plan(geometry, blocks, "native" if narrow else "tf32")
     images, maps = whole(geometry.images), whole(geometry.maps, 1)
     result = computed_in_numpy(geometry, how, images, maps)
     np.testing.assert_array_equal(result, defined(geometry, images, maps))
@@ -215,7 +215,7 @@ def test_drawn_layers(on_so_many, data):
     )
     on_so_many(data.draw(st.sampled_from([1, 3, 132])))
     assume(fits_window_grads(geometry, narrow))
-    assume(window_grad_plan(geometry, blocks, narrow) is not None)
+    assume(window_grad_plan(geometry, blocks, "native" if narrow else "tf32") is not None)
     check_in_numpy(geometry, blocks, narrow)
 
 
@@ -226,7 +226,7 @@ def test_drawn_layers(on_so_many, data):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_what_is_planned_fits_into_a_multiprocessor(layer, narrow):
     geometry, blocks = LAYERS[layer]
-    how = window_grad_plan(geometry, blocks, narrow)
+    how = window_grad_plan(geometry, blocks, "native" if narrow else "tf32")
     assert how.shared_bytes <= 227 * 1024
     assert how.constants["STAGES"] >= 2
     assert how.constants["SHARES"] * how.constants["BLOCKS"] <= 132
@@ -245,8 +245,8 @@ def test_what_is_planned_fits_into_a_multiprocessor(layer, narrow):
 )
 def test_what_does_not_fit_is_no_plan(blocks):
     geometry = Geometry((128, 64, 34, 300), (128, 64, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False)
-    assert window_grad_plan(geometry, WindowGradBlocks(True, 2, 1, 8, 64, 1), False) is not None
-    assert window_grad_plan(geometry, blocks, False) is None
+    assert window_grad_plan(geometry, WindowGradBlocks(True, 2, 1, 8, 64, 1), "tf32") is not None
+    assert window_grad_plan(geometry, blocks, "tf32") is None
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,16 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS, REGISTERS, SHARED_BYTES
-from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Window, WindowShare
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
+from pytensor_convnet.kernels.cuda.window_candidates import windows as over_windows
+from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
+
+OVER_WINDOWS = 3
+"""Methods of each gradient of spread maps that are over windows, where these are possible."""
 
 PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
 """What may stand for float32 in each precision; for `ieee`, the keys by which maxima are compared are too coarse."""
@@ -245,6 +252,12 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
     for product in products:
         inputs = _spread_parts(task, "correlate2d_input_grad", product, 2 * each)
         filters = _spread_parts(task, "correlate2d_filter_grad", product, each)
+        if product in ("native", "float16"):
+            parts = (
+                task.part(name, ("batch_last",) * 2) for name in ("correlate2d_input_grad", "correlate2d_filter_grad")
+            )
+            inputs = [*over_windows(next(parts), OVER_WINDOWS, prepared=True), *inputs]
+            filters = [*window_grads(next(parts), OVER_WINDOWS, prepared=True), *filters]
         if task.name.endswith("input_grad"):
             yield from (Spread(method, None) for method in inputs)
         elif task.name.endswith("filter_grad"):
@@ -292,6 +305,10 @@ register(
             Blocks,
             GradBlocks,
             SlidingBlocks,
+            Window,
+            WindowShare,
+            WindowBlocks,
+            WindowGradBlocks,
         ),
     ),
 )

@@ -19,14 +19,21 @@ from pytensor_convnet.kernels.cuda.methods import (
     Gather,
     Pair,
     Task,
+    Window,
+    WindowShare,
+    aligned,
     dense,
     filter_grad_from,
     gather_from,
     tables_for,
+    window_from,
+    window_share_from,
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
+from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import pool_window_grad_plan, pooled_window_filter_grad
 from pytensor_convnet.kernels.cuda.spreading import spread
 from pytensor_convnet.kernels.cuda.streams import beside
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,22 @@ class PoolShare:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Gradients from maps that `spreading.spread` writes; the filter gradient possibly without these."""
+class PoolWindowShare:
+    """The filter gradient by `pool_window_grad_kernel`; images are prepared if the product is float16."""
 
-    input: Gather | None
-    filters: FilterGrad | PoolShare | None
+    product: str
+    blocks: WindowGradBlocks
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Gradients from spread maps, which `spreading.spread` writes, or the filter gradient's `PoolWindowShare`.
+
+    The filter gradient alone may do without.
+    """
+
+    input: Gather | Window | None
+    filters: FilterGrad | WindowShare | PoolShare | PoolWindowShare | None
 
 
 def carry_out(task: PoolTask, method: Any, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -185,7 +203,8 @@ def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torc
 
 def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
     [product] = {part.product for part in (method.input, method.filters) if part is not None}
-    magnitudes = of_maps = planes = None
+    magnitudes = of_maps = None
+    planes: Any = None
     if product == "float16":
         most = float(
             overlap(task.windows.window, task.windows.stride)
@@ -195,13 +214,18 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         tensors, factors, copied = zip(*present)
         magnitudes = largest_magnitudes(*tensors, factors=factors, copied=copied)
         of_maps = magnitudes[0 if images is None else 1]
-    if method.input is not None or isinstance(method.filters, FilterGrad):
+    if isinstance(method.filters, PoolWindowShare):
+        of_both = None if magnitudes is None else magnitudes[:2]
+        kept_too = method.input is not None
+        of_filters, kept = _pool_window_share(task, method.filters, kept_too, images, winners, maps, of_both)
+        if method.input is None:
+            return (of_filters,)
+        return _input_grad(task, method.input, filters, kept[None], magnitudes), of_filters
+    if method.input is not None or isinstance(method.filters, FilterGrad | WindowShare):
         planes = spread(winners, maps, task.windows, product, of_maps)
     gradients: tuple[torch.Tensor, ...] = ()
     if method.input is not None:
-        part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
-        of_both = None if magnitudes is None else magnitudes[-2:]
-        gradients += (gather_from(part, method.input, filters, planes, of_both),)
+        gradients += (_input_grad(task, method.input, filters, planes, magnitudes),)
     if method.filters is not None:
         with beside(images, winners, maps, planes, magnitudes):
             of_both = None if magnitudes is None else magnitudes[:2]
@@ -209,13 +233,48 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     return gradients
 
 
+def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnitudes) -> torch.Tensor:
+    """The input gradient from spread maps; the last two rows of magnitudes are those of maps and filters."""
+    part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
+    of_both = None if magnitudes is None else magnitudes[-2:]
+    if isinstance(method, Window):
+        return window_from(part, method, filters, planes[0], of_both)
+    return gather_from(part, method, filters, planes, of_both)
+
+
+def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: bool) -> WindowGradPlan | None:
+    """How a method computes; None where it does not fit into a multiprocessor."""
+    return pool_window_grad_plan(task.geometry, task.windows, method.blocks, method.product, kept)
+
+
+def _pool_window_share(
+    task: PoolTask, method: PoolWindowShare, kept_too: bool, images, winners, maps, magnitudes
+) -> tuple[torch.Tensor, Any]:
+    """The filter gradient, and the maps where an input gradient needs them."""
+    geometry, product = task.geometry, method.product
+    plan = plan_of_pool_window_share(task, method, kept_too)
+    assert plan is not None
+    if product == "float16":
+        [images] = prepare(images, product, magnitudes[0])
+    else:
+        images = aligned(change_format(images, "batch_last"))
+    filters, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
+    if kept_too:
+        kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
+    pooled_window_filter_grad(images, aligned(winners), aligned(maps), plan, filters, magnitudes, kept)
+    return filters, kept
+
+
 def _filter_grad(
-    task: PoolTask, method: FilterGrad | PoolShare, images, winners, maps, planes, magnitudes
+    task: PoolTask, method: FilterGrad | WindowShare | PoolShare, images, winners, maps, planes, magnitudes
 ) -> torch.Tensor:
     """The filter gradient from spread maps, ``planes``, or from pooled ones."""
     of_images = None if magnitudes is None else magnitudes[0]
+    part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
+    if isinstance(method, WindowShare):
+        source = prepare(images, method.product, of_images)[0] if method.product == "float16" else images
+        return window_share_from(part, method, source, planes[0], magnitudes)
     if isinstance(method, FilterGrad):
-        part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
         return filter_grad_from(part, method, prepare(images, method.product, of_images), planes, magnitudes)
     geometry = task.geometry
     gradient = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)

@@ -43,3 +43,7 @@ DEVICE u64 swizzled_descriptor(u32 address) {
 }
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }
+DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
+// The inverse of what brings the largest magnitude to between 2**14 and 2**15.
+DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }

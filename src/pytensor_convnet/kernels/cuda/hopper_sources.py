@@ -42,18 +42,15 @@ def whole_patterns(count: int) -> int:
     return PATTERN_BYTES * ceil(count / PATTERN_BYTES)
 
 
-def source_of(constants: dict[str, int], product: str, module: str) -> str:
-    """The source of a kernel whose module lies beside its code."""
+def source_of(constants: dict[str, int], product: str, *files: str) -> str:
+    """The source of a kernel: constants, the product's instruction, and the code of files of this folder."""
     defines = "".join(f"#define {name} ({value})\n" for name, value in (SHARED_CONSTANTS | constants).items())
-    return defines + product + _code(module)
+    return defines + product + "".join(map(_code, ("hopper_instructions.cu", *files)))
 
 
 @functools.cache
-def _code(module: str) -> str:
-    """The code of a module, after the instructions that it uses."""
-    return "".join(
-        Path(module).with_name(name).read_text() for name in ("hopper_instructions.cu", f"{Path(module).stem}.cu")
-    )
+def _code(file: str) -> str:
+    return Path(__file__).with_name(file).read_text()
 
 
 def add_product(columns: int, kind: str, orders: str, from_registers: bool = False) -> str:

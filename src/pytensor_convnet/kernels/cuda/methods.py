@@ -76,6 +76,7 @@ class Window:
     product: str
     patch: tuple[int, int]
     blocks: WindowBlocks
+    prepared: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,17 +239,24 @@ def gather_from(
 def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan | None]:
     """What a method gathers, and how; None where it does not fit into a multiprocessor."""
     plan = gathering(task.geometry, task.name == "correlate2d_input_grad", method.patch)
-    sampled = method.product == "float16" and prod(plan.source_shape) >= LEAST_SAMPLED
-    return plan, window_plan(plan, method.blocks, method.product, sampled)
+    sampled = method.product == "float16" and not method.prepared and prod(plan.source_shape) >= LEAST_SAMPLED
+    return plan, window_plan(plan, method.blocks, method.product, sampled, method.prepared)
 
 
 def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    plan, how = plan_of_windows(task, method)
-    assert how is not None
     source = aligned(change_format(source, "batch_last"))
     magnitudes = None
     if method.product == "float16":
         magnitudes = largest_magnitudes(source, dense(filters), copied=(True, False))
+    return window_from(task, method, filters, source, magnitudes)
+
+
+def window_from(
+    task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None
+) -> torch.Tensor:
+    """Forward pass or input gradient over windows of a batch-last source, prepared where the method says so."""
+    plan, how = plan_of_windows(task, method)
+    assert how is not None
     taps = stage_taps(plan, method.blocks.channels, how.stage.rows, source.device)
     packed = pack(
         filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
@@ -261,15 +269,23 @@ def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Ten
 
 def plan_of_window_share(task: Task, method: WindowShare) -> WindowGradPlan | None:
     """How a method computes; None where it does not fit into a multiprocessor."""
-    return window_grad_plan(task.geometry, method.blocks, method.product == "native")
+    return window_grad_plan(task.geometry, method.blocks, method.product)
 
 
 def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    return window_share_from(task, method, images, aligned(change_format(maps, "batch_last")), None)
+
+
+def window_share_from(
+    task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor, magnitudes: torch.Tensor | None
+) -> torch.Tensor:
+    """The filter gradient over windows of images and of batch-last maps, both prepared if the product is float16."""
     how = plan_of_window_share(task, method)
     assert how is not None
-    images, maps = (aligned(change_format(tensor, "batch_last")) for tensor in (images, maps))
+    if method.product != "float16":
+        images = aligned(change_format(images, "batch_last"))
     filters = empty(task.geometry.filters, "bc01", task.dtype, images.device)
-    window_filter_grad(images, maps, how, filters)
+    window_filter_grad(images, maps, how, filters, magnitudes)
     return change_format(filters, task.filter_format)
 
 

@@ -31,7 +31,7 @@ SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 """Of the driver: a function's largest dynamic shared memory; a launch that starts while the one before it ends."""
 
 MAP_BYTES, MAP_ALIGNMENT, SWIZZLE_128, PROMOTION_256 = 128, 64, 3, 3
-MAP_TYPES = {torch.float32: 7, torch.bfloat16: 9}
+MAP_TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
 """The driver's numbers for a tensor map: its size and alignment, the order of 16-byte parts, what a read brings to the
 second-level cache, dtypes."""
 

@@ -56,14 +56,18 @@ MOST_ALIKE = 2
 """So many methods of a product, a patch and a tile are measured."""
 
 
-def windows(task: Task, limit: int) -> list[Window]:
-    """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled."""
+def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
+    """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled.
+
+    Of a source that is ``prepared``: bfloat16, or float16 that stands for float32.
+    """
     narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
     possible = task.name in ("correlate2d", "correlate2d_input_grad") and task.formats[0] == "batch_last"
     if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
         return []
     seconds = {}
-    for method in _methods(task, ("native",) if narrow else ("tf32", "float16")):
+    products = ("native",) if narrow else ("float16",) if prepared else ("tf32", "float16")
+    for method in _methods(task, products, prepared and not narrow):
         _, how = plan_of_windows(task, method)
         if how is not None:
             seconds[method] = window_time(task, method, how)
@@ -73,7 +77,7 @@ def windows(task: Task, limit: int) -> list[Window]:
     )  # fmt: skip
 
 
-def _methods(task: Task, products: tuple[str, ...]) -> Iterator[Window]:
+def _methods(task: Task, products: tuple[str, ...], prepared: bool = False) -> Iterator[Window]:
     gradient, geometry = task.name == "correlate2d_input_grad", task.geometry
     steps = geometry.stride if gradient else (1, 1)
     least = gathering(geometry, gradient, steps)
@@ -95,7 +99,7 @@ def _methods(task: Task, products: tuple[str, ...]) -> Iterator[Window]:
         for product, count, positions, rows, blocks in itertools.product(
             products, sorted(set(chunks)), POSITIONS, (1, 2), sorted(cuts)
         ):
-            yield Window(product, patch, WindowBlocks(positions, rows, count, blocks))
+            yield Window(product, patch, WindowBlocks(positions, rows, count, blocks), prepared)
 
 
 def window_time(task: Task, method: Window, how: WindowPlan) -> float:
@@ -105,7 +109,8 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     products = 2 * k["POSITIONS"] * k["PRODUCT_ROWS"] // depth
     fetched = k["BOXES"] * k["STAGE_ROWS"] * ROW_BYTES + (0 if k["RESIDENT"] else k["FILTER_BYTES"])
     reading = products * (operand + outputs / 4) + fetched / SHARED
-    multiplied = STAGE_CYCLES + max(products * max(outputs / 2, LOADED[method.product]), reading)
+    loaded = 0 if method.prepared else LOADED[method.product]
+    multiplied = STAGE_CYCLES + max(products * max(outputs / 2, loaded), reading)
     cached = fetched / CACHED
     around = (LATENCY + cached + multiplied) / k["STAGES"]  # until a place of stages is free again
     rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]

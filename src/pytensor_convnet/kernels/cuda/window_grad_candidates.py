@@ -33,16 +33,19 @@ MOST_ALIKE = 2
 """So many methods of the same channels, roles and split are measured."""
 
 
-def window_grads(task: Task, limit: int) -> list[WindowShare]:
-    """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled."""
+def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowShare]:
+    """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled.
+
+    Of operands that are ``prepared``: bfloat16, or float16 that stands for float32.
+    """
     narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
     possible = task.name == "correlate2d_filter_grad" and set(task.formats) == {"batch_last"}
     if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
         return []
-    if not fits_window_grads(task.geometry, narrow):
+    if not fits_window_grads(task.geometry, narrow or prepared):
         return []
     seconds = {}
-    for method in _methods(task, "native" if narrow else "tf32"):
+    for method in _methods(task, "native" if narrow else "float16" if prepared else "tf32"):
         how = plan_of_window_share(task, method)
         if how is not None:
             seconds[method] = window_grad_time(task, how)

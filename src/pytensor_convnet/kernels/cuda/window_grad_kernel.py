@@ -27,6 +27,7 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
@@ -88,14 +89,19 @@ class WindowGradBlocks:
 
 @dataclass(frozen=True)
 class WindowGradPlan:
-    """All constants of a kernel, as the source has them."""
+    """All constants of a kernel, as the source has them, and the files of its code."""
 
     constants: dict[str, int]
+    files: tuple[str, ...] = "window_grad_parts.cu", "window_grad_kernel.cu"
 
     @property
     def shared_bytes(self) -> int:
         k = self.constants
         return BARRIER_BYTES + 2 * k["WINDOW_BYTES"] + k["STAGES"] * k["STAGE_BYTES"]
+
+    @property
+    def programs(self) -> int:
+        return self.constants["SHARES"] * self.constants["BLOCKS"]
 
     @property
     def partial_shape(self) -> tuple[int, int, int, int]:
@@ -105,8 +111,10 @@ class WindowGradPlan:
     @cached_property
     def source(self) -> str:
         """The kernels' source, constants and all."""
-        kind, orders = ("k16.f32.bf16.bf16", ", 0, 0") if self.constants["NARROW"] else ("k8.f32.tf32.tf32", "")
-        return source_of(self.constants, add_product(self.constants["TILE_N"], kind, orders), __file__)
+        kind, orders = "k8.f32.tf32.tf32", ""
+        if self.constants["NARROW"]:
+            kind, orders = f"k16.f32.{'f16.f16' if self.constants['SCALED'] else 'bf16.bf16'}", ", 0, 0"
+        return source_of(self.constants, add_product(self.constants["TILE_N"], kind, orders), *self.files)
 
 
 def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
@@ -117,8 +125,15 @@ def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool) -> WindowGradPlan | None:
-    """The constants of a kernel; None where it does not fit into a multiprocessor."""
+def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str) -> WindowGradPlan | None:
+    """The constants of a kernel; None where it does not fit into a multiprocessor.
+
+    Parameters
+    ----------
+    product : {'native', 'tf32', 'float16'}
+        Of bfloat16, of float32 as it is, or of operands that are float16 already, of a gradient of float32.
+    """
+    narrow = product != "tf32"
     batch, all_channels = geometry.images[:2]
     all_filters, _, down, across = geometry.filters
     (step_down, step_across), (map_rows, map_columns) = geometry.stride, geometry.maps[2:]
@@ -163,7 +178,8 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
         return None
     stages = min(MOST_STAGES, (room - 2 * window_bytes(longest)) // stage_bytes)
     constants = {
-        "NARROW": narrow, "IMAGES": images, "CHANNELS": channels, "ALL_CHANNELS": all_channels, "CHUNKS": chunks,
+        "NARROW": narrow, "SCALED": product == "float16", "IMAGES": images, "CHANNELS": channels,
+        "ALL_CHANNELS": all_channels, "CHUNKS": chunks,
         "FILTERS": filters, "ALL_FILTERS": all_filters, "BLOCKS": program_blocks, "MAP_ROWS": map_rows,
         "MAP_COLUMNS": map_columns, "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down,
         "STEP_COLUMNS": step_across, "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0], "RUN": blocks.run,
@@ -177,21 +193,39 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, narrow: bool)
     return WindowGradPlan({name: int(value) for name, value in constants.items()})
 
 
-def window_filter_grad(images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor) -> None:
+def window_filter_grad(
+    images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
+    magnitudes: torch.Tensor | None = None,
+) -> None:  # fmt: skip
     """Write the filter gradient that ``plan`` describes to ``filters``, contiguous; images and maps are batch-last."""
     k = plan.constants
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
-    batch, channels, rows, columns = images.shape
-    _, map_channels, map_rows, map_columns = maps.shape
-    lengths, strides = (batch, channels, rows, columns), (rows * columns * batch, columns * batch, batch)
-    whole = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], k["TAPS_DOWN"], k["COLUMNS"]), True)
-    added = TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], k["STEP_ROWS"], 1), True)
-    steps = map_rows * map_columns * batch, batch, map_columns * batch
-    box = k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1
-    pixels = TensorMap(maps, (batch, map_channels, map_columns, map_rows), steps, box, True)
-    grid = k["SHARES"] * k["BLOCKS"]
-    samples = torch.empty((grid, 4), dtype=torch.float32, device=images.device)
-    operands = whole, added, pixels, images, maps
-    launch(plan.source, "window_filter_grad", grid, THREADS, plan.shared_bytes, *operands, samples, partial)
+    (batch, channels, rows, columns), step = maps.shape, pixel_step(maps)
+    steps, box = (rows * columns * step, step, columns * step), (k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1)
+    pixels = TensorMap(maps, (batch, channels, columns, rows), steps, box, True)
+    samples = torch.empty((plan.programs, 4), dtype=torch.float32, device=images.device)
+    launch(
+        plan.source, "window_filter_grad", plan.programs, THREADS, plan.shared_bytes, *boxes_of_images(images, plan),
+        pixels, images, maps, samples, partial,
+    )  # fmt: skip
+    if magnitudes is None:
+        add_shares(partial, plan, samples, plan.programs, filters)
+    else:
+        add_shares(partial, plan, magnitudes.contiguous(), magnitudes.shape[1], filters)
+
+
+def boxes_of_images(images: torch.Tensor, plan: WindowGradPlan) -> tuple[TensorMap, TensorMap]:
+    """What copies bring: a whole window, and of a column of it what is new one map row further down."""
+    k, (batch, channels, rows, columns), step = plan.constants, images.shape, pixel_step(images)
+    lengths, strides = (batch, channels, rows, columns), (rows * columns * step, columns * step, step)
+    boxes = (k["TAPS_DOWN"], k["COLUMNS"]), (k["STEP_ROWS"], 1)
+    whole, added = (TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], *box), True) for box in boxes)
+    return whole, added
+
+
+def add_shares(
+    partial: torch.Tensor, plan: WindowGradPlan, found: torch.Tensor, finders: int, filters: torch.Tensor
+) -> None:
+    """Add up what programs summed, by what they, or so many searchers of magnitudes, found."""
     sums = ceil(prod(plan.partial_shape[1:]) / ADDED_AT_ONCE)
-    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, samples, filters)
+    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, found, finders, filters)

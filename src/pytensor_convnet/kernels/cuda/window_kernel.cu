@@ -40,10 +40,6 @@ DEVICE u32 larger_of_pairs(u32 a, u32 b) {
     asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
-DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
-DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
-// The inverse of what brings the largest magnitude to between 2**14 and 2**15.
-DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }
 // Filters of all outputs: of 16 bits, cells of 8 outputs, those of 8 rows together, all rows of 8 outputs after each
 // other; of tf32, cells of 4 rows, those of 8 outputs together, all outputs of 4 rows after each other.
 DEVICE u64 filter_descriptor(u32 address) {
@@ -184,11 +180,11 @@ DEVICE Target target_of(const Tile &tile, int row, int column, int output) {
 DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, const Tile &tile, int row, int first_column,
     int warp, int lane, float factor, float filter_factor, bool none)
 {
-#if NARROW
+#if NARROW && !SCALED
     int odd = (lane >> 2) & 1, image = tile.batch + warp * 16 + odd * 8 + ((lane >> 2) & 6);
     unsigned short *target = (unsigned short *)target_ + image;
 #else
-    int image = tile.batch + warp * 16 + 2 * (lane >> 2);
+    int image = tile.batch + warp * 16 + (NARROW ? 1 : 2) * (lane >> 2);
     float *target = (float *)target_ + image;
 #endif
     bool exists = image < BATCH;
@@ -196,7 +192,7 @@ DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, co
     for (int p = 0; p < POSITIONS; ++p)
 #pragma unroll
         for (int j = 0; j < OUTPUTS / 8; ++j) {
-#if NARROW
+#if NARROW && !SCALED
             u32 first = bfloat16_pair(total[p][4 * j], total[p][4 * j + 1]);
             u32 second = bfloat16_pair(total[p][4 * j + 2], total[p][4 * j + 3]);
             if (none) first = second = 0;
@@ -207,12 +203,16 @@ DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, co
             for (int e = 0; e < 2; ++e) {
                 Target t = target_of(tile, row, first_column + p, 8 * j + 2 * (lane & 3) + e);
                 if (!exists || !t.exists) continue;
-#if NARROW
+#if NARROW && !SCALED
                 *(u32 *)(target + t.offset) = __byte_perm(even_image, odd_image, e ? 0x7632 : 0x5410);
 #else
                 float2 pair = make_float2(total[p][4 * j + e], total[p][4 * j + 2 + e]);
                 pair = make_float2(pair.x * factor * filter_factor, pair.y * factor * filter_factor);
-                *(float2 *)(target + t.offset) = none ? make_float2(0.0f, 0.0f) : pair;
+                if (none) pair = make_float2(0.0f, 0.0f);
+                if (NARROW) {
+                    target[t.offset] = pair.x;
+                    if (image + 8 < BATCH) target[t.offset + 8] = pair.y;
+                } else *(float2 *)(target + t.offset) = pair;
 #endif
             }
         }
@@ -240,7 +240,9 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
             + ((part ^ ((first_row + 2 * q + i) & 7)) << 4) + within;
     // The kernel multiplies what it stores by both factors as two that are alike: between them a product is no larger or
     // smaller than before or after both.
+#endif
     const float scale = 1.0f / factor;
+#if SCALED
     int exponent = exponent_of(factor) + exponent_of(filter_factor);
     factor = power_of_two(exponent / 2);
     filter_factor = power_of_two(exponent - exponent / 2);
@@ -344,7 +346,7 @@ window_correlate(const __grid_constant__ TensorMap source, const unsigned char *
     if (warpgroup < 2) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));
         float factor = 1.0f, filter_factor = 1.0f;
-#if !NARROW && !TF32
+#if SCALED
         factor = again ? factor_of(scales[3]) : scales[0];
         filter_factor = scales[1];
 #endif

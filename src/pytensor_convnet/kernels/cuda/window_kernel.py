@@ -35,6 +35,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
+from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
@@ -116,12 +117,13 @@ class WindowPlan:
         """The kernel's source, constants and all."""
         outputs = self.constants["OUTPUTS"]
         if self.constants["NARROW"]:
-            product = add_product(outputs, "k16.f32.bf16.bf16", ", 1, 1")
+            kind = "f16" if self.constants["SCALED"] else "bf16"
+            product = add_product(outputs, f"k16.f32.{kind}.{kind}", ", 1, 1")
         elif self.constants["TF32"]:
             product = add_product(outputs, "k8.f32.tf32.tf32", "", from_registers=True)
         else:
             product = add_product(outputs, "k16.f32.f16.f16", ", 1", from_registers=True)
-        return source_of(self.constants, product, __file__)
+        return source_of(self.constants, product, "window_kernel.cu")
 
 
 def fits_windows(plan: Gathering, narrow: bool) -> bool:
@@ -134,7 +136,9 @@ def fits_windows(plan: Gathering, narrow: bool) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bool) -> WindowPlan | None:
+def window_plan(
+    plan: Gathering, blocks: WindowBlocks, product: str, sampled: bool, prepared: bool = False
+) -> WindowPlan | None:
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
     Parameters
@@ -143,8 +147,10 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
         Of source and target of bfloat16, or of float32 as either of two.
     sampled : bool
         Whether numbers that do not fit into float16 are to be noted.
+    prepared : bool
+        Whether the source is float16 already, of a target of float32.
     """
-    narrow, tf32 = product == "native", product == "tf32"
+    narrow, tf32 = product == "native" or prepared, product == "tf32"
     places_down, places_across = (len(axis.classes[0].places) for axis in (plan.rows, plan.columns))
     outputs = 8 * ceil(plan.outputs / blocks.output_blocks / 8)
     too_many_blocks = outputs * (blocks.output_blocks - 1) >= plan.outputs
@@ -176,7 +182,8 @@ def window_plan(plan: Gathering, blocks: WindowBlocks, product: str, sampled: bo
     batch_blocks = ceil(plan.batch / IMAGES)
     tiles = blocks.output_blocks * batch_blocks * row_blocks * column_blocks
     constants = {
-        "NARROW": narrow, "TF32": tf32, "SAMPLED": sampled, "BATCH": plan.batch,
+        "NARROW": narrow, "TF32": tf32, "SCALED": product == "float16",
+        "SAMPLED": sampled, "BATCH": plan.batch,
         "SOURCE_ROWS": plan.rows.source_length, "TARGET_ROWS": plan.rows.target_length,
         "TARGET_COLUMNS": plan.columns.target_length, "TARGET_CHANNELS": plan.target_channels,
         "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs, "OUTPUT_BLOCKS": blocks.output_blocks,
@@ -229,10 +236,10 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
 
 def _rows_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
     """What one copy brings: of one row of the source, the columns and channels of a stage, 128 bytes of images."""
-    batch, channels, rows, columns = source.shape
+    (batch, channels, rows, columns), step = source.shape, pixel_step(source)
     k = plan.constants
     return runtime_compiler.TensorMap(
-        source, (batch, channels, columns, rows), (rows * columns * batch, batch, columns * batch),
+        source, (batch, channels, columns, rows), (rows * columns * step, step, columns * step),
         (IMAGES // k["BOXES"], k["CHANNELS"], k["STAGE_ROWS"] // k["CHANNELS"], 1), swizzled=True,
     )  # fmt: skip
 

@@ -1,0 +1,201 @@
+"""Filter gradients that spread pooled gradients as they go, against NumPy definitions, on a GPU; and their plans."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
+
+from pytensor_convnet import reference  # noqa: E402
+from pytensor_convnet.kernels.cuda import pool_window_grad_kernel, to_format, window_grad_kernel  # noqa: E402
+from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
+    PoolTask,
+    PoolWindowShare,
+    Spread,
+    carry_out,
+    plan_of_pool_window_share,
+)
+from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Window, WindowShare  # noqa: E402
+from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks  # noqa: E402
+from tests.kernels.cuda.common import whole  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+NO_PADDING = ((0, 0), (0, 0))
+LAYERS = {
+    # a correlation; window, stride, padding of the pool, and whether partial windows are left out; how it is cut
+    "side_by_side": (
+        Geometry((64, 3, 9, 12), (16, 3, 2, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+        ((2, 2), (2, 2), NO_PADDING, True),
+        WindowGradBlocks(True, 2, 1, 3, 16, 1),
+    ),
+    "overlapping": (
+        Geometry((72, 3, 13, 12), (40, 3, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
+        ((3, 3), (2, 2), ((1, 1), (1, 1)), True),
+        WindowGradBlocks(True, 4, 2, 3, 40, 1),
+    ),
+    "strided, filters as rows": (
+        Geometry((136, 2, 23, 21), (72, 2, 5, 4), (2, 2), ((1, 0), (0, 2)), (1, 1), 1, True),
+        ((3, 3), (2, 2), NO_PADDING, False),
+        WindowGradBlocks(False, 4, 2, 2, 72, 2),
+    ),
+    "blocks of channels and filters": (
+        Geometry((8, 4, 12, 19), (24, 4, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+        ((3, 2), (1, 2), ((0, 1), (1, 0)), True),
+        WindowGradBlocks(True, 8, 4, 2, 16, 1),
+    ),
+    "windows that move by one": (
+        Geometry((16, 1, 9, 11), (8, 1, 3, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
+        ((2, 4), (1, 1), ((1, 0), (2, 3)), True),
+        WindowGradBlocks(True, 3, 1, 1, 8, 1),
+    ),
+    "windows with gaps": (
+        Geometry((24, 2, 10, 11), (8, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
+        ((1, 2), (2, 3), NO_PADDING, True),
+        WindowGradBlocks(True, 4, 2, 2, 8, 2),
+    ),
+    "a row of many strips": (
+        Geometry((64, 1, 6, 40), (8, 1, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+        ((2, 3), (2, 2), ((0, 0), (1, 1)), True),
+        WindowGradBlocks(True, 3, 3, 1, 8, 1),
+    ),
+}
+PRODUCTS = {"native": torch.bfloat16, "float16": torch.float32}
+
+
+def task_of(layer, name, product, device="cuda"):
+    geometry, (window, stride, padding, ignore_border), _ = LAYERS[layer]
+    windows = check_pool(geometry.maps, window, stride, padding, ignore_border)
+    formats, dtype = ("batch_last",) * (3 if name == "grads" else 2), PRODUCTS[product]
+    return PoolTask(
+        f"correlate2d_max_pool2d_{name}", geometry, dtype, "medium", formats, torch.device(device), windows, "relu",
+        torch.uint8,
+    )  # fmt: skip
+
+
+def operands_of(task, device, muted=0.1):
+    """Whole images, filters, winners (some none) and pooled gradients, as arrays and as tensors in batch-last."""
+    geometry, windows = task.geometry, task.windows
+    images, filters = whole(geometry.images), whole(geometry.filters, 1)
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    full = reference.correlate2d(images, filters, *moves)
+    hangs_over = windows.out_rows, windows.out_columns
+    for ignore_border in (True, False):
+        maxima, winners = reference.max_pool2d(
+            full, np.uint8, windows.window, windows.stride, windows.padding, ignore_border
+        )
+        if maxima.shape[2:] == hangs_over:
+            break
+    maps = whole(winners.shape, 2)
+    winners[np.random.default_rng(3).random(winners.shape) < muted] = 255
+    arrays = tuple(map(np.ascontiguousarray, (images, filters, winners, maps)))
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
+    tensors = [tensor if tensor.dtype == torch.uint8 else tensor.to(task.dtype) for tensor in tensors]
+    return arrays, [tensor if i == 1 else to_format(tensor, "batch_last") for i, tensor in enumerate(tensors)]
+
+
+def expected_of(task, arrays):
+    images, filters, winners, maps = arrays
+    geometry, windows = task.geometry, task.windows
+    spread = reference.max_pool2d_grad(
+        np.where(winners == 255, 0, winners), np.where(winners == 255, 0, maps), *geometry.maps[2:], windows.window,
+        windows.stride, windows.padding,
+    )  # fmt: skip
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    of_images = reference.correlate2d_input_grad(filters, spread, *geometry.images[2:], *moves)
+    return of_images, reference.correlate2d_filter_grad(images, spread, *geometry.filters[2:], *moves)
+
+
+def rounded(array, product):
+    return torch.from_numpy(np.ascontiguousarray(array)).to(PRODUCTS[product]).float().numpy()
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 3, 132])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, hopper, monkeypatch):
+    task = task_of(layer, "filter_grad", product)
+    monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
+    window_grad_kernel.window_grad_plan.cache_clear()
+    arrays, (images, _, winners, maps) = operands_of(task, hopper)
+    method = Spread(None, PoolWindowShare(product, LAYERS[layer][-1]))
+    (result,) = carry_out(task, method, images, winners, maps)
+    window_grad_kernel.window_grad_plan.cache_clear()
+    np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], product))
+
+
+@pytest.mark.parametrize("as_it_goes", [True, False], ids=["as it goes", "before"])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_both_gradients_of_whole_numbers(layer, product, as_it_goes, hopper):
+    task = task_of(layer, "grads", product)
+    arrays, operands = operands_of(task, hopper)
+    blocks = LAYERS[layer][-1]
+    of_images = Window(product, task.geometry.stride, WindowBlocks(2, 1, 8, 1), prepared=product == "float16")
+    method = Spread(of_images, PoolWindowShare(product, blocks) if as_it_goes else WindowShare(product, blocks))
+    for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
+        np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected, product))
+
+
+@pytest.mark.parametrize(("product", "most"), [("native", 4e-3), ("float16", 6e-4)])
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopper):
+    task = task_of("overlapping", "filter_grad", product)
+    arrays, _ = operands_of(task, hopper, muted=0)
+    random = torch.Generator(hopper).manual_seed(0)
+    images, maps = (
+        size * torch.randn(arrays[i].shape, device=hopper, generator=random, dtype=torch.float32) for i in (0, 3)
+    )
+    images, maps = images.to(task.dtype), (maps / size**1.5).to(task.dtype)
+    tensors = to_format(images, "batch_last"), to_format(torch.from_numpy(arrays[2]).to(hopper), "batch_last")
+    method = Spread(None, PoolWindowShare(product, LAYERS["overlapping"][-1]))
+    (result,) = carry_out(task, method, *tensors, to_format(maps, "batch_last"))
+    doubles = images.double().cpu().numpy(), None, arrays[2], maps.double().cpu().numpy()
+    geometry, windows = task.geometry, task.windows
+    spread = reference.max_pool2d_grad(
+        doubles[2], doubles[3], *geometry.maps[2:], windows.window, windows.stride, windows.padding
+    )
+    expected = reference.correlate2d_filter_grad(
+        doubles[0], spread, *geometry.filters[2:], geometry.stride, geometry.padding, (1, 1), 1, geometry.flip
+    )
+    assert np.linalg.norm(result.double().cpu().numpy() - expected) <= most * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("stray", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
+    task = task_of("overlapping", "filter_grad", "float16")
+    _, (images, _, winners, maps) = operands_of(task, hopper)
+    method = Spread(None, PoolWindowShare("float16", LAYERS["overlapping"][-1]))
+    (expected,) = carry_out(task, method, images, winners, maps)
+    maps[:, 5] = stray
+    (result,) = carry_out(task, method, images, winners, maps)
+    others = [f for f in range(result.shape[0]) if f != 5]
+    assert not torch.isfinite(result[5]).any()
+    assert torch.equal(result[others], expected[others])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_registers_of_a_program_are_all_there_are(layer, product, kept):
+    task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, LAYERS[layer][-1])
+    constants = plan_of_pool_window_share(task, method, kept).constants
+    both = constants["MULTIPLYING_REGISTERS"] + constants["FETCHING_REGISTERS"]
+    assert both * constants["THREADS"] // 2 == 65536  # more, and a warpgroup that asks for its part would wait for ever
+    assert constants["MULTIPLYING_REGISTERS"] % 8 == 0
+    assert constants["TILES_EACH"] * constants["TILE_N"] // 2 + 24 <= constants["MULTIPLYING_REGISTERS"]
+
+
+def test_windows_of_more_taps_than_a_byte_tells_are_no_plan():
+    task, method = (
+        task_of("overlapping", "grads", "native", "meta"),
+        PoolWindowShare("native", LAYERS["overlapping"][-1]),
+    )
+    windows = check_pool(task.geometry.maps, (13, 12), (1, 1), ((6, 6), (6, 6)), True)
+    assert plan_of_pool_window_share(replace(task, windows=windows), method, True) is None
+    assert pool_window_grad_kernel.MOST_TAPS < 13 * 12
