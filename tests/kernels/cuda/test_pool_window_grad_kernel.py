@@ -35,17 +35,17 @@ LAYERS = {
         WindowGradBlocks(True, 2, 1, 3, 16, 1),
     ),
     "overlapping": (
-        Geometry((72, 3, 13, 12), (40, 3, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
+        Geometry((80, 3, 13, 12), (40, 3, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
         ((3, 3), (2, 2), ((1, 1), (1, 1)), True),
         WindowGradBlocks(True, 4, 2, 3, 40, 1),
     ),
     "strided, filters as rows": (
-        Geometry((136, 2, 23, 21), (72, 2, 5, 4), (2, 2), ((1, 0), (0, 2)), (1, 1), 1, True),
+        Geometry((144, 2, 23, 21), (72, 2, 5, 4), (2, 2), ((1, 0), (0, 2)), (1, 1), 1, True),
         ((3, 3), (2, 2), NO_PADDING, False),
         WindowGradBlocks(False, 4, 2, 2, 72, 2),
     ),
     "blocks of channels and filters": (
-        Geometry((8, 4, 12, 19), (24, 4, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+        Geometry((16, 4, 12, 19), (24, 4, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
         ((3, 2), (1, 2), ((0, 1), (1, 0)), True),
         WindowGradBlocks(True, 8, 4, 2, 16, 1),
     ),
@@ -55,7 +55,7 @@ LAYERS = {
         WindowGradBlocks(True, 3, 1, 1, 8, 1),
     ),
     "windows with gaps": (
-        Geometry((24, 2, 10, 11), (8, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
+        Geometry((32, 2, 10, 11), (8, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
         ((1, 2), (2, 3), NO_PADDING, True),
         WindowGradBlocks(True, 4, 2, 2, 8, 2),
     ),
@@ -185,8 +185,10 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
 def test_registers_of_a_program_are_all_there_are(layer, product, kept):
     task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, LAYERS[layer][-1])
     constants = plan_of_pool_window_share(task, method, kept).constants
-    both = constants["MULTIPLYING_REGISTERS"] + constants["FETCHING_REGISTERS"]
-    assert both * constants["THREADS"] // 2 == 65536  # more, and a warpgroup that asks for its part would wait for ever
+    both, begun = constants["MULTIPLYING_REGISTERS"] + constants["FETCHING_REGISTERS"], constants["LAUNCHED_REGISTERS"]
+    assert both == 2 * begun  # more, and a warpgroup that asks for its part would wait for ever
+    assert begun % 8 == 0
+    assert begun * constants["THREADS"] <= 65536
     assert constants["MULTIPLYING_REGISTERS"] % 8 == 0
     assert constants["TILES_EACH"] * constants["TILE_N"] // 2 + 24 <= constants["MULTIPLYING_REGISTERS"]
 

@@ -255,13 +255,13 @@ def _pool_window_share(
     plan = plan_of_pool_window_share(task, method, kept_too)
     assert plan is not None
     if product == "float16":
-        [images] = prepare(images, product, magnitudes[0])
+        ([images], [maps]) = prepare(images, product, magnitudes[0]), prepare(maps, product, magnitudes[1])
     else:
-        images = aligned(change_format(images, "batch_last"))
+        images, maps = aligned(change_format(images, "batch_last")), aligned(maps)
     filters, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
     if kept_too:
         kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
-    pooled_window_filter_grad(images, aligned(winners), aligned(maps), plan, filters, magnitudes, kept)
+    pooled_window_filter_grad(images, aligned(winners), maps, plan, filters, magnitudes, kept)
     return filters, kept
 
 

@@ -20,6 +20,13 @@ DEVICE void barrier_wait(u32 barrier, u32 parity) {
             : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
     } while (!done);
 }
+// Whether a warp need not wait.
+DEVICE bool barrier_passed(u32 barrier, u32 parity) {
+    u32 done;
+    asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    return __all_sync(0xffffffffu, done);
+}
 DEVICE void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
 }

@@ -12,8 +12,9 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.gathering import Geometry
-from pytensor_convnet.kernels.cuda.hopper_sources import MOST_BYTES
+from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, MOST_BYTES
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import launch
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
@@ -24,16 +25,17 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import (
     window_grad_plan,
 )
 
-THREADS, REGISTERS = 512, 256
-"""Of a program: two warpgroups multiply, two spread; and what a thread of each kind has together."""
+THREADS, REGISTERS = 512, 128
+"""Of a program: two warpgroups multiply, two spread; and with how many registers all threads begin."""
 
-BESIDE_SUMS, FEWEST_REGISTERS = 32, 104
-"""Registers of a multiplying thread besides its sums, and how many it has at least."""
+BESIDE_SUMS, FEWEST_MULTIPLYING, FEWEST_SPREADING, BESIDE_CELLS = 32, 104, 72, 40
+"""Registers of a multiplying thread besides its sums; how many threads of each kind have at least; and of a spreading
+one besides what it reads and sums."""
 
 FILTERS_AT_ONCE = 32
-"""Whose images the spreading threads have, 8 each."""
+"""Whose 64 images all spreading threads have, 8 each."""
 
-MOST_TAPS = 128
+MOST_TAPS = 120
 """Of a window; 255 stands for none."""
 
 
@@ -45,30 +47,30 @@ def pool_window_grad_plan(
     Parameters
     ----------
     product : {'native', 'float16'}
-        Of bfloat16, or of float32, whose images were brought to float16.
+        Of bfloat16, or of float32 whose images and pooled gradients were brought to float16.
     kept : bool
         Whether the maps are written to memory, too.
     """
-    plan = window_grad_plan(geometry, blocks, product)
-    if plan is None or windows.taps > MOST_TAPS or 2 * prod(geometry.maps) >= MOST_BYTES:
+    (rows, columns), (step_rows, step_columns) = windows.window, windows.stride
+    filled = (step_columns - 2) // blocks.pixels + 2  # stages that the pixels of a window may lie in, at most
+    plan = window_grad_plan(geometry, blocks, product, filled + 1)
+    large = 2 * max(prod(geometry.maps), prod(geometry.images)) >= MOST_BYTES
+    multiple = BATCH_MULTIPLES[True] if product == "native" else BATCH_MULTIPLE  # what is prepared is filled up to it
+    if plan is None or geometry.images[0] % multiple or windows.taps > MOST_TAPS or large:
         return None
     k = plan.constants
-    sums = k["TILES_EACH"] * k["TILE_N"] // 2
-    multiplying = max(FEWEST_REGISTERS, 8 * ceil((sums + BESIDE_SUMS) / 8))
-    spreading = REGISTERS - multiplying
-    (rows, columns), (step_rows, step_columns) = windows.window, windows.stride
-    each, down = ceil(blocks.filters / FILTERS_AT_ONCE), ceil(rows / step_rows)
-    cell = 6 if product == "native" else 10
-    width = max(columns, step_columns)
-    held = each * (down * cell + 4 * width + 4 * (width - step_columns)) + 24
-    if spreading < min(held, 72):
+    multiplying = max(FEWEST_MULTIPLYING, 8 * ceil((k["TILES_EACH"] * k["TILE_N"] // 2 + BESIDE_SUMS) / 8))
+    spreading = 2 * REGISTERS - multiplying
+    if spreading < FEWEST_SPREADING:
         return None
+    each, width = ceil(blocks.filters / FILTERS_AT_ONCE), max(columns, step_columns)
+    cells, sums = 6 * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
     constants = {
         "BATCH": geometry.images[0], "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows,
         "POOL_STEP_COLUMNS": step_columns, "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
         "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept),
-        "AHEAD": int(spreading >= held + each * down * cell), "THREADS": THREADS, "FETCHING_REGISTERS": spreading,
-        "MULTIPLYING_REGISTERS": multiplying,
+        "AHEAD": int(2 * cells + sums + BESIDE_CELLS <= spreading), "THREADS": THREADS,
+        "LAUNCHED_REGISTERS": REGISTERS, "FETCHING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
     }  # fmt: skip
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 
@@ -83,18 +85,17 @@ def pooled_window_filter_grad(
     ----------
     images : tensor
         Batch-last, prepared if the product is float16.
-    winners, maps : tensor
-        Of the pooled shape, uint8 and as the task has it, both dense and batch-last.
+    maps, winners : tensor
+        Of the pooled shape, dense and batch-last, of 16 bits and of bytes.
     magnitudes : tensor or None
         Rows of `largest_magnitudes`, of images and of maps times their `geometry.overlap`, for float16.
     kept : tensor or None
-        Batch-last, of 16 bits.
+        Dense and batch-last, of 16 bits.
     """
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
-    found = partial if magnitudes is None else magnitudes.contiguous()
-    finders = 0 if magnitudes is None else magnitudes.shape[1]
     launch(
         plan.source, "pooled_window_filter_grad", plan.programs, THREADS, plan.shared_bytes,
-        *boxes_of_images(images, plan), maps, winners, found, finders, partial if kept is None else kept, partial,
+        *boxes_of_images(images, plan), maps, winners, partial if kept is None else kept, partial,
     )  # fmt: skip
-    add_shares(partial, plan, found, finders, filters)
+    found = (partial, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
+    add_shares(partial, plan, *found, filters)
