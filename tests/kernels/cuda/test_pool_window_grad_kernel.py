@@ -1,5 +1,6 @@
 """Filter gradients that spread pooled gradients as they go, against NumPy definitions, on a GPU; and their plans."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
-from pytensor_convnet.kernels.cuda import pool_window_grad_kernel, to_format, window_grad_kernel  # noqa: E402
+from pytensor_convnet.kernels.cuda import (  # noqa: E402
+    pool_window_candidates,
+    pool_window_grad_kernel,
+    to_format,
+    tuning,
+    window_candidates,
+    window_grad_candidates,
+    window_grad_kernel,
+)
+from pytensor_convnet.kernels.cuda.conv_pool_candidates import pool_candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
+    PoolShare,
     PoolTask,
     PoolWindowShare,
     Spread,
@@ -123,7 +134,7 @@ def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, h
     monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
     window_grad_kernel.window_grad_plan.cache_clear()
     arrays, (images, _, winners, maps) = operands_of(task, hopper)
-    method = Spread(None, PoolWindowShare(product, LAYERS[layer][-1]))
+    method = Spread(None, PoolWindowShare(product, False, LAYERS[layer][-1]))
     (result,) = carry_out(task, method, images, winners, maps)
     window_grad_kernel.window_grad_plan.cache_clear()
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], product))
@@ -137,7 +148,10 @@ def test_both_gradients_of_whole_numbers(layer, product, as_it_goes, hopper):
     arrays, operands = operands_of(task, hopper)
     blocks = LAYERS[layer][-1]
     of_images = Window(product, task.geometry.stride, WindowBlocks(2, 1, 8, 1), prepared=product == "float16")
-    method = Spread(of_images, PoolWindowShare(product, blocks) if as_it_goes else WindowShare(product, blocks))
+    method = Spread(
+        of_images,
+        PoolWindowShare(product, product == "float16", blocks) if as_it_goes else WindowShare(product, blocks),
+    )
     for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
         np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected, product))
 
@@ -153,7 +167,7 @@ def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopp
     )
     images, maps = images.to(task.dtype), (maps / size**1.5).to(task.dtype)
     tensors = to_format(images, "batch_last"), to_format(torch.from_numpy(arrays[2]).to(hopper), "batch_last")
-    method = Spread(None, PoolWindowShare(product, LAYERS["overlapping"][-1]))
+    method = Spread(None, PoolWindowShare(product, False, LAYERS["overlapping"][-1]))
     (result,) = carry_out(task, method, *tensors, to_format(maps, "batch_last"))
     doubles = images.double().cpu().numpy(), None, arrays[2], maps.double().cpu().numpy()
     geometry, windows = task.geometry, task.windows
@@ -170,7 +184,7 @@ def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopp
 def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     task = task_of("overlapping", "filter_grad", "float16")
     _, (images, _, winners, maps) = operands_of(task, hopper)
-    method = Spread(None, PoolWindowShare("float16", LAYERS["overlapping"][-1]))
+    method = Spread(None, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]))
     (expected,) = carry_out(task, method, images, winners, maps)
     maps[:, 5] = stray
     (result,) = carry_out(task, method, images, winners, maps)
@@ -183,7 +197,7 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_registers_of_a_program_are_all_there_are(layer, product, kept):
-    task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, LAYERS[layer][-1])
+    task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, False, LAYERS[layer][-1])
     constants = plan_of_pool_window_share(task, method, kept).constants
     both, begun = constants["MULTIPLYING_REGISTERS"] + constants["FETCHING_REGISTERS"], constants["LAUNCHED_REGISTERS"]
     assert both == 2 * begun  # more, and a warpgroup that asks for its part would wait for ever
@@ -196,8 +210,60 @@ def test_registers_of_a_program_are_all_there_are(layer, product, kept):
 def test_windows_of_more_taps_than_a_byte_tells_are_no_plan():
     task, method = (
         task_of("overlapping", "grads", "native", "meta"),
-        PoolWindowShare("native", LAYERS["overlapping"][-1]),
+        PoolWindowShare("native", False, LAYERS["overlapping"][-1]),
     )
     windows = check_pool(task.geometry.maps, (13, 12), (1, 1), ((6, 6), (6, 6)), True)
     assert plan_of_pool_window_share(replace(task, windows=windows), method, True) is None
     assert pool_window_grad_kernel.MOST_TAPS < 13 * 12
+
+
+def test_the_last_batch_may_be_filled_in_part(hopper):
+    task = task_of("overlapping", "filter_grad", "native")
+    task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
+    arrays, (images, _, winners, maps) = operands_of(task, hopper)
+    method = Spread(None, PoolWindowShare("native", False, LAYERS["overlapping"][-1]))
+    (result,) = carry_out(task, method, images, winners, maps)
+    np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], "native"))
+    assert plan_of_pool_window_share(task, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]), False) is None
+
+
+# ---------------------------------------------------------------------------------------------- candidates
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    for module in (pool_window_candidates, window_candidates, window_grad_candidates):
+        monkeypatch.setattr(module, "can_compile", lambda device: True)
+
+
+def kinds_of(task, part):
+    return {type(getattr(method, part)) for method in pool_candidates(task, tuning.CANDIDATES)[:-1]}
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_filter_gradients_that_spread_as_they_go_are_among_the_first_candidates(product):
+    task = task_of("overlapping", "filter_grad", product, "meta")
+    first = pool_candidates(task, tuning.CANDIDATES)[0]
+    assert isinstance(first.filters, PoolWindowShare)
+    assert plan_of_pool_window_share(task, first.filters, False) is not None
+    assert tuning.fixed_choice(task) == first
+    assert kinds_of(task, "filters") >= {PoolWindowShare, PoolShare, WindowShare}
+    assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(first)))) == first
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_gradients_of_maps_spread_before_and_as_it_goes_are_candidates(product):
+    task = task_of("overlapping", "grads", product, "meta")
+    assert kinds_of(task, "filters") >= {PoolWindowShare, WindowShare}
+    assert Window in kinds_of(task, "input")
+    [product_] = {m.input.product for m in pool_candidates(task, 4)[:-1]}
+    assert product_ == product
+
+
+@pytest.mark.usefixtures("compiling")
+def test_winners_of_more_than_a_byte_and_other_precisions_are_left_to_others():
+    task = task_of("overlapping", "filter_grad", "float16", "meta")
+    for other in (replace(task, winners=torch.int32), replace(task, precision="high")):
+        assert PoolWindowShare not in kinds_of(other, "filters")

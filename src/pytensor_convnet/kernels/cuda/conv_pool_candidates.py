@@ -16,7 +16,15 @@ import triton
 from pytensor_convnet.kernels.cuda.candidates import candidates_of_product
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, new_columns
-from pytensor_convnet.kernels.cuda.conv_pool_methods import Pair, PoolGather, PoolShare, PoolTask, Spread, carry_out
+from pytensor_convnet.kernels.cuda.conv_pool_methods import (
+    Pair,
+    PoolGather,
+    PoolShare,
+    PoolTask,
+    PoolWindowShare,
+    Spread,
+    carry_out,
+)
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
@@ -29,6 +37,7 @@ from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS, REGISTERS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Window, WindowShare
+from pytensor_convnet.kernels.cuda.pool_window_candidates import pool_window_shares
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 from pytensor_convnet.kernels.cuda.window_candidates import windows as over_windows
@@ -108,8 +117,9 @@ def pool_fixed_choice(task: PoolTask) -> Any:
     if task.name == "correlate2d_max_pool2d":
         return min(found, key=lambda method: _seconds(task, method))
     few = prod(task.geometry.filters[1:]) <= 128
+    over_windows = isinstance(found[0], Spread) and isinstance(found[0].filters, PoolWindowShare)
     narrow = task.dtype != torch.float32
-    return Pair() if narrow or (task.name.endswith("filter_grad") and not few) else found[0]
+    return Pair() if not over_windows and (narrow or (task.name.endswith("filter_grad") and not few)) else found[0]
 
 
 # ----------------------------------------------------------------------------------------------- forward
@@ -248,22 +258,28 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
     products = list(dict.fromkeys(product for product, _ in _products(task)))
     each = max(1, limit // (2 * max(1, len(products))))
     if task.name.endswith("filter_grad"):
-        yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 2)))
+        yield from (Spread(None, method) for method in pool_window_shares(task, OVER_WINDOWS, kept=False))
+        yield from (Spread(None, method) for method in itertools.islice(_shares(task), max(1, limit // 4)))
     for product in products:
         inputs = _spread_parts(task, "correlate2d_input_grad", product, 2 * each)
         filters = _spread_parts(task, "correlate2d_filter_grad", product, each)
         if product in ("native", "float16"):
-            parts = (
-                task.part(name, ("batch_last",) * 2) for name in ("correlate2d_input_grad", "correlate2d_filter_grad")
-            )
-            inputs = [*over_windows(next(parts), OVER_WINDOWS, prepared=True), *inputs]
-            filters = [*window_grads(next(parts), OVER_WINDOWS, prepared=True), *filters]
+            inputs, filters = _over_windows(task, inputs, filters)
         if task.name.endswith("input_grad"):
             yield from (Spread(method, None) for method in inputs)
         elif task.name.endswith("filter_grad"):
             yield from (Spread(None, method) for method in filters)
         else:
             yield from map(Spread, inputs, filters)
+
+
+def _over_windows(task: PoolTask, inputs: list[Any], filters: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Methods for both gradients, those over windows first: of the filters' ones two of maps that are spread before."""
+    parts = [task.part(name, ("batch_last",) * 2) for name in ("correlate2d_input_grad", "correlate2d_filter_grad")]
+    before = window_grads(parts[1], OVER_WINDOWS, prepared=True)
+    together = [] if task.name.endswith("filter_grad") else pool_window_shares(task, 1, kept=True)
+    inputs = [*over_windows(parts[0], OVER_WINDOWS, prepared=True), *inputs]
+    return inputs, [*before[:2], *together, *before[2:], *filters]
 
 
 def _spread_parts(task: PoolTask, name: str, product: str, limit: int) -> list[Any]:
@@ -307,6 +323,7 @@ register(
             SlidingBlocks,
             Window,
             WindowShare,
+            PoolWindowShare,
             WindowBlocks,
             WindowGradBlocks,
         ),

@@ -82,9 +82,10 @@ class PoolShare:
 
 @dataclass(frozen=True)
 class PoolWindowShare:
-    """The filter gradient by `pool_window_grad_kernel`; images are prepared if the product is float16."""
+    """The filter gradient by `pool_window_grad_kernel`; for float16 images are prepared, and maps if ``prepared``."""
 
     product: str
+    prepared: bool
     blocks: WindowGradBlocks
 
 
@@ -244,7 +245,7 @@ def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnit
 
 def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: bool) -> WindowGradPlan | None:
     """How a method computes; None where it does not fit into a multiprocessor."""
-    return pool_window_grad_plan(task.geometry, task.windows, method.blocks, method.product, kept)
+    return pool_window_grad_plan(task.geometry, task.windows, method.blocks, method.product, method.prepared, kept)
 
 
 def _pool_window_share(
@@ -255,9 +256,10 @@ def _pool_window_share(
     plan = plan_of_pool_window_share(task, method, kept_too)
     assert plan is not None
     if product == "float16":
-        ([images], [maps]) = prepare(images, product, magnitudes[0]), prepare(maps, product, magnitudes[1])
+        [images] = prepare(images, product, magnitudes[0])
     else:
-        images, maps = aligned(change_format(images, "batch_last")), aligned(maps)
+        images = aligned(change_format(images, "batch_last"))
+    maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
     filters, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
     if kept_too:
         kept = empty(geometry.maps, "batch_last", images.dtype, images.device)

@@ -1,95 +1,143 @@
 // The filter gradient over windows, of maps that a max pool's gradient spreads over (pool_window_grad_kernel.py): the
-// copying engine brings images; threads of two warpgroups compute stages of maps, from pooled gradients and winners.
+// copying engine brings images; threads of two warpgroups compute stages of maps from pooled gradients and winners.
 //
-// Threads go along a row of maps from window to window of the pool: of each they read, in all rows of windows that hold
-// the row of maps, add what they read where winners say to the pixels that the windows hold, and put those that no later
-// window holds into shared memory, as the copying engine would. A thread has always the same 8 images of the same
-// filters. It compares winners by arithmetic of pairs of 16 bits, of which there is twice as much as of anything else.
+// A thread has the same 8 images of the same filters all along a row of maps, and goes from window to window of the pool:
+// it reads cells of those windows in a column that hold the row of maps, adds each where its winner says to the pixels it
+// holds, and puts those pixels that no later window holds into shared memory, as the copying engine would.
 
-#define SPREADING 256  // threads
 #define EACH ((FILTERS * 8 + SPREADING - 1) / SPREADING)  // filters of a thread
 #define DOWN ((POOL_ROWS + POOL_STEP_ROWS - 1) / POOL_STEP_ROWS)  // rows of windows that may hold a row of maps
 #define WIDTH (POOL_COLUMNS > POOL_STEP_COLUMNS ? POOL_COLUMNS : POOL_STEP_COLUMNS)
 #define LATER (WIDTH - POOL_STEP_COLUMNS)  // pixels of a window that the next one may hold
 #define BACK ((LATER + POOL_STEP_COLUMNS - 1) / POOL_STEP_COLUMNS)  // windows before the first pixel that may hold it
-#if SCALED
-#define PAIR "f16x2"
-#define WHOLE 0x6400u  // and a number below 128 is 1024 and that number
-#else
-#define PAIR "bf16x2"
-#define WHOLE 0x4300u  // and a number below 128 is 128 and that number
-#endif
 
 DEVICE void store_cell(u32 to, const u32 (&cell)[4]) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
         :: "r"(to), "r"(cell[0]), "r"(cell[1]), "r"(cell[2]), "r"(cell[3]) : "memory");
 }
-// Of two bytes, which two are chosen, the number of each as 16 bits, and WHOLE.
-DEVICE u32 pair_of_bytes(u32 bytes, u32 which) {
+DEVICE u32 float16_pair(float low, float high) {
     u32 r;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(bytes), "r"((WHOLE >> 8) * 0x01010101u), "r"(which));
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
-// To a sum is added what has this winner: all times max(1 - d * d, 0), where d is how far winners are from it.
-DEVICE void add_where(u32 &sum, u32 value, u32 won, u32 winner) {
-    asm("{\n.reg .b32 d, e;\nsub.rn." PAIR " d, %2, %3;\nneg." PAIR " e, d;\n"
-        "fma.rn.relu." PAIR " d, d, e, %4;\nfma.rn." PAIR " %0, %1, d, %0;\n}\n"
-        : "+r"(sum) : "r"(value), "r"(won), "r"(winner), "r"(SCALED ? 0x3c003c00u : 0x3f803f80u));
-}
-
-#ifndef ARITHMETIC
-#define ARITHMETIC 0
-#endif
-#ifndef SKIP
-#define SKIP 1
-#endif
 DEVICE u32 sum_of_pairs(u32 a, u32 b) {
     u32 r;
-    asm("add.rn." PAIR " %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#if SCALED
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#else
+    asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#endif
     return r;
 }
-// The highest bits of two bytes, each 16 times.
-DEVICE u32 signs(u32 bytes, u32 which) {
+// Two winners as float16, each 1024 more; which bytes they are is chosen.
+DEVICE u32 winner_pair(u32 winners, u32 which) {
     u32 r;
-    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(bytes), "r"(which));
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(winners), "r"(0x64646464u), "r"(which));
     return r;
 }
-// What has this winner is added to sums. Of a byte without its highest bit, 127 more has it unless the byte is zero.
-DEVICE void add_same(u32 (&sums)[4], const u32 (&values)[4], const uint2 &winners, u32 winner) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        u32 others = (i ? winners.y : winners.x) ^ winner, same = ~(((others & 0x7f7f7f7f) + 0x7f7f7f7f) | others);
-        sums[2 * i] = sum_of_pairs(sums[2 * i], values[2 * i] & signs(same, 0x9988));
-        sums[2 * i + 1] = sum_of_pairs(sums[2 * i + 1], values[2 * i + 1] & signs(same, 0xbbaa));
-    }
+// All bits of each half where two pairs of float16 are alike.
+DEVICE u32 alike(u32 a, u32 b) {
+    u32 r;
+    asm("set.eq.u32.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
 }
 
-// Where threads are: a row of maps in a strip, and the next window of the pool.
-struct Walk { Place p; int column, start, end, highest; };
-DEVICE void begin_row(Walk &w) {
-    w.start = w.p.strip * 2 * RUN;
-    int pixels = smaller(2 * RUN, MAP_COLUMNS - w.start);
-    w.end = w.start + (pixels + STAGE_PIXELS - 1) / STAGE_PIXELS * STAGE_PIXELS;
-    w.highest = (w.p.y + POOL_TOP) / POOL_STEP_ROWS;
-    w.column = (w.start + POOL_LEFT) / POOL_STEP_COLUMNS - BACK;
+// What a window of the pool has for 8 images of a filter: pooled gradients, and winners.
+struct Cell {
+    uint4 values[MAP_BYTES / 2];
+    uint2 winners;
+};
+DEVICE void pairs_of(const Cell &c, float scale, u32 (&pairs)[4]) {
+#if MAP_BYTES == 4
+    const float *v = (const float *)c.values;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pairs[i] = float16_pair(v[2 * i] * scale, v[2 * i + 1] * scale);
+#else
+    pairs[0] = c.values[0].x; pairs[1] = c.values[0].y; pairs[2] = c.values[0].z; pairs[3] = c.values[0].w;
+#endif
 }
-DEVICE Walk first_walk(int share) {
-    Walk w;
-    w.p = first_place(share);
-    begin_row(w);
-    return w;
+
+// What a thread is about: where its images and filters are, and what they are read from.
+struct Part { const unsigned char *pooled, *winners; int thread, image, filter; };
+// A row of maps in a strip, and the windows that hold it: so many rows of them, the lowest first.
+struct Row { int y, batch, start, end, lowest; bool there[DOWN]; u32 first_winner[DOWN]; };
+DEVICE Row row_of(const Place &p) {
+    Row row;
+    row.y = p.y;
+    row.batch = p.batch;
+    row.start = p.strip * 2 * RUN;
+    int pixels = smaller(2 * RUN, MAP_COLUMNS - row.start);
+    row.end = row.start + (pixels + STAGE_PIXELS - 1) / STAGE_PIXELS * STAGE_PIXELS;
+    row.lowest = (p.y + POOL_TOP) / POOL_STEP_ROWS;
+#pragma unroll
+    for (int r = 0; r < DOWN; ++r) {
+        int within = p.y + POOL_TOP - (row.lowest - r) * POOL_STEP_ROWS;
+        row.there[r] = within < POOL_ROWS && row.lowest - r >= 0 && row.lowest - r < OUT_ROWS;
+        row.first_winner[r] = (0x6400 + within * POOL_COLUMNS) * 0x00010001u;
+    }
+    return row;
 }
-// On to the next window; says whether that is of another row of maps, or strip.
-DEVICE bool step(Walk &w) {
-    if (++w.column * POOL_STEP_COLUMNS - POOL_LEFT < w.end) return false;
-    advance(w.p);
-    begin_row(w);
-    return true;
+DEVICE void load_column(Cell (&cells)[EACH][DOWN], const Part &part, const Row &row, int column) {
+#pragma unroll
+    for (int v = 0; v < EACH; ++v)
+#pragma unroll
+        for (int r = 0; r < DOWN; ++r) {
+            int f = v * 32 + (part.thread >> 3), image = row.batch + part.image;
+            u64 place = (((part.filter + v * 32) * OUT_ROWS + row.lowest - r) * OUT_COLUMNS + column) * BATCH + image;
+            cells[v][r] = {};
+            if (!row.there[r] || f >= FILTERS || part.filter + v * 32 >= ALL_FILTERS || image >= BATCH || column < 0
+                || column >= OUT_COLUMNS) continue;
+#pragma unroll
+            for (int i = 0; i < MAP_BYTES / 2; ++i)
+                cells[v][r].values[i] = __ldg((const uint4 *)(part.pooled + place * MAP_BYTES) + i);
+            cells[v][r].winners = __ldg((const uint2 *)(part.winners + place));
+        }
 }
-// Of the window that is so many further up than the lowest, the row that the row of maps is; and whether there is one.
-DEVICE int row_of(const Walk &w, int up) { return w.p.y + POOL_TOP - (w.highest - up) * POOL_STEP_ROWS; }
-DEVICE bool exists(const Walk &w, int up) {
-    return row_of(w, up) < POOL_ROWS && w.highest - up >= 0 && w.highest - up < OUT_ROWS;
+// Adds what windows have to pixels that they hold. ``later`` are those of the window before that this one may hold.
+DEVICE void add_column(u32 (&sums)[EACH][WIDTH][4], u32 (&later)[EACH][LATER + 1][4], const Cell (&cells)[EACH][DOWN],
+    const Row &row, float scale)
+{
+#pragma unroll
+    for (int v = 0; v < EACH; ++v) {
+#pragma unroll
+        for (int j = 0; j < WIDTH; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[v][j][i] = j < LATER ? later[v][j][i] : 0;
+#pragma unroll
+        for (int r = 0; r < DOWN; ++r) {
+            if (!row.there[r]) continue;
+            u32 pairs[4];
+            pairs_of(cells[v][r], scale, pairs);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                uint2 winners = cells[v][r].winners;
+                u32 won = winner_pair(i < 2 ? winners.x : winners.y, i % 2 ? 0x4342 : 0x4140);
+#pragma unroll
+                for (int j = 0; j < POOL_COLUMNS; ++j) {
+                    u32 winner = row.first_winner[r] + j * 0x00010001u;
+                    sums[v][j][i] = sum_of_pairs(sums[v][j][i], pairs[i] & alike(won, winner));
+                }
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < LATER; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) later[v][j][i] = sums[v][POOL_STEP_COLUMNS + j][i];
+    }
+}
+// Pixel q of a stage, which is x of the row; and where maps are kept, there too.
+DEVICE void put_pixel(const u32 (&sums)[EACH][WIDTH][4], int j, u32 stage, int q, uint4 *kept, const Part &part,
+    const Row &row, int x)
+{
+#pragma unroll
+    for (int v = 0; v < EACH; ++v) {
+        int f = v * 32 + (part.thread >> 3), at = q * FILTERS + f, filter = part.filter + v * 32;
+        if (f >= FILTERS) continue;
+        store_cell(stage + at * ROW_BYTES + (((part.thread & 7) ^ (at & 7)) << 4), sums[v][j]);
+        if (kept && filter < ALL_FILTERS && row.batch + part.image < BATCH && x < MAP_COLUMNS)
+            kept[(((filter * MAP_ROWS + row.y) * MAP_COLUMNS + x) * BATCH + row.batch + part.image) / 8]
+                = make_uint4(sums[v][j][0], sums[v][j][1], sums[v][j][2], sums[v][j][3]);
+    }
 }
 
 // The window that is fetched next; ``due`` until it is. Where it waits for the place of another one, all stages are
@@ -101,144 +149,52 @@ DEVICE void step(Coming &c) {
     advance(c.p);
 }
 
-// Of a window of the pool: 8 images' gradients of a filter, and their winners.
-struct Cell { uint4 values; uint2 winners; };
-// Cells of a thread's filters in all rows of windows; ``place`` is where its images of the first filter begin.
-DEVICE void load_cells(Cell (&cells)[EACH][DOWN], const Walk &w, const uint4 *pooled, const uint2 *winners, int place,
-    int filters)
+DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, uint4 *kept, u32 shared, const Part &part,
+    int share, int channel, float scale)
 {
-#pragma unroll
-    for (int up = 0; up < DOWN; ++up) {
-        bool there = exists(w, up) && w.column >= 0 && w.column < OUT_COLUMNS;
-        int at = place + ((w.highest - up) * OUT_COLUMNS + w.column) * (BATCH / 8) + w.p.batch / 8;
-#pragma unroll
-        for (int v = 0; v < EACH; ++v, at += 32 * OUT_ROWS * OUT_COLUMNS * (BATCH / 8)) {
-            cells[v][up] = {};
-            if (!there || v >= filters) continue;
-            cells[v][up].values = __ldg(pooled + at);
-            cells[v][up].winners = __ldg(winners + at);
-        }
-    }
-}
-
-DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, const uint4 *pooled, const uint2 *winners,
-    uint4 *kept, u32 shared, int thread, int share, int block)
-{
-    const int lane = thread & 31, warp = __shfl_sync(0xffffffffu, thread >> 5, 0), part = thread & 7;
-    const int channel = block % CHUNKS * CHANNELS, filter = block / CHUNKS * FILTERS + (thread >> 3);
-    const int all = (smaller(FILTERS - (thread >> 3), ALL_FILTERS - filter) + 31) / 32;  // this thread's filters
-    const int place = filter * OUT_ROWS * OUT_COLUMNS * (BATCH / 8) + part;
+    int lane = part.thread & 31, warp = __shfl_sync(0xffffffffu, part.thread >> 5, 0);
     u32 slot = 0, phase = 1, window_phases = 3;
-    Walk w = first_walk(share), ahead = w;
-    Coming coming = {w.p, 0};
+    Coming coming = {first_place(share), 0};
     bool due = true;
-    Cell cells[EACH][DOWN], next[EACH][DOWN];
-    if (AHEAD) load_cells(next, ahead, pooled, winners, place, ahead.p.batch + part * 8 < BATCH ? all : 0);
-    u32 later[EACH][LATER + 1][4] = {};
+    for (Place p = first_place(share); p.unit < p.last; advance(p)) {
+        Row row = row_of(p);
+        u32 later[EACH][LATER + 1][4] = {};
+        Cell cells[AHEAD + 1][EACH][DOWN];  // of the present window, and of those that are read ahead
+        int column = (row.start + POOL_LEFT) / POOL_STEP_COLUMNS - BACK;
+#pragma unroll
+        for (int a = 0; a < AHEAD; ++a) load_column(cells[a], part, row, column + a);
 #pragma unroll 1
-    while (w.p.unit < w.p.last) {
-        int first = w.column * POOL_STEP_COLUMNS - POOL_LEFT;
-        bool before = first + POOL_STEP_COLUMNS <= w.start;  // its pixels are another strip's, but for later ones
-        int filters = w.p.batch + part * 8 < BATCH ? all : 0;
-        if (AHEAD) {
+        for (; column * POOL_STEP_COLUMNS - POOL_LEFT < row.end; ++column) {
+            load_column(cells[AHEAD], part, row, column + AHEAD);
+            u32 sums[EACH][WIDTH][4];
+            add_column(sums, later, cells[0], row, scale);
 #pragma unroll
-            for (int v = 0; v < EACH; ++v)
+            for (int a = 0; a < AHEAD; ++a)
 #pragma unroll
-                for (int up = 0; up < DOWN; ++up) cells[v][up] = next[v][up];
-            step(ahead);
-            if (ahead.p.unit < ahead.p.last)
-                load_cells(next, ahead, pooled, winners, place, ahead.p.batch + part * 8 < BATCH ? all : 0);
-        } else load_cells(cells, w, pooled, winners, place, filters);
-        u32 sums[EACH][WIDTH][4];
+                for (int v = 0; v < EACH; ++v)
 #pragma unroll
-        for (int v = 0; v < EACH; ++v)
+                    for (int r = 0; r < DOWN; ++r) cells[a][v][r] = cells[a + 1][v][r];
 #pragma unroll
-            for (int j = 0; j < WIDTH; ++j)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sums[v][j][i] = j < LATER ? later[v][j][i] : 0;
-#pragma unroll
-        for (int up = 0; up < DOWN; ++up) {
-            if (!exists(w, up)) continue;
-            u32 first_tap = (WHOLE + row_of(w, up) * POOL_COLUMNS) * 0x00010001u;
-#pragma unroll
-            for (int v = 0; v < EACH; ++v) {
-                const Cell &cell = cells[v][up];
-                u32 values[4] = {cell.values.x, cell.values.y, cell.values.z, cell.values.w};
-#if ARITHMETIC
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    u32 won = pair_of_bytes(i < 2 ? cell.winners.x : cell.winners.y, i % 2 ? 0x4342 : 0x4140);
-#pragma unroll
-                    for (int j = 0; j < POOL_COLUMNS; ++j)
-                        if (j >= POOL_STEP_COLUMNS || !before)
-                            add_where(sums[v][j][i], values[i], won, first_tap + j * 0x00010001u);
-                }
-#else
-#pragma unroll
-                for (int j = 0; j < POOL_COLUMNS; ++j)
-                    if (!SKIP || j >= POOL_STEP_COLUMNS || !before)
-                        add_same(sums[v][j], values, cell.winners, (row_of(w, up) * POOL_COLUMNS + j) * 0x01010101u);
-#endif
-            }
-        }
-        // Stages that pixels fill are said to be full together, after one fence; but before anything waits for a window,
-        // as products of the stages before have to end for that.
-        int filled = 0;
-        u32 next_slot = slot, next_phase = phase;
-        auto tell = [&]() {
-            if (filled == 0) return;
-            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // so that tensor cores see what was written
-            __syncwarp();
-            for (; filled > 0; --filled) {
-                if (lane == 0) barrier_arrive(MAP_FULL(slot));
-                if (++slot == STAGES) slot = 0;
-            }
-        };
-#pragma unroll
-        for (int j = 0; j < POOL_STEP_COLUMNS; ++j) {
-            int x = first + j, within = x - w.start, q = within % STAGE_PIXELS;
-            if (within < 0 || x >= w.end) continue;
-            if (within % RUN == 0) {
-                tell();
-                if (warp == 0) {
+            for (int j = 0; j < POOL_STEP_COLUMNS; ++j) {
+                int x = column * POOL_STEP_COLUMNS - POOL_LEFT + j, within = x - row.start, q = within % STAGE_PIXELS;
+                if (x < row.start || x >= row.end) continue;
+                if (warp == 0 && within % RUN == 0) {
                     if (due) fetch_window(whole, added, shared, lane, coming.p, coming.window, channel, window_phases);
                     step(coming);
                     due = coming.p.unit < coming.p.last;
                 }
+                if (q == 0) barrier_wait(MAP_EMPTY(slot), phase);
+                put_pixel(sums, j, MAPS(slot), q, kept, part, row, x);
+                if (q < STAGE_PIXELS - 1) continue;
+                __syncwarp();
+                if (lane == 0) barrier_arrive(MAP_FULL(slot));
+                if (++slot == STAGES) { slot = 0; phase ^= 1; }
             }
-            if (q == 0) barrier_wait(MAP_EMPTY(next_slot), next_phase);
-#pragma unroll
-            for (int v = 0; v < EACH; ++v) {
-                int row = q * FILTERS + v * 32 + (thread >> 3);
-                if (v * 32 + (thread >> 3) >= FILTERS) continue;
-                store_cell(MAPS(next_slot) + row * ROW_BYTES + ((part ^ (row & 7)) << 4), sums[v][j]);
-                if (KEPT && channel == 0 && v < filters && x < MAP_COLUMNS)
-                    kept[(((filter + v * 32) * MAP_ROWS + w.p.y) * MAP_COLUMNS + x) * (BATCH / 8) + w.p.batch / 8 + part]
-                        = make_uint4(sums[v][j][0], sums[v][j][1], sums[v][j][2], sums[v][j][3]);
+            if (warp == 0 && due && barrier_passed(WINDOW_EMPTY(coming.window), window_phases >> coming.window & 1)) {
+                fetch_window(whole, added, shared, lane, coming.p, coming.window, channel, window_phases);
+                due = false;
             }
-            if (q < STAGE_PIXELS - 1) continue;
-            ++filled;
-            if (++next_slot == STAGES) { next_slot = 0; next_phase ^= 1; }
         }
-        tell();
-        phase = next_phase;
-        if (warp == 0 && due && barrier_passed(WINDOW_EMPTY(coming.window), window_phases >> coming.window & 1)) {
-            fetch_window(whole, added, shared, lane, coming.p, coming.window, channel, window_phases);
-            due = false;
-        }
-#pragma unroll
-        for (int v = 0; v < EACH; ++v)
-#pragma unroll
-            for (int j = 0; j < LATER; ++j)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) later[v][j][i] = sums[v][POOL_STEP_COLUMNS + j][i];
-        if (step(w))
-#pragma unroll
-            for (int v = 0; v < EACH; ++v)
-#pragma unroll
-                for (int j = 0; j < LATER; ++j)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) later[v][j][i] = 0;
     }
 }
 
@@ -249,19 +205,29 @@ DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, const ui
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 pooled_window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_constant__ TensorMap added,
-    const uint4 *pooled, const uint2 *winners, uint4 *kept, float *partial)
+    const unsigned char *pooled, const unsigned char *winners, const float *found, int finders, uint4 *kept,
+    float *partial)
 {
     extern __shared__ __align__(1024) unsigned char memory[];
     u32 shared = shared_address(memory);
-    int thread = threadIdx.x, lane = thread & 31;
-    int warpgroup = __shfl_sync(0xffffffffu, thread >> 7, 0);
+    int lane = threadIdx.x & 31, warpgroup = __shfl_sync(0xffffffffu, threadIdx.x >> 7, 0);
     int share = blockIdx.x / BLOCKS, block = blockIdx.x % BLOCKS;
-    begin(shared, thread, SPREADING / 32);
+    begin(shared, threadIdx.x, SPREADING / 32);
     if (warpgroup < 2) {
         SET_REGISTERS(MULTIPLYING_REGISTERS);
-        multiply(partial, shared, warpgroup, (thread >> 5) & 3, lane, share, block);
+        multiply(partial, shared, warpgroup, (threadIdx.x >> 5) & 3, lane, share, block);
     } else {
         SET_REGISTERS(FETCHING_REGISTERS);
-        spread_maps(&whole, &added, pooled, winners, kept, shared, thread - 256, share, block);
+        float scale = 1.0f;
+#if MAP_BYTES == 4
+        float most = 0.0f;
+        for (int i = lane; i < finders; i += 32) most = fmaxf(most, found[finders + i]);
+#pragma unroll
+        for (int lanes = 16; lanes > 0; lanes /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
+        scale = 1.0f / factor_of(most);
+#endif
+        int thread = threadIdx.x - 256, channel = block % CHUNKS * CHANNELS;
+        Part part = {pooled, winners, thread, (thread & 7) * 8, block / CHUNKS * FILTERS + (thread >> 3)};
+        spread_maps(&whole, &added, KEPT && channel == 0 ? kept : nullptr, shared, part, share, channel, scale);
     }
 }

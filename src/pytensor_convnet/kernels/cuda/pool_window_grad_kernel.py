@@ -28,34 +28,38 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import (
 THREADS, REGISTERS = 512, 128
 """Of a program: two warpgroups multiply, two spread; and with how many registers all threads begin."""
 
+MOST_AHEAD = 2
+"""Windows of the pool, in a row, that are read before they are needed."""
+
 BESIDE_SUMS, FEWEST_MULTIPLYING, FEWEST_SPREADING, BESIDE_CELLS = 32, 104, 72, 40
 """Registers of a multiplying thread besides its sums; how many threads of each kind have at least; and of a spreading
 one besides what it reads and sums."""
 
-FILTERS_AT_ONCE = 32
-"""Whose 64 images all spreading threads have, 8 each."""
+SPREADING, FILTERS_AT_ONCE = 256, 32
+"""Threads that spread, and how many filters' 64 images they have at a time, 8 images each."""
 
 MOST_TAPS = 120
 """Of a window; 255 stands for none."""
 
 
 def pool_window_grad_plan(
-    geometry: Geometry, windows: Windows, blocks: WindowGradBlocks, product: str, kept: bool
+    geometry: Geometry, windows: Windows, blocks: WindowGradBlocks, product: str, prepared: bool, kept: bool
 ) -> WindowGradPlan | None:
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
     Parameters
     ----------
     product : {'native', 'float16'}
-        Of bfloat16, or of float32 whose images and pooled gradients were brought to float16.
+        Of bfloat16, or of float32 whose images were brought to float16.
+    prepared : bool
+        Whether pooled gradients of float32 were brought to float16, too.
     kept : bool
         Whether the maps are written to memory, too.
     """
     (rows, columns), (step_rows, step_columns) = windows.window, windows.stride
-    filled = (step_columns - 2) // blocks.pixels + 2  # stages that the pixels of a window may lie in, at most
-    plan = window_grad_plan(geometry, blocks, product, filled + 1)
+    plan = window_grad_plan(geometry, blocks, product)
     large = 2 * max(prod(geometry.maps), prod(geometry.images)) >= MOST_BYTES
-    multiple = BATCH_MULTIPLES[True] if product == "native" else BATCH_MULTIPLE  # what is prepared is filled up to it
+    multiple = BATCH_MULTIPLE if prepared else BATCH_MULTIPLES[True]  # what is prepared is filled up to it
     if plan is None or geometry.images[0] % multiple or windows.taps > MOST_TAPS or large:
         return None
     k = plan.constants
@@ -64,13 +68,16 @@ def pool_window_grad_plan(
     if spreading < FEWEST_SPREADING:
         return None
     each, width = ceil(blocks.filters / FILTERS_AT_ONCE), max(columns, step_columns)
-    cells, sums = 6 * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
+    map_bytes = 4 if product == "float16" and not prepared else 2
+    # Registers of the windows that lie in a column, and of the pixels that one holds or the next may hold.
+    cells, sums = (2 * map_bytes + 2) * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
+    ahead = max(0, min(MOST_AHEAD, (spreading - sums - BESIDE_CELLS) // cells - 1))
     constants = {
         "BATCH": geometry.images[0], "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows,
         "POOL_STEP_COLUMNS": step_columns, "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
-        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept),
-        "AHEAD": int(2 * cells + sums + BESIDE_CELLS <= spreading), "THREADS": THREADS,
-        "LAUNCHED_REGISTERS": REGISTERS, "FETCHING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
+        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept), "SPREADING": SPREADING,
+        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": THREADS, "LAUNCHED_REGISTERS": REGISTERS,
+        "FETCHING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
     }  # fmt: skip
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 
@@ -86,16 +93,16 @@ def pooled_window_filter_grad(
     images : tensor
         Batch-last, prepared if the product is float16.
     maps, winners : tensor
-        Of the pooled shape, dense and batch-last, of 16 bits and of bytes.
+        Of the pooled shape, dense and batch-last, prepared or not, and of bytes.
     magnitudes : tensor or None
         Rows of `largest_magnitudes`, of images and of maps times their `geometry.overlap`, for float16.
     kept : tensor or None
         Dense and batch-last, of 16 bits.
     """
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
+    found, finders = (partial, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
     launch(
         plan.source, "pooled_window_filter_grad", plan.programs, THREADS, plan.shared_bytes,
-        *boxes_of_images(images, plan), maps, winners, partial if kept is None else kept, partial,
+        *boxes_of_images(images, plan), maps, winners, found, finders, partial if kept is None else kept, partial,
     )  # fmt: skip
-    found = (partial, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
-    add_shares(partial, plan, *found, filters)
+    add_shares(partial, plan, found, finders, filters)

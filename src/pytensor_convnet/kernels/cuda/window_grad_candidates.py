@@ -7,6 +7,7 @@ from math import ceil
 import torch
 
 from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising, products_of
+from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, plan_of_window_share
@@ -45,7 +46,8 @@ def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowS
     if not fits_window_grads(task.geometry, narrow or prepared):
         return []
     seconds = {}
-    for method in _methods(task, "native" if narrow else "float16" if prepared else "tf32"):
+    for blocks in blocks_of(task.geometry, RUNS):
+        method = WindowShare("native" if narrow else "float16" if prepared else "tf32", blocks)
         how = plan_of_window_share(task, method)
         if how is not None:
             seconds[method] = window_grad_time(task, how)
@@ -55,18 +57,28 @@ def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowS
     )  # fmt: skip
 
 
-def _methods(task: Task, product: str) -> Iterator[WindowShare]:
-    filters, channels = task.geometry.filters[:2]
+def blocks_of(geometry: Geometry, runs: tuple[int, ...]) -> Iterator[WindowGradBlocks]:
+    """How a gradient may be cut, into windows of so many map pixels."""
+    filters, channels = geometry.filters[:2]
     chunks = {count for count in (*CHUNKS, channels) if channels % count == 0}
     parts = {count for count in (*FILTERS, filters) if count <= filters}
     for as_rows, run, pixels, chunk, part, split in itertools.product(
-        (True, False), RUNS, PIXELS, sorted(chunks), sorted(parts), (1, 2)
+        (True, False), runs, PIXELS, sorted(chunks), sorted(parts), (1, 2)
     ):
-        yield WindowShare(product, WindowGradBlocks(as_rows, run, pixels, chunk, part, split))
+        yield WindowGradBlocks(as_rows, run, pixels, chunk, part, split)
 
 
 def window_grad_time(task: Task, how: WindowGradPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
+    k, cycles = how.constants, window_grad_cycles(how)
+    working = cycles * ceil(k["SHARES"] * k["BLOCKS"] / MULTIPROCESSORS) / CLOCK
+    moving = bytes_moved(task) / MEMORY_RATE
+    sums = 4 * k["SHARES"] * k["SUM_SPLIT"] * k["BLOCKS"] * k["PARTIAL_ROWS"] * k["TILE_N"]
+    return START + max(working, moving) + REST * min(working, moving) + SUMS * sums / MEMORY_RATE
+
+
+def window_grad_cycles(how: WindowGradPlan) -> float:
+    """What a program fetches and multiplies, in cycles of a multiprocessor."""
     k = how.constants
     instruction = max(k["TILE_N"] / 2, 16 + k["TILE_N"] / 4)
     instructions = 4 * k["TILES_EACH"] * 2 / k["SUM_SPLIT"]
@@ -75,8 +87,4 @@ def window_grad_time(task: Task, how: WindowGradPlan) -> float:
     units = ceil(k["UNITS"] / k["SHARES"])
     pixels = units * k["MAP_COLUMNS"] / k["STRIPS"]
     multiplying, fetching = pixels * instructions * instruction, (pixels * read + 2 * k["WINDOW_BYTES"]) / CACHED
-    cycles = max(multiplying, fetching) + ALONE * min(multiplying, fetching) + units * (UNIT + LATENCY / k["LONGEST"])
-    working = cycles * ceil(k["SHARES"] * k["BLOCKS"] / MULTIPROCESSORS) / CLOCK
-    moving = bytes_moved(task) / MEMORY_RATE
-    sums = 4 * k["SHARES"] * k["SUM_SPLIT"] * k["BLOCKS"] * k["PARTIAL_ROWS"] * k["TILE_N"]
-    return START + max(working, moving) + REST * min(working, moving) + SUMS * sums / MEMORY_RATE
+    return max(multiplying, fetching) + ALONE * min(multiplying, fetching) + units * (UNIT + LATENCY / k["LONGEST"])

@@ -125,17 +125,13 @@ def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def window_grad_plan(
-    geometry: Geometry, blocks: WindowGradBlocks, product: str, fewest_stages: int = FEWEST_STAGES
-) -> WindowGradPlan | None:
+def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str) -> WindowGradPlan | None:
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
     Parameters
     ----------
     product : {'native', 'tf32', 'float16'}
         Of bfloat16, of float32 as it is, or of operands that are float16 already, of a gradient of float32.
-    fewest_stages : int
-        Of maps.
     """
     narrow = product != "tf32"
     batch, all_channels = geometry.images[:2]
@@ -176,7 +172,7 @@ def window_grad_plan(
         return None
     room = SHARED_BYTES - BARRIER_BYTES
     wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
-    fewest = max(fewest_stages, min(4, blocks.run // blocks.pixels))
+    fewest = max(FEWEST_STAGES, min(4, blocks.run // blocks.pixels))
     longest = next((n for n in range(wanted, 0, -1) if room - 2 * window_bytes(n) >= fewest * stage_bytes), 0)
     if not longest:
         return None

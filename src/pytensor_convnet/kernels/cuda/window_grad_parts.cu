@@ -88,6 +88,9 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
 #pragma unroll 1
             for (int i = 0; i < pixels; i += STAGE_PIXELS) {
                 barrier_wait(MAP_FULL(slot), phase);
+#ifdef SPREADING
+                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // threads wrote what tensor cores read
+#endif
                 asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
                 for (int turn = 0; turn < STAGE_PIXELS / SUM_SPLIT; ++turn) {

@@ -1,0 +1,63 @@
+"""Ways to compute the filter gradient of a pooled correlation over windows, and about how long each takes."""
+
+import itertools
+from dataclasses import replace
+from math import ceil
+
+import torch
+
+from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, PoolWindowShare, plan_of_pool_window_share
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, most_promising, search_time, size
+from pytensor_convnet.kernels.cuda.hardware import CLOCK
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
+from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, fits_window_grads, window_grad_cycles
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan
+
+COLUMN, FILTERS, WAITED = 400, {2: 600, 4: 780}, {2: 1200, 4: 2400}
+"""Cycles that a window of the pool takes: any; for each filter of a thread, by the bytes of a pooled gradient; and if
+nothing is read ahead, by these. Fitted to 48 ways to compute the gradients of three layers."""
+
+START, REST = 5e-6, 0.3
+"""Seconds of launches and first rows; and what of the shorter of spreading and multiplying the longer does not hide."""
+
+RUNS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+"""Map pixels of a window: where rows are cut less, fewer windows of the pool are read twice."""
+
+MOST_ALIKE = 1
+"""So many methods of the same filters, roles, split and pixels of a window are measured."""
+
+
+def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindowShare]:
+    """At most ``limit`` methods, the most promising first, whose maps are kept or not; none where none is possible."""
+    product = "native" if task.dtype == torch.bfloat16 else "float16"
+    possible = task.winners == torch.uint8 and (product == "native" or task.precision == "medium")
+    if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry, True):
+        return []
+    seconds = {}
+    for prepared, blocks in itertools.product(
+        (False, True)[: 1 + (product != "native")], blocks_of(task.geometry, RUNS)
+    ):
+        method = PoolWindowShare(product, prepared, blocks)
+        how = plan_of_pool_window_share(task, method, kept)
+        if how is not None:
+            seconds[method] = pool_window_share_time(task, method, how)
+    return most_promising(
+        seconds, limit, lambda method: replace(method, blocks=replace(method.blocks, pixels=1, channels=1)), MOST_ALIKE
+    )
+
+
+def pool_window_share_time(task: PoolTask, method: PoolWindowShare, how: WindowGradPlan) -> float:
+    """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
+    k, windows, images = how.constants, task.windows, task.geometry.images
+    columns = 2 * k["RUN"] / windows.stride[1] + ceil(max(windows.window[1] - windows.stride[1], 0) / windows.stride[1])
+    each = FILTERS[k["MAP_BYTES"]] * ceil(k["FILTERS"] / 32) * windows.taps / (windows.stride[0] * 4.5)
+    spreading = (
+        ceil(k["UNITS"] / k["SHARES"]) * columns * (COLUMN + each + (0 if k["AHEAD"] else WAITED[k["MAP_BYTES"]]))
+    )
+    multiplying = window_grad_cycles(how)
+    seconds = START + (max(spreading, multiplying) + REST * min(spreading, multiplying)) / CLOCK
+    if method.product == "float16":
+        pooled = (*task.geometry.maps[:2], windows.out_rows, windows.out_columns)
+        seconds += search_time(images) + 4 * size(pooled) / MEMORY_RATE + LAUNCH + 6 * size(images) / MEMORY_RATE
+        seconds += method.prepared * (LAUNCH + 6 * size(pooled) / MEMORY_RATE)
+    return seconds
