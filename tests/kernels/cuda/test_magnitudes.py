@@ -17,6 +17,8 @@ from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import HEADROOM, largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
+from pytensor_convnet.kernels.cuda.spreading import spread  # noqa: E402
+from tests.kernels.cuda.test_conv_pool import GRADIENT_WAYS  # noqa: E402
 from tests.kernels.cuda.test_correlation import EVERY_PASS, float16_method  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned", "unmeasured")
@@ -180,3 +182,36 @@ def test_a_pooled_correlation_is_the_same_by_a_sample(distribution, device, monk
     assert_same(
         with_and_without_samples(lambda: carry_out_pooled(task, method, images, filters, biases)[:1], monkeypatch)
     )
+
+
+@pytest.mark.parametrize("way", ["spread", "spread for images", "spread for filters", "not spread"])
+@DISTRIBUTIONS
+def test_pooled_gradients_are_the_same_by_a_sample(distribution, way, device, monkeypatch):
+    geometry = Geometry((17, 4, 12, 13), (6, 4, 3, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
+    windows = check_pool(geometry.maps, (3, 3), (2, 2), NO_PADDING, True)
+    method = GRADIENT_WAYS[way]
+    name = "correlate2d_max_pool2d_" + ("grads" if method.input else "filter_grad")
+    how = torch.float32, "medium", ("batch_last",) * 3, torch.device(device), windows, "relu", torch.uint8
+    images, filters = normal(geometry.images, device), normal(geometry.filters, device)
+    maps = normal((17, 6, windows.out_rows, windows.out_columns), device)
+    winners = torch.full(maps.shape, 8, dtype=torch.uint8, device=device)
+    winners[:, :, 1:, 1:] = 0  # so windows share pixels
+    for tensor in (images, maps):
+        distribution(tensor)
+    sources = (images, filters) if method.input else (images,)
+    operands = *sources, to_format(winners, "batch_last"), maps
+    task = PoolTask(name, geometry, *how)
+    assert_same(with_and_without_samples(lambda: carry_out_pooled(task, method, *operands), monkeypatch))
+
+
+def test_what_is_spread_is_scaled_by_the_largest_sum(device):
+    windows = check_pool((16, 1, 5, 5), (3, 3), (2, 2), NO_PADDING, True)
+    maps = torch.full((16, 1, 2, 2), 1.0, device=device)
+    winners = torch.tensor([[8, 6], [2, 0]], dtype=torch.uint8, device=device).expand(16, 1, 2, 2)
+    maps, winners = to_format(maps, "batch_last"), to_format(winners.contiguous(), "batch_last")
+    row = torch.zeros(2 * SEARCHERS, device=device)
+    row[:SEARCHERS] = 1e-6  # what a sample might have found
+    spread_ = spread(winners, maps, windows, "float16", row)[0].double()
+    assert row[SEARCHERS:].max().item() == 4
+    assert spread_[:, 0, 2, 2].eq(4 * 2.0**12).all()
+    assert spread_.count_nonzero() == 16

@@ -204,13 +204,13 @@ def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torc
 
 def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
     [product] = {part.product for part in (method.input, method.filters) if part is not None}
+    alone, along = method.input is None, isinstance(method.filters, PoolWindowShare)
+    before = not along and (not alone or isinstance(method.filters, FilterGrad | WindowShare))
     magnitudes = of_maps = None
     planes: Any = None
     if product == "float16":
-        most = float(
-            overlap(task.windows.window, task.windows.stride)
-        )  # so many times a pooled gradient may a map pixel's be
-        searched = [(images, 1.0, True), (maps, most, False), (filters, 1.0, False)]
+        most = float(overlap(task.windows.window, task.windows.stride))  # so many times a map pixel's gradient may be
+        searched = [(images, 1.0, True), (maps, most, before), (filters, 1.0, False)]
         present = [(dense(tensor), *how) for tensor, *how in searched if tensor is not None]
         tensors, factors, copied = zip(*present)
         magnitudes = largest_magnitudes(*tensors, factors=factors, copied=copied)
@@ -222,7 +222,7 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         if method.input is None:
             return (of_filters,)
         return _input_grad(task, method.input, filters, kept[None], magnitudes), of_filters
-    if method.input is not None or isinstance(method.filters, FilterGrad | WindowShare):
+    if before:
         planes = spread(winners, maps, task.windows, product, of_maps)
     gradients: tuple[torch.Tensor, ...] = ()
     if method.input is not None:

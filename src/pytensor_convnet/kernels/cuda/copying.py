@@ -13,7 +13,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format, unit_dividing
-from pytensor_convnet.kernels.cuda.magnitudes import finite_magnitudes, sampled_part
+from pytensor_convnet.kernels.cuda.magnitudes import exceeds_bound, finite_magnitudes, sampled_part
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
 
 TILE = 64
@@ -98,9 +98,7 @@ def _copy_again(
     ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_predecessor(DEPENDENT)
-    bound = tl.max(tl.load(magnitudes + tl.arange(0, BOUNDS)), axis=0)
-    largest = tl.max(tl.load(magnitudes + BOUNDS + tl.arange(0, PARTIALS - BOUNDS)), axis=0)
-    if largest > bound:
+    if exceeds_bound(magnitudes, PARTIALS, BOUNDS):
         for program in range(tl.program_id(0), programs, tl.num_programs(0)):
             copy_tile(
                 program, source, target, magnitudes, outer_count, inner_units, target_units, along_blocks,

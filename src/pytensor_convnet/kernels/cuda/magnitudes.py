@@ -48,6 +48,13 @@ def finite_magnitudes(values):
     return tl.where(magnitudes < float("inf"), magnitudes, 0.0)
 
 
+@triton.jit
+def exceeds_bound(magnitudes, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr):
+    """Whether more was noted in the rest of a row than the sample's bound."""
+    bound = tl.max(tl.load(magnitudes + tl.arange(0, BOUNDS)), axis=0)
+    return tl.max(tl.load(magnitudes + BOUNDS + tl.arange(0, PARTIALS - BOUNDS)), axis=0) > bound
+
+
 @triton.jit(do_not_specialize=["a_size", "b_size", "c_size", "a_units", "b_units", "c_units"])
 def _largest_magnitudes(
     a, b, c, found, a_size, b_size, c_size, a_units, b_units, c_units, a_factor, b_factor, c_factor,

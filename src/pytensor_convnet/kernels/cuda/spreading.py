@@ -6,7 +6,9 @@ is, are constants::
     spread[m, pixel, b] = sum over the windows that hold the pixel, of  maps[m, window, b]  where it won
 
 The input gradient of a pooled correlation reads each map pixel for many patches of images, and would spread it as
-often. So `spread` writes the maps once, scaled or split as the product takes them, half the bytes of float32.
+often. So `spread` writes the maps once, scaled or split as the product takes them, half the bytes of float32. As
+`copying` does, it scales by what was found in a sample of large tensors, notes the largest that it writes, and does it
+once more where that was larger than the sample's bound.
 
 Floor: pooled gradients and winners read once, maps in the product's dtype written once. Measured on an H100
 (`docs/cuda-kernels.md`): 82 to 95% of it.
@@ -16,9 +18,10 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.copying import AGAIN_PROGRAMS, BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import is_wide, unit_of
+from pytensor_convnet.kernels.cuda.magnitudes import exceeds_bound, finite_magnitudes, sampled_part
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors
 from pytensor_convnet.kernels.cuda.products import DTYPES, power_of_two, scale_exponent, split
@@ -80,19 +83,25 @@ def spread_pixel(
     return total
 
 
-@triton.jit(
-    do_not_specialize=["batch_units", "padded_units", "map_rows", "map_columns", "out_rows", "out_columns",
-                       "patch_rows", "patch_columns", "column_blocks", "batch_blocks", "plane_units"]
-)  # fmt: skip
-def _spread(
-    maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows, out_columns,
+LENGTHS = ["batch_units", "padded_units", "map_rows", "map_columns", "out_rows", "out_columns", "patch_rows",
+           "patch_columns", "column_blocks", "batch_blocks", "plane_units"]  # fmt: skip
+"""The integers of spreading, which no kernel is compiled for."""
+
+
+@triton.jit
+def _spread_tile(
+    program, maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows, out_columns,
     patch_rows, patch_columns, column_blocks, batch_blocks, plane_units,
     WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
-    TOP: tl.constexpr, LEFT: tl.constexpr, PRODUCT: tl.constexpr, MAP_UNIT: tl.constexpr,
-    WIDE: tl.constexpr, COLUMNS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr, PRODUCT: tl.constexpr, MAP_UNIT: tl.constexpr, WIDE: tl.constexpr,
+    COLUMNS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
+    """Spread to the patches of a program.
+
+    Of ``PARTIALS`` magnitudes the first ``BOUNDS`` tell the scale. In the others, if any, the largest sum is noted.
+    """
+    if PRODUCT == "float16" and BOUNDS < PARTIALS:
+        note = magnitudes + BOUNDS + program % (PARTIALS - BOUNDS)
     image = (program % batch_blocks) * IMAGES + tl.arange(0, IMAGES)
     program = program // batch_blocks
     patch_column = (program % column_blocks) * COLUMNS + tl.arange(0, COLUMNS)
@@ -113,6 +122,7 @@ def _spread(
         WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT,
     )  # fmt: skip
     spread += channel * map_rows * map_columns * padded_batch
+    largest = tl.zeros((COLUMNS, IMAGES), tl.float32)
     for r in tl.static_range(STRIDE_ROWS):
         row = patch_row * STRIDE_ROWS + r
         for q in tl.static_range(STRIDE_COLUMNS):
@@ -123,13 +133,51 @@ def _spread(
             at = spread + ((row * map_columns + column) * padded_batch)[:, None] + image[None, :]
             mask = (column < tl.where(row < map_rows, map_columns, 0))[:, None] & (image < padded_batch)[None, :]
             if PRODUCT == "float16":
-                total = total * power_of_two(scale_exponent(magnitudes, PARTIALS))
+                if BOUNDS < PARTIALS:
+                    largest = tl.maximum(largest, finite_magnitudes(total))
+                total = total * power_of_two(scale_exponent(magnitudes, BOUNDS))
             if PRODUCT == "bf16x3":
                 high, low = split(total)
                 tl.store(at, high, mask=mask)
                 tl.store(at + plane_units * 16, low, mask=mask)
             else:
                 tl.store(at, total.to(spread.dtype.element_ty), mask=mask)
+    if PRODUCT == "float16" and BOUNDS < PARTIALS:
+        tl.atomic_max(note, tl.max(tl.max(largest, axis=1), axis=0), sem="relaxed")
+
+
+@triton.jit(do_not_specialize=LENGTHS)
+def _spread(
+    maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows, out_columns,
+    patch_rows, patch_columns, column_blocks, batch_blocks, plane_units,
+    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr, PRODUCT: tl.constexpr, MAP_UNIT: tl.constexpr, WIDE: tl.constexpr,
+    COLUMNS: tl.constexpr, IMAGES: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    _spread_tile(
+        tl.program_id(0), maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows,
+        out_columns, patch_rows, patch_columns, column_blocks, batch_blocks, plane_units, WINDOW_ROWS, WINDOW_COLUMNS,
+        STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, PRODUCT, MAP_UNIT, WIDE, COLUMNS, IMAGES, PARTIALS, BOUNDS, DEPENDENT,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["programs", *LENGTHS])
+def _spread_again(
+    programs, maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows,
+    out_columns, patch_rows, patch_columns, column_blocks, batch_blocks, plane_units,
+    WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr, MAP_UNIT: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
+    IMAGES: tl.constexpr, PARTIALS: tl.constexpr, BOUNDS: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    await_predecessor(DEPENDENT)
+    if exceeds_bound(magnitudes, PARTIALS, BOUNDS):
+        for program in range(tl.program_id(0), programs, tl.num_programs(0)):
+            _spread_tile(
+                program, maps, winners, magnitudes, spread, batch_units, padded_units, map_rows, map_columns, out_rows,
+                out_columns, patch_rows, patch_columns, column_blocks, batch_blocks, plane_units, WINDOW_ROWS,
+                WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, "float16", MAP_UNIT, WIDE, COLUMNS, IMAGES,
+                PARTIALS, PARTIALS, DEPENDENT,
+            )  # fmt: skip
 
 
 def spread(
@@ -142,7 +190,8 @@ def spread(
     winners, maps : tensor
         Of the pooled shape, both batch-last.
     magnitudes : tensor or None
-        The row of `largest_magnitudes` that is the maps', times their `geometry.overlap`, for float16 alone.
+        The row of `largest_magnitudes` that is the maps', times their `geometry.overlap`, for float16 alone; of a
+        sample, where tensors are large.
 
     Returns
     -------
@@ -162,11 +211,15 @@ def spread(
     column_blocks, batch_blocks = triton.cdiv(patch_columns, columns), triton.cdiv(padded, images)
     programs = channels * patch_rows * column_blocks * batch_blocks
     if programs:
-        _spread[(programs,)](
+        arguments = (
             maps, winners, magnitudes, memory, batch // map_unit, padded // 16, windows.rows, windows.columns,
             windows.out_rows, windows.out_columns, patch_rows, patch_columns, column_blocks, batch_blocks,
             memory.stride(0) // 16, *windows.window, *windows.stride, windows.padding[0][0], windows.padding[1][0],
-            product, map_unit, is_wide(maps, memory), columns, images, 0 if magnitudes is None else magnitudes.numel(),
-            num_warps=4, **launch_options(maps.device),
         )  # fmt: skip
+        partials, bounds = 0 if magnitudes is None else magnitudes.numel(), sampled_part(magnitudes)
+        settings = map_unit, is_wide(maps, memory), columns, images, partials, bounds
+        options = {"num_warps": 4, **launch_options(maps.device)}
+        _spread[(programs,)](*arguments, product, *settings, **options)
+        if bounds < partials:
+            _spread_again[(min(programs, AGAIN_PROGRAMS),)](programs, *arguments, *settings, **options)
     return memory.permute(0, 4, 1, 2, 3)[:, :batch]
