@@ -27,7 +27,8 @@ how long it takes to add up shares, beside moving their sums once.
 All were fitted to 268 ways to compute 34 filter gradients: the best of the first four takes 0.2% more than the best of
 all, in the mean, and 2% at most."""
 
-CHUNKS, FILTERS, RUNS, PIXELS = (8, 16, 32, 64), (64, 128), (1, 2, 3, 4, 5, 6, 8), (1, 2, 4)
+CHUNKS, FILTERS = (4, 8, 12, 16, 24, 32, 48, 64), (64, 96, 128, 192)
+RUNS, PIXELS = (1, 2, 3, 4, 5, 6, 8), (1, 2, 4)
 """Channels and filters of a program, if not all; map pixels of a window, and those fetched at a time."""
 
 MOST_ALIKE = 2
