@@ -43,13 +43,10 @@ mean, and 7% at most."""
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
 
-TIMES, CUTS = (1, 2, 3, 4, 8), (256, 128, 64, 32)
-"""So many times the steps may patches be long; and into blocks of so many outputs those are cut."""
-
 MOST_BLOCKS = 2
 """Outputs, channels of the target times pixels of a patch, fill so many of the widest instructions at most."""
 
-CHUNKS, POSITIONS = (2, 4, 8, 12, 16, 24, 32, 64), (1, 2, 3, 4, 5, 6, 8)
+CHUNKS, POSITIONS = (4, 8, 16, 32, 64), (1, 2, 3, 4, 5, 6, 8)
 """Channels of a stage, if not all, and positions of a warpgroup."""
 
 MOST_BESIDE_PLACES = 160
@@ -89,7 +86,7 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool = False) -> I
         return
     channels = least.source_channels
     chunks = [count for count in (*CHUNKS, channels) if channels % count == 0]
-    for times_down, times_across in itertools.product(TIMES, repeat=2):
+    for times_down, times_across in itertools.product((1, 2, 4, 8), repeat=2):
         patch = steps[0] * times_down, steps[1] * times_across
         plan = gathering(geometry, gradient, patch)
         if (
@@ -98,7 +95,7 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool = False) -> I
             or plan.outputs > MOST_BLOCKS * MOST_COLUMNS
         ):
             continue
-        cuts = {ceil(plan.outputs / most) for most in CUTS}
+        cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
         for product, count, positions, rows, blocks in itertools.product(
             products, sorted(set(chunks)), POSITIONS, (1, 2), sorted(cuts)
         ):

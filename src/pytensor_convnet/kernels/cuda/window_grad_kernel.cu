@@ -26,15 +26,15 @@ DEVICE void fetch_maps(const TensorMap *maps, u32 shared, int share, int filter)
 DEVICE void sample(const float *operand, u64 elements, float *sums, int lane) {
     float of_all = 0.0f, of_left = 0.0f;
     u64 groups = elements / 4, step = groups / ((u64)gridDim.x * RUNS_OF_SAMPLE);
+#pragma unroll
     for (int i = 0; i < RUNS_OF_SAMPLE; ++i) {
         u64 group = ((u64)blockIdx.x * RUNS_OF_SAMPLE + i) * step + lane;
-        if (group >= groups) continue;
-        float4 v = ((const float4 *)operand)[group];
+        float4 v = group < groups ? ((const float4 *)operand)[group] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         float four[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             u32 magnitude = __float_as_uint(four[j]) & 0x7fffffff;
-            if (magnitude >= 0x7f800000) continue;
+            if (magnitude >= 0x7f800000) magnitude = 0;
             of_all += __uint_as_float(magnitude);
             of_left += __uint_as_float(magnitude & 0xffffe000);
         }

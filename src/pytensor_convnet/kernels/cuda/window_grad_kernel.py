@@ -54,7 +54,7 @@ MOST_REGISTERS = 200
 MOST_IDLE = 0.1
 """What of the multiprocessors may be left idle so that programs which run together read all images of a pixel."""
 
-RUNS_OF_SAMPLE = 8
+RUNS_OF_SAMPLE = 3
 """Of 128 numbers, that each program looks at to learn what tf32 cuts off."""
 
 ADDED_AT_ONCE, ADDING_THREADS = 32, 256

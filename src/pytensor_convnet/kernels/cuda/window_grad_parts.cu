@@ -175,13 +175,23 @@ add_partials(const float *partial, const float *found, int finders, void *filter
 #if SCALED
     __shared__ float largest[2][PARTS];
 #elif !NARROW
-    __shared__ float of_samples[PARTS][4];
+    __shared__ float4 of_samples[PARTS];
 #endif
     int lane = threadIdx.x & 31, part = threadIdx.x >> 5;
     const int block_size = PARTIAL_ROWS * TILE_N, stride = BLOCKS * block_size;
     int element = blockIdx.x * 32 + lane;
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#if !NARROW
+    float4 sampled = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int program = threadIdx.x; program < finders; program += ADDING_THREADS) {
+        float4 of_program = ((const float4 *)found)[program];
+        sampled.x += of_program.x;
+        sampled.y += of_program.y;
+        sampled.z += of_program.z;
+        sampled.w += of_program.w;
+    }
+#endif
     float sum = 0.0f;
     if (element < stride) {
         const float *p = partial + element + (u64)part * stride;
@@ -199,16 +209,14 @@ add_partials(const float *partial, const float *found, int finders, void *filter
         if (lane == 0) largest[operand][part] = most;
     }
 #elif !NARROW
-    float sampled[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int program = threadIdx.x; program < finders; program += ADDING_THREADS)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sampled[i] += found[program * 4 + i];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) sampled[i] += __shfl_xor_sync(0xffffffffu, sampled[i], lanes);
-        if (lane == 0) of_samples[part][i] = sampled[i];
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        sampled.x += __shfl_xor_sync(0xffffffffu, sampled.x, lanes);
+        sampled.y += __shfl_xor_sync(0xffffffffu, sampled.y, lanes);
+        sampled.z += __shfl_xor_sync(0xffffffffu, sampled.z, lanes);
+        sampled.w += __shfl_xor_sync(0xffffffffu, sampled.w, lanes);
     }
+    if (lane == 0) of_samples[part] = sampled;
 #endif
     __syncthreads();
     if (part > 0 || element >= stride) return;
@@ -225,10 +233,15 @@ add_partials(const float *partial, const float *found, int finders, void *filter
     int exponent = exponent_of(factor_of(of_images)) + exponent_of(factor_of(of_maps));
     sum = sum * power_of_two(exponent / 2) * power_of_two(exponent - exponent / 2);
 #elif !NARROW
-    float all[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float4 all = of_samples[0];
 #pragma unroll
-    for (int i = 0; i < 4 * PARTS; ++i) all[i % 4] += of_samples[i / 4][i % 4];
-    sum *= given_back(all[0], all[1]) * given_back(all[2], all[3]);
+    for (int i = 1; i < PARTS; ++i) {
+        all.x += of_samples[i].x;
+        all.y += of_samples[i].y;
+        all.z += of_samples[i].z;
+        all.w += of_samples[i].w;
+    }
+    sum *= given_back(all.x, all.y) * given_back(all.z, all.w);
 #endif
     int block = element / block_size, row = element % block_size / TILE_N, column = element % TILE_N;
     int tap = TAPS_AS_ROWS ? row : column, filter = TAPS_AS_ROWS ? column : row;
