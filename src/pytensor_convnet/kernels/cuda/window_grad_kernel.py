@@ -8,17 +8,18 @@ The loop nest, for a share of all map rows y, runs of map columns and images b::
             sums[(j, a, c), m] += window[q * step + j, a, c, b] * maps[m, y, q, b]
 
 Images are what is summed over. They lie innermost, so both operands are rows of 128 bytes in shared memory, as the
-copying engine brings them and tensor cores read them; float32 as it is, multiplied as tf32, whose lower bits are cut
-off. The taps of a pixel are consecutive rows. Going down one map row, a window needs only ``step`` new rows of the
-source: they lie behind the others of their column, where the next column has rows that nobody needs any more.
+copying engine brings them and tensor cores read them; float32 as it is, multiplied as tf32. What that cuts off is given
+back: a sample of both operands tells how much. The taps of a pixel are consecutive rows. Going down one map row, a
+window needs only ``step`` new rows of the source: they lie behind the others of their column, where the next column has
+rows that nobody needs any more.
 
 A pixel beyond the last of a row of maps has maps of zero, and the window of the last one: an infinity there may become
 NaN where the sum would be infinite.
 
 Floors: images and maps read once; two floating-point operations a multiply-add, at the product's rate. Measured on an
-H100 (`docs/cuda-kernels.md`): 65 to 98% of the floor in float32 and 52 to 91% in bfloat16 for alex1, cb1, cifar1_b1024,
-stride2_1024 and vgg3; of layers of 10 to 30 us 11 to 56%, held back by what each map row takes besides its products,
-and by sums of all shares that go through memory.
+H100 (`docs/cuda-kernels.md`): 63 to 97% of the floor in float32 and 52 to 93% in bfloat16 for alex1, cb1, cifar1_b1024,
+stride2_1024 and vgg3, held back by waiting for maps and windows; of layers of 10 to 30 us 11 to 56%, by what each map
+row takes besides its products, and by sums of all shares that go through memory.
 """
 
 from dataclasses import dataclass
