@@ -48,6 +48,14 @@ DEVICE void load_box(u32 to, const TensorMap *map, int x0, int x1, int x2, int x
 DEVICE u64 swizzled_descriptor(u32 address) {
     return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);
 }
+DEVICE void store_cell(u32 to, u32 a, u32 b, u32 c, u32 d) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+DEVICE u32 float16_pair(float low, float high) {
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }

@@ -1,9 +1,9 @@
 // The filter gradient over windows, of maps that a max pool's gradient spreads over (pool_window_grad_kernel.py): the
 // copying engine brings images; threads of two warpgroups compute stages of maps from pooled gradients and winners.
 //
-// A thread has the same 8 images of the same filters all along a row of maps, and goes from window to window of the pool:
-// it reads cells of those windows in a column that hold the row of maps, adds each where its winner says to the pixels it
-// holds, and puts those pixels that no later window holds into shared memory, as the copying engine would.
+// A thread has the same 8 images of the same filters all along a row of maps, and goes from window to window of the
+// pool: it reads cells of those windows in a column that hold the row of maps, adds each where its winner says to the
+// pixels it holds, and puts those pixels that no later window holds into shared memory, as the copying engine would.
 
 #define EACH ((FILTERS * 8 + SPREADING - 1) / SPREADING)  // filters of a thread
 #define DOWN ((POOL_ROWS + POOL_STEP_ROWS - 1) / POOL_STEP_ROWS)  // rows of windows that may hold a row of maps
@@ -11,15 +11,6 @@
 #define LATER (WIDTH - POOL_STEP_COLUMNS)  // pixels of a window that the next one may hold
 #define BACK ((LATER + POOL_STEP_COLUMNS - 1) / POOL_STEP_COLUMNS)  // windows before the first pixel that may hold it
 
-DEVICE void store_cell(u32 to, const u32 (&cell)[4]) {
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
-        :: "r"(to), "r"(cell[0]), "r"(cell[1]), "r"(cell[2]), "r"(cell[3]) : "memory");
-}
-DEVICE u32 float16_pair(float low, float high) {
-    u32 r;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
 DEVICE u32 sum_of_pairs(u32 a, u32 b) {
     u32 r;
 #if SCALED
@@ -133,10 +124,11 @@ DEVICE void put_pixel(const u32 (&sums)[EACH][WIDTH][4], int j, u32 stage, int q
     for (int v = 0; v < EACH; ++v) {
         int f = v * 32 + (part.thread >> 3), at = q * FILTERS + f, filter = part.filter + v * 32;
         if (f >= FILTERS) continue;
-        store_cell(stage + at * ROW_BYTES + (((part.thread & 7) ^ (at & 7)) << 4), sums[v][j]);
+        const u32 (&pixel)[4] = sums[v][j];
+        store_cell(stage + at * ROW_BYTES + (((part.thread & 7) ^ (at & 7)) << 4), pixel[0], pixel[1], pixel[2], pixel[3]);
         if (kept && filter < ALL_FILTERS && row.batch + part.image < BATCH && x < MAP_COLUMNS)
             kept[(((filter * MAP_ROWS + row.y) * MAP_COLUMNS + x) * BATCH + row.batch + part.image) / 8]
-                = make_uint4(sums[v][j][0], sums[v][j][1], sums[v][j][2], sums[v][j][3]);
+                = make_uint4(pixel[0], pixel[1], pixel[2], pixel[3]);
     }
 }
 

@@ -13,9 +13,6 @@
 
 // ------------------------------------------------------------------------------------------------ instructions
 
-DEVICE void store_cell(u32 to, u32 a, u32 b, u32 c, u32 d) {
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" :: "r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
 DEVICE float2 load_pair(u32 from) {
     float2 v;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");
@@ -25,11 +22,6 @@ DEVICE float2 load_pair(u32 from) {
 // number is so rounded, on average neither up nor down, by one instruction; and stays what it is if it needs no more
 // bits.
 DEVICE u32 tf32_of(float x) { return __float_as_uint(x * (1.0f + 0.347f / 1024)); }
-DEVICE u32 float16_pair(float low, float high) {
-    u32 r;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
 DEVICE u32 bfloat16_pair(float low, float high) {
     u32 r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
