@@ -58,7 +58,7 @@ MOST_IDLE = 0.1
 RUNS_OF_SAMPLE = 3
 """Of 128 numbers, that each program looks at to learn what tf32 cuts off."""
 
-ADDED_AT_ONCE, ADDING_THREADS = 32, 256
+ADDED_AT_ONCE, ADDING_THREADS = 32, 288
 """Sums of a program that adds up shares, and its threads."""
 
 

@@ -166,83 +166,75 @@ DEVICE float given_back(float of_all, float of_left) {
 }
 #endif
 
-// Adds up the shares, in a fixed order: a program 32 elements, and each of its warps a part of the shares.
-#define PARTS (ADDING_THREADS / 32)
+// By what sums are multiplied, of what searchers or programs found: the inverse of what operands were scaled by, as two
+// factors that are alike, so that nothing between is larger or smaller than before or after both; or what tf32 cut off
+// of both. What a warp does.
+DEVICE float2 factors_of(const float *found, int finders, int lane) {
+#if SCALED
+    int exponent = 0;
+#pragma unroll
+    for (int operand = 0; operand < 2; ++operand) {
+        float largest = 0.0f;
+#pragma unroll 8
+        for (int i = lane; i < finders; i += 32) largest = fmaxf(largest, found[operand * finders + i]);
+#pragma unroll
+        for (int lanes = 16; lanes > 0; lanes /= 2)
+            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+        exponent += exponent_of(factor_of(largest));
+    }
+    return make_float2(power_of_two(exponent / 2), power_of_two(exponent - exponent / 2));
+#elif !NARROW
+    float4 all = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 5
+    for (int program = lane; program < finders; program += 32) {
+        float4 sampled = ((const float4 *)found)[program];
+        all.x += sampled.x;
+        all.y += sampled.y;
+        all.z += sampled.z;
+        all.w += sampled.w;
+    }
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        all.x += __shfl_xor_sync(0xffffffffu, all.x, lanes);
+        all.y += __shfl_xor_sync(0xffffffffu, all.y, lanes);
+        all.z += __shfl_xor_sync(0xffffffffu, all.z, lanes);
+        all.w += __shfl_xor_sync(0xffffffffu, all.w, lanes);
+    }
+    return make_float2(given_back(all.x, all.y), given_back(all.z, all.w));
+#else
+    return make_float2(1.0f, 1.0f);
+#endif
+}
+
+// Adds up the shares, in a fixed order: a program 32 elements, and each of its warps a part of the shares, but for the
+// last, which says by what sums are multiplied.
+#define PARTS (ADDING_THREADS / 32 - 1)
 extern "C" __global__ void __launch_bounds__(ADDING_THREADS)
 add_partials(const float *partial, const float *found, int finders, void *filters)
 {
     __shared__ float sums[PARTS][32];
-#if SCALED
-    __shared__ float largest[2][PARTS];
-#elif !NARROW
-    __shared__ float4 of_samples[PARTS];
-#endif
+    __shared__ float2 factors;
     int lane = threadIdx.x & 31, part = threadIdx.x >> 5;
     const int block_size = PARTIAL_ROWS * TILE_N, stride = BLOCKS * block_size;
     int element = blockIdx.x * 32 + lane;
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#if !NARROW
-    float4 sampled = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (int program = threadIdx.x; program < finders; program += ADDING_THREADS) {
-        float4 of_program = ((const float4 *)found)[program];
-        sampled.x += of_program.x;
-        sampled.y += of_program.y;
-        sampled.z += of_program.z;
-        sampled.w += of_program.w;
-    }
-#endif
     float sum = 0.0f;
-    if (element < stride) {
+    if (part == PARTS) {
+        float2 all = factors_of(found, finders, lane);
+        if (lane == 0) factors = all;
+    } else if (element < stride) {
         const float *p = partial + element + (u64)part * stride;
 #pragma unroll 9
         for (int share = part; share < SHARES * SUM_SPLIT; share += PARTS, p += PARTS * (u64)stride) sum += *p;
     }
-    sums[part][lane] = sum;
-#if SCALED
-#pragma unroll
-    for (int operand = 0; operand < 2; ++operand) {
-        float most = 0.0f;
-        for (int i = threadIdx.x; i < finders; i += ADDING_THREADS) most = fmaxf(most, found[operand * finders + i]);
-#pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
-        if (lane == 0) largest[operand][part] = most;
-    }
-#elif !NARROW
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) {
-        sampled.x += __shfl_xor_sync(0xffffffffu, sampled.x, lanes);
-        sampled.y += __shfl_xor_sync(0xffffffffu, sampled.y, lanes);
-        sampled.z += __shfl_xor_sync(0xffffffffu, sampled.z, lanes);
-        sampled.w += __shfl_xor_sync(0xffffffffu, sampled.w, lanes);
-    }
-    if (lane == 0) of_samples[part] = sampled;
-#endif
+    if (part < PARTS) sums[part][lane] = sum;
     __syncthreads();
     if (part > 0 || element >= stride) return;
     sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < PARTS; ++i) sum += sums[i][lane];
-#if SCALED
-    float of_images = largest[0][0], of_maps = largest[1][0];
-#pragma unroll
-    for (int i = 1; i < PARTS; ++i) {
-        of_images = fmaxf(of_images, largest[0][i]);
-        of_maps = fmaxf(of_maps, largest[1][i]);
-    }
-    int exponent = exponent_of(factor_of(of_images)) + exponent_of(factor_of(of_maps));
-    sum = sum * power_of_two(exponent / 2) * power_of_two(exponent - exponent / 2);
-#elif !NARROW
-    float4 all = of_samples[0];
-#pragma unroll
-    for (int i = 1; i < PARTS; ++i) {
-        all.x += of_samples[i].x;
-        all.y += of_samples[i].y;
-        all.z += of_samples[i].z;
-        all.w += of_samples[i].w;
-    }
-    sum *= given_back(all.x, all.y) * given_back(all.z, all.w);
-#endif
+    sum = sum * factors.x * factors.y;
     int block = element / block_size, row = element % block_size / TILE_N, column = element % TILE_N;
     int tap = TAPS_AS_ROWS ? row : column, filter = TAPS_AS_ROWS ? column : row;
     int f = block / CHUNKS * FILTERS + filter, c = block % CHUNKS * CHANNELS + tap % CHANNELS;
