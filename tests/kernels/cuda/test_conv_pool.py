@@ -240,18 +240,34 @@ def test_activations(activation, method, device):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("window", [(2, 3), (9, 9)], ids=["few taps", "many taps"])
-def test_the_pair_activates_in_every_format(window, format, device):
-    geometry = Geometry((8, 2, 11, 12), (16, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
-    layer = geometry, (window, (2, 1), NO_PADDING, True)
-    task = task_of(layer, device=device, activation="muting_relu")
-    task = replace(task, formats=(format, format))
+@pytest.mark.parametrize(
+    ("dtype", "winners_dtype", "batch"),
+    [(torch.float32, torch.uint8, 8), (torch.bfloat16, torch.int32, 8), (torch.float32, torch.int64, 7)],
+)
+def test_the_pair_activates_in_every_format(dtype, winners_dtype, batch, window, format, device):
+    geometry = Geometry((batch, 2, 11, 12), (16, 2, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
+    task = task_of((geometry, (window, (2, 1), NO_PADDING, True)), dtype=dtype, device=device, activation="muting_relu")
+    task = replace(task, formats=(format, format), winners=winners_dtype)
     images, filters, biases = whole(geometry.images), whole(geometry.filters, 1), 4 * whole(16, 2) - 15
     operands = put(images, task, format), put(filters, task, "bc01"), put(biases, task)
     maxima, winners = carry_out(task, Pair(), *operands)
     expected, won = defined(replace(task, activation="identity"), images, filters, biases, True)
     assert 0.1 < (expected < 0).mean() < 0.9
-    np.testing.assert_array_equal(maxima.cpu().numpy(), np.maximum(expected, 0))
-    np.testing.assert_array_equal(winners.cpu().numpy(), np.where(expected < 0, 255, won))
+    np.testing.assert_array_equal(maxima.float().cpu().numpy(), np.maximum(expected, 0))
+    muted = 255 if winners_dtype == torch.uint8 else -1
+    np.testing.assert_array_equal(winners.cpu().numpy(), np.where(expected < 0, muted, won.astype(int)))
+
+
+def test_a_pair_of_maxima_that_are_nan_keeps_them_and_mutes_their_winners(device):
+    geometry = Geometry((8, 1, 5, 5), (4, 1, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False)
+    task = task_of((geometry, ((2, 2), (2, 2), NO_PADDING, True)), device=device, activation="muting_relu")
+    images = whole(geometry.images)
+    images[2, 0, 0, 0] = np.nan
+    operands = put(images, task), put(whole(geometry.filters, 1), task, "bc01"), put(whole(4, 2), task)
+    maxima, winners = carry_out(task, Pair(), *operands)
+    assert maxima[2, :, 0, 0].isnan().all()
+    assert winners[2, :, 0, 0].eq(255).all()
+    assert maxima.isnan().sum() == 4
 
 
 @pytest.mark.parametrize("product", MOST_ERROR)

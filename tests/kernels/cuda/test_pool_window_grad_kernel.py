@@ -11,8 +11,8 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import (  # noqa: E402
+    magnitudes,
     pool_window_candidates,
-    pool_window_grad_kernel,
     to_format,
     tuning,
     window_candidates,
@@ -196,25 +196,33 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_registers_of_a_program_are_all_there_are(layer, product, kept):
+def test_registers_of_a_program_are_enough_and_not_too_many(layer, product, kept):
     task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, False, LAYERS[layer][-1])
-    constants = plan_of_pool_window_share(task, method, kept).constants
-    both, begun = constants["MULTIPLYING_REGISTERS"] + constants["FETCHING_REGISTERS"], constants["LAUNCHED_REGISTERS"]
-    assert both == 2 * begun  # more, and a warpgroup that asks for its part would wait for ever
-    assert begun % 8 == 0
-    assert begun * constants["THREADS"] <= 65536
-    assert constants["MULTIPLYING_REGISTERS"] % 8 == 0
-    assert constants["TILES_EACH"] * constants["TILE_N"] // 2 + 24 <= constants["MULTIPLYING_REGISTERS"]
+    k = plan_of_pool_window_share(task, method, kept).constants
+    both, begun = k["MULTIPLYING_REGISTERS"] + k["SPREADING_REGISTERS"], k["LAUNCHED_REGISTERS"]
+    assert both <= 2 * begun  # more, and a warpgroup that asks for its part would wait for ever
+    assert begun % 8 == k["MULTIPLYING_REGISTERS"] % 8 == k["SPREADING_REGISTERS"] % 8 == 0
+    assert begun * k["THREADS"] <= 65536
+    assert k["TILES_EACH"] * k["TILE_N"] // 2 + 24 <= k["MULTIPLYING_REGISTERS"]
+    each, down = -(-k["FILTERS"] // 32), -(-k["POOL_ROWS"] // k["POOL_STEP_ROWS"])
+    read = (k["AHEAD"] + 1) * each * down * (2 * k["MAP_BYTES"] + 2)
+    assert read + 4 * each * k["POOL_COLUMNS"] <= k["SPREADING_REGISTERS"]
 
 
-def test_windows_of_more_taps_than_a_byte_tells_are_no_plan():
-    task, method = (
-        task_of("overlapping", "grads", "native", "meta"),
-        PoolWindowShare("native", False, LAYERS["overlapping"][-1]),
-    )
-    windows = check_pool(task.geometry.maps, (13, 12), (1, 1), ((6, 6), (6, 6)), True)
-    assert plan_of_pool_window_share(replace(task, windows=windows), method, True) is None
-    assert pool_window_grad_kernel.MOST_TAPS < 13 * 12
+def test_what_registers_do_not_hold_is_no_plan():
+    task = task_of("overlapping", "filter_grad", "native", "meta")
+    blocks = WindowGradBlocks(False, 1, 1, 3, 256, 1)
+    task = replace(task, geometry=replace(task.geometry, filters=(256, 3, 5, 5)))
+    assert window_grad_kernel.window_grad_plan(task.geometry, blocks, "native") is not None
+    assert plan_of_pool_window_share(task, PoolWindowShare("native", False, blocks), False) is None
+
+
+@pytest.mark.parametrize(("window", "is_planned"), [((15, 16), True), ((16, 16), False)])
+def test_windows_of_more_taps_than_a_byte_tells_are_no_plan(window, is_planned):
+    task = task_of("overlapping", "grads", "native", "meta")
+    method = PoolWindowShare("native", False, WindowGradBlocks(True, 4, 2, 3, 8, 1))
+    windows = check_pool(task.geometry.maps, window, (8, 8), ((8, 8), (8, 8)), True)
+    assert (plan_of_pool_window_share(replace(task, windows=windows), method, True) is not None) == is_planned
 
 
 def test_the_last_batch_may_be_filled_in_part(hopper):
@@ -225,6 +233,37 @@ def test_the_last_batch_may_be_filled_in_part(hopper):
     (result,) = carry_out(task, method, images, winners, maps)
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], "native"))
     assert plan_of_pool_window_share(task, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]), False) is None
+
+
+def test_both_gradients_of_a_batch_filled_in_part(hopper):
+    task = task_of("side_by_side", "grads", "native")
+    task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
+    arrays, operands = operands_of(task, hopper)
+    of_images = Window("native", (1, 1), WindowBlocks(2, 1, 8, 1))
+    method = Spread(of_images, PoolWindowShare("native", False, LAYERS["side_by_side"][-1]))
+    for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
+        np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected, "native"))
+
+
+@pytest.mark.parametrize("way", ["as it goes, prepared", "as it goes", "before"])
+@pytest.mark.parametrize("outlier", [1.0, 1e6])
+def test_gradients_are_the_same_by_a_sample(outlier, way, hopper, monkeypatch):
+    task = task_of("overlapping", "grads", "float16")
+    _, (images, filters, winners, maps) = operands_of(task, hopper, muted=0)
+    images[3, 1, 6, 5], maps[7, 20, 3, 2] = outlier, outlier  # in no sample
+    blocks = LAYERS["overlapping"][-1]
+    of_filters = WindowShare("float16", blocks) if way == "before" else PoolWindowShare(
+        "float16", way.endswith("prepared"), blocks
+    )  # fmt: skip
+    method = Spread(Window("float16", (1, 1), WindowBlocks(2, 1, 8, 1), prepared=True), of_filters)
+    whole_, by_sample = [], []
+    for least, results in ((2**40, whole_), (1, by_sample)):
+        for name, value in {"SEARCHERS": 16, "BLOCK": 4, "UNIT": 4, "LEAST_SAMPLED": least}.items():
+            monkeypatch.setattr(magnitudes, name, value)
+        results.extend(carry_out(task, method, images, filters, winners, maps))
+    for result, expected in zip(by_sample, whole_, strict=True):
+        assert torch.isfinite(result).all()
+        assert float((result - expected).norm()) <= 1e-6 * float(expected.norm())
 
 
 # ---------------------------------------------------------------------------------------------- candidates
@@ -250,6 +289,35 @@ def test_filter_gradients_that_spread_as_they_go_are_among_the_first_candidates(
     assert tuning.fixed_choice(task) == first
     assert kinds_of(task, "filters") >= {PoolWindowShare, PoolShare, WindowShare}
     assert tuning.method_from_json(json.loads(json.dumps(tuning.method_to_json(first)))) == first
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("filters", [8, 16, 64])
+@pytest.mark.parametrize("size", [12, 30])
+def test_what_spreads_as_it_goes_stands_beside_input_gradients_over_windows(size, filters, product):
+    geometry = Geometry((24, 64, size, size), (filters, 64, 3, 3), (2, 2), NO_PADDING, (1, 1), 1, False)
+    windows = check_pool(geometry.maps, (2, 2), (2, 2), NO_PADDING, True)
+    task = replace(task_of("overlapping", "grads", product, "meta"), geometry=geometry, windows=windows)
+    ways = [way for way in pool_candidates(task, tuning.CANDIDATES)[:-1] if isinstance(way.filters, PoolWindowShare)]
+    assert all(isinstance(way.input, Window) for way in ways)
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("name", ["filter_grad", "grads"])
+def test_float16_tensors_are_left_to_others(name):
+    task = replace(task_of("overlapping", name, "float16", "meta"), dtype=torch.float16)
+    kinds = kinds_of(task, "filters") | kinds_of(task, "input")
+    assert not kinds & {PoolWindowShare, WindowShare, Window}
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("change", [{"groups": 3, "filters": (39, 1, 5, 5)}, {"dilation": (2, 1)}])
+def test_groups_and_dilation_are_left_to_others(change):
+    task = task_of("overlapping", "filter_grad", "native", "meta")
+    geometry = replace(task.geometry, **change)
+    windows = check_pool(geometry.maps, (3, 3), (2, 2), ((1, 1), (1, 1)), True)
+    assert PoolWindowShare not in kinds_of(replace(task, geometry=geometry, windows=windows), "filters")
 
 
 @pytest.mark.usefixtures("compiling")

@@ -111,8 +111,9 @@ def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
 
 
 def pool_fixed_choice(task: PoolTask) -> Any:
-    """The forward pass in one where that is estimated to be faster; gradients of float32, which spread maps have as
-    float16, but for the filter gradient alone only where channels are few."""
+    """The forward pass in one where that is estimated to be faster; the filter gradient alone by windows that spread as
+    they go, where these are possible, or if channels are few; both gradients of float32, which spread maps have as
+    float16."""
     found = pool_candidates(task, 1)
     if task.name == "correlate2d_max_pool2d":
         return min(found, key=lambda method: _seconds(task, method))
@@ -200,7 +201,7 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
     images, item = prod(geometry.images), task.dtype.itemsize
     if isinstance(method, Pair):
         maps = prod(geometry.maps)
-        moved = (images + 2 * maps + 5 * pooled) * item + pooled
+        moved = (images + 2 * maps + 3 * pooled) * item + pooled
         operations = 2 * geometry.multiply_adds / (MULTIPROCESSORS * OPERATIONS * CLOCK)
         return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
     blocks = method.blocks
@@ -274,12 +275,16 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
 
 
 def _over_windows(task: PoolTask, inputs: list[Any], filters: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Methods for both gradients, those over windows first: of the filters' ones two of maps that are spread before."""
+    """Methods for both gradients, those over windows first: of the filters' ones two of maps that are spread before.
+
+    That which spreads as it goes stands beside an input gradient over windows: others want batches filled up.
+    """
     parts = [task.part(name, ("batch_last",) * 2) for name in ("correlate2d_input_grad", "correlate2d_filter_grad")]
     before = window_grads(parts[1], OVER_WINDOWS, prepared=True)
-    together = [] if task.name.endswith("filter_grad") else pool_window_shares(task, 1, kept=True)
-    inputs = [*over_windows(parts[0], OVER_WINDOWS, prepared=True), *inputs]
-    return inputs, [*before[:2], *together, *before[2:], *filters]
+    of_images = over_windows(parts[0], OVER_WINDOWS, prepared=True)
+    both = len(of_images) > len(before[:2]) and not task.name.endswith("filter_grad")
+    together = pool_window_shares(task, 1, kept=True) if both else []
+    return [*of_images, *inputs], [*before[:2], *together, *before[2:], *filters]
 
 
 def _spread_parts(task: PoolTask, name: str, product: str, limit: int) -> list[Any]:

@@ -93,7 +93,7 @@ class PoolWindowShare:
 class Spread:
     """Gradients from spread maps, which `spreading.spread` writes, or the filter gradient's `PoolWindowShare`.
 
-    The filter gradient alone may do without.
+    The filter gradient alone may do without. Beside a `PoolWindowShare` the input gradient is a `Window`.
     """
 
     input: Gather | Window | None
@@ -221,6 +221,7 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         of_filters, kept = _pool_window_share(task, method.filters, kept_too, images, winners, maps, of_both)
         if method.input is None:
             return (of_filters,)
+        assert isinstance(method.input, Window)  # others want batches filled up
         return _input_grad(task, method.input, filters, kept[None], magnitudes), of_filters
     if before:
         planes = spread(winners, maps, task.windows, product, of_maps)

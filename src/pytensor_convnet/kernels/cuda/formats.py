@@ -46,7 +46,7 @@ def strides(shape: Sequence[int], format: str) -> tuple[int, ...]:
 def pixel_step(tensor: torch.Tensor) -> int:
     """Elements from a pixel to the next in batch-last memory: the batch, or more where it was filled up."""
     steps = [tensor.stride(axis) for axis in (1, 2, 3) if tensor.shape[axis] > 1]
-    return min(steps, default=tensor.shape[0])
+    return min(steps, default=-(-tensor.shape[0] // UNIT) * UNIT)  # of one pixel any that suits the copying engine
 
 
 def memory_format(tensor: torch.Tensor) -> str | None:

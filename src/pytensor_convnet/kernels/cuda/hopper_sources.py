@@ -1,6 +1,6 @@
 """What the kernels over windows share: limits of a Hopper multiprocessor, and how their CUDA C++ is put together.
 
-A source is its constants, the instruction of tensor cores that it multiplies by, and the code beside its module.
+A source is its constants, the instruction of tensor cores that it multiplies by, and the code of files of this folder.
 """
 
 import functools
@@ -8,13 +8,13 @@ from math import ceil
 from pathlib import Path
 
 BATCH_MULTIPLES = {True: 8, False: 4}
-"""Of bfloat16 and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads."""
+"""Of 16 bits and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads."""
 
 BARRIER_BYTES = 1024
 """Of shared memory, at its beginning."""
 
 ROW_BYTES, PATTERN_BYTES = 128, 1024
-"""Of a row of images in shared memory, 64 of bfloat16 or 32 of float32, and after how many bytes the order of its parts
+"""Of a row of images in shared memory, 64 of 16 bits or 32 of float32, and after how many bytes the order of its parts
 repeats."""
 
 MOST_OF_A_BOX = 256
@@ -24,8 +24,8 @@ MOST_COLUMNS = 256
 """Of an instruction's product."""
 
 THREADS, FETCHING_REGISTERS, MULTIPLYING_REGISTERS = 384, 24, 240
-"""Of a program: two warpgroups multiply, a third fetches. Together they have exactly the registers that they began
-with, 168 a thread: a warpgroup that asked for more would wait for ever."""
+"""Of a program, where its source says nothing else: two warpgroups multiply, a third fetches. Together they have
+exactly the registers that they began with, 168 a thread: a warpgroup that asked for more would wait for ever."""
 
 SHARED_CONSTANTS = {
     "ROW_BYTES": ROW_BYTES, "THREADS": THREADS, "FETCHING_REGISTERS": FETCHING_REGISTERS,

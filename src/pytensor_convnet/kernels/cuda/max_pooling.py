@@ -49,7 +49,7 @@ WINNERS = (torch.uint8, torch.int32, torch.int64)
 
 
 @triton.jit
-def _biases(biases, plane, cell, units, channels, VECTOR: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+def _tile_biases(biases, plane, cell, units, channels, VECTOR: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """Those of a tile's maxima."""
     if CHANNELS_LAST:
         channel = vectors_at(tl.zeros(plane.shape, plane.dtype), cell % units, VECTOR)
@@ -113,7 +113,7 @@ def _max_pool(
             wins = beats(value, best)
             best, winner = tl.where(wins, value, best), tl.where(wins, tap + i * WINDOW_COLUMNS, winner)
         if ACTIVATION is not None:
-            bias = _biases(biases, plane, cell, units, channels, VECTOR, CHANNELS_LAST)
+            bias = _tile_biases(biases, plane, cell, units, channels, VECTOR, CHANNELS_LAST)
             best, winner = finished(best, winner, bias, ACTIVATION)
         inside = both((strip < strips) & (y + k < out_rows), cell < cells)
         step = k * out_columns * units * VECTOR
@@ -151,7 +151,7 @@ def _max_pool_of_many_taps(
             wins = beats(value, best)
             best, winner = tl.where(wins, value, best), tl.where(wins, i * WINDOW_COLUMNS + j, winner)
     if ACTIVATION is not None:
-        bias = _biases(biases, strip // out_rows, cell, units, channels, VECTOR, CHANNELS_LAST)
+        bias = _tile_biases(biases, strip // out_rows, cell, units, channels, VECTOR, CHANNELS_LAST)
         best, winner = finished(best, winner, bias, ACTIVATION)
     inside = both(strip < strips, cell < cells)
     at = vectors_at(strip * out_columns * units, cell, VECTOR)

@@ -7,7 +7,7 @@ from math import ceil
 import torch
 
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, PoolWindowShare, plan_of_pool_window_share
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, most_promising, search_time, size
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, most_promising, products_of, search_time, size
 from pytensor_convnet.kernels.cuda.hardware import CLOCK
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, fits_window_grads, window_grad_cycles
@@ -29,8 +29,8 @@ MOST_ALIKE = 1
 
 def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindowShare]:
     """At most ``limit`` methods, the most promising first, whose maps are kept or not; none where none is possible."""
-    product = "native" if task.dtype == torch.bfloat16 else "float16"
-    possible = task.winners == torch.uint8 and (product == "native" or task.precision == "medium")
+    narrow, coarse = task.dtype == torch.bfloat16, "float16" in products_of(task)
+    product, possible = "native" if narrow else "float16", task.winners == torch.uint8 and (narrow or coarse)
     if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry, True):
         return []
     seconds = {}

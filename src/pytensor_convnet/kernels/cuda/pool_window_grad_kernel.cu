@@ -209,7 +209,7 @@ pooled_window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_
         SET_REGISTERS(MULTIPLYING_REGISTERS);
         multiply(partial, shared, warpgroup, (threadIdx.x >> 5) & 3, lane, share, block);
     } else {
-        SET_REGISTERS(FETCHING_REGISTERS);
+        SET_REGISTERS(SPREADING_REGISTERS);
         float scale = 1.0f;
 #if MAP_BYTES == 4
         float most = 0.0f;

@@ -2,7 +2,8 @@
 
 It is that of `window_grad_kernel`, but no maps lie in memory: half of its threads compute them, from pooled gradients
 and winners, stage by stage, while the others multiply the stage before. The input gradient needs them in memory; there
-they may be kept on the way.
+they may be kept on the way. Sums of windows that share a pixel are rounded to 16 bits one after the other, where
+`spreading.spread` rounds their sum.
 
 Floors: images, pooled gradients and winners read once, maps written once where they are kept; two floating-point
 operations a multiply-add, at the product's rate. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 39%
@@ -27,21 +28,24 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import (
     window_grad_plan,
 )
 
-THREADS, REGISTERS = 512, 128
+THREADS, LAUNCHED_REGISTERS = 512, 128
 """Of a program: two warpgroups multiply, two spread; and with how many registers all threads begin."""
 
 MOST_AHEAD = 2
 """Windows of the pool, in a row, that are read before they are needed."""
 
-BESIDE_SUMS, FEWEST_MULTIPLYING, FEWEST_SPREADING, BESIDE_CELLS = 32, 104, 72, 40
-"""Registers of a multiplying thread besides its sums; how many threads of each kind have at least; and of a spreading
-one besides what it reads and sums."""
+BESIDE_SUMS, FEWEST_MULTIPLYING = 32, 104
+"""Registers of a multiplying thread besides its sums, and how many it has at least."""
+
+BESIDE_CELLS, FEWEST_SPREADING, MOST_SPILLED = 40, 72, 8
+"""Registers of a spreading thread besides what it reads and sums, where it reads ahead; how many it has at least; and
+in how many more than those it may read and sum, as not all are needed at once."""
 
 SPREADING, FILTERS_AT_ONCE = 256, 32
 """Threads that spread, and how many filters' 64 images they have at a time, 8 images each."""
 
-MOST_TAPS = 120
-"""Of a window; 255 stands for none."""
+MOST_TAPS = 255
+"""Of a window, whose winner is a byte; 255 stands for none."""
 
 
 def pool_window_grad_plan(
@@ -60,26 +64,27 @@ def pool_window_grad_plan(
     """
     (rows, columns), (step_rows, step_columns) = windows.window, windows.stride
     plan = window_grad_plan(geometry, blocks, product)
-    large = 2 * max(prod(geometry.maps), prod(geometry.images)) >= MOST_BYTES
+    pooled = prod(geometry.maps[:2]) * windows.out_rows * windows.out_columns
+    large = 2 * max(prod(geometry.maps), prod(geometry.images), pooled) >= MOST_BYTES
     multiple = BATCH_MULTIPLE if prepared else BATCH_MULTIPLES[True]  # what is prepared is filled up to it
     if plan is None or geometry.images[0] % multiple or windows.taps > MOST_TAPS or large:
         return None
     k = plan.constants
     multiplying = max(FEWEST_MULTIPLYING, 8 * ceil((k["TILES_EACH"] * k["TILE_N"] // 2 + BESIDE_SUMS) / 8))
-    spreading = 2 * REGISTERS - multiplying
-    if spreading < FEWEST_SPREADING:
-        return None
+    spreading = 2 * LAUNCHED_REGISTERS - multiplying
     each, width = ceil(blocks.filters / FILTERS_AT_ONCE), max(columns, step_columns)
     map_bytes = 4 if product == "float16" and not prepared else 2
     # Registers of the windows that lie in a column, and of the pixels that one holds or the next may hold.
     cells, sums = (2 * map_bytes + 2) * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
+    if spreading < FEWEST_SPREADING or cells + sums > spreading + MOST_SPILLED:
+        return None
     ahead = max(0, min(MOST_AHEAD, (spreading - sums - BESIDE_CELLS) // cells - 1))
     constants = {
         "BATCH": geometry.images[0], "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows,
         "POOL_STEP_COLUMNS": step_columns, "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
         "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept), "SPREADING": SPREADING,
-        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": THREADS, "LAUNCHED_REGISTERS": REGISTERS,
-        "FETCHING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
+        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": THREADS, "LAUNCHED_REGISTERS": LAUNCHED_REGISTERS,
+        "SPREADING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
     }  # fmt: skip
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 

@@ -152,7 +152,7 @@ class TensorMap:
     Attributes
     ----------
     tensor : tensor
-        float32 or bfloat16, its memory aligned to 16 bytes.
+        float32, bfloat16 or float16, its memory aligned to 16 bytes.
     lengths, box : tuple of int
         Of all dimensions, the innermost first, whose elements follow each other. A box has 256 a dimension at most.
     strides : tuple of int

@@ -46,7 +46,7 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
 from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, launch
 
 IMAGES_OF_A_ROW = {True: 64, False: 32}
-"""Of bfloat16 and of float32."""
+"""Of 16 bits and of float32."""
 
 MOST_STAGES, FEWEST_STAGES = 32, 2
 MOST_REGISTERS = 200
@@ -119,7 +119,7 @@ class WindowGradPlan:
 
 
 def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
-    """Whether a filter gradient can be computed so at all, of bfloat16 or of float32."""
+    """Whether a filter gradient can be computed so at all, of operands of 16 bits or of float32."""
     plain = geometry.groups == 1 and geometry.dilation == (1, 1)
     some = min(prod(geometry.images), prod(geometry.maps), prod(geometry.filters)) > 0
     return plain and some and geometry.images[0] % BATCH_MULTIPLES[narrow] == 0

@@ -230,11 +230,11 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
     for (int i = 0; i < 8; ++i)
         places[i] = (warp >> 1) * PITCH_BYTES + (first_row + 2 * q) * ROW_BYTES
             + ((part ^ ((first_row + 2 * q + i) & 7)) << 4) + within;
+    const float scale = 1.0f / factor;
+#endif
+#if SCALED
     // The kernel multiplies what it stores by both factors as two that are alike: between them a product is no larger or
     // smaller than before or after both.
-#endif
-    const float scale = 1.0f / factor;
-#if SCALED
     int exponent = exponent_of(factor) + exponent_of(filter_factor);
     factor = power_of_two(exponent / 2);
     filter_factor = power_of_two(exponent - exponent / 2);

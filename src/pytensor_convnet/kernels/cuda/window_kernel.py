@@ -15,11 +15,11 @@ bfloat16 from there. float32, whose tiles they want by columns, goes through reg
 nothing has to be known beforehand, or scaled to float16, for twice the rate and half the shared memory of filters.
 Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for Hopper alone.
 
-Where rows of a window of bfloat16 are filled up to a multiple of 16, columns beyond it are multiplied by zero: an
+Where rows of a window of 16 bits are filled up to a multiple of 16, columns beyond it are multiplied by zero: an
 infinity or NaN of the source may reach a few pixels to the left of those that see it, and all pixels of their patches.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 55 to 82% of the floor in forward passes, 38 to 65% in
+an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 55 to 84% of the floor in forward passes, 41 to 66% in
 input gradients; held back by stores, which nothing overlaps, and in input gradients by rows of the source that several
 tiles read. Of layers of 10 to 40 us 17 to 63%: a multiprocessor has a tile or two, whose ends overlap with nothing.
 """
