@@ -39,3 +39,16 @@ def hopper():
     if not torch.cuda.is_available() or not can_compile(torch.device("cuda", torch.cuda.current_device())):
         pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture
+def on_so_many(monkeypatch):
+    """Plans of filter gradients for a GPU of so many multiprocessors, among which rows of maps are shared."""
+    from pytensor_convnet.kernels.cuda import window_grad_kernel
+
+    def planned(multiprocessors):
+        monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
+        window_grad_kernel.window_grad_plan.cache_clear()
+
+    yield planned
+    window_grad_kernel.window_grad_plan.cache_clear()

@@ -89,19 +89,14 @@ def task_of(layer, name, product, device="cuda"):
     )  # fmt: skip
 
 
-def operands_of(task, device, muted=0.1):
+def operands_of(layer, task, device, muted=0.1):
     """Whole images, filters, winners (some none) and pooled gradients, as arrays and as tensors in batch-last."""
     geometry, windows = task.geometry, task.windows
     images, filters = whole(geometry.images), whole(geometry.filters, 1)
     moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
     full = reference.correlate2d(images, filters, *moves)
-    hangs_over = windows.out_rows, windows.out_columns
-    for ignore_border in (True, False):
-        maxima, winners = reference.max_pool2d(
-            full, np.uint8, windows.window, windows.stride, windows.padding, ignore_border
-        )
-        if maxima.shape[2:] == hangs_over:
-            break
+    ignore_border = LAYERS[layer][1][-1]
+    _, winners = reference.max_pool2d(full, np.uint8, windows.window, windows.stride, windows.padding, ignore_border)
     maps = whole(winners.shape, 2)
     winners[np.random.default_rng(3).random(winners.shape) < muted] = 255
     arrays = tuple(map(np.ascontiguousarray, (images, filters, winners, maps)))
@@ -129,14 +124,12 @@ def rounded(array, product):
 @pytest.mark.parametrize("multiprocessors", [1, 3, 132])
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, hopper, monkeypatch):
+def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, hopper, on_so_many):
+    on_so_many(multiprocessors)
     task = task_of(layer, "filter_grad", product)
-    monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
-    window_grad_kernel.window_grad_plan.cache_clear()
-    arrays, (images, _, winners, maps) = operands_of(task, hopper)
+    arrays, (images, _, winners, maps) = operands_of(layer, task, hopper)
     method = Spread(None, PoolWindowShare(product, False, LAYERS[layer][-1]))
     (result,) = carry_out(task, method, images, winners, maps)
-    window_grad_kernel.window_grad_plan.cache_clear()
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], product))
 
 
@@ -145,7 +138,7 @@ def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, h
 @pytest.mark.parametrize("layer", LAYERS)
 def test_both_gradients_of_whole_numbers(layer, product, as_it_goes, hopper):
     task = task_of(layer, "grads", product)
-    arrays, operands = operands_of(task, hopper)
+    arrays, operands = operands_of(layer, task, hopper)
     blocks = LAYERS[layer][-1]
     of_images = Window(product, task.geometry.stride, WindowBlocks(2, 1, 8, 1), prepared=product == "float16")
     method = Spread(
@@ -160,7 +153,7 @@ def test_both_gradients_of_whole_numbers(layer, product, as_it_goes, hopper):
 @pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
 def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopper):
     task = task_of("overlapping", "filter_grad", product)
-    arrays, _ = operands_of(task, hopper, muted=0)
+    arrays, _ = operands_of("overlapping", task, hopper, muted=0)
     random = torch.Generator(hopper).manual_seed(0)
     images, maps = (
         size * torch.randn(arrays[i].shape, device=hopper, generator=random, dtype=torch.float32) for i in (0, 3)
@@ -183,7 +176,7 @@ def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopp
 @pytest.mark.parametrize("stray", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     task = task_of("overlapping", "filter_grad", "float16")
-    _, (images, _, winners, maps) = operands_of(task, hopper)
+    _, (images, _, winners, maps) = operands_of("overlapping", task, hopper)
     method = Spread(None, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]))
     (expected,) = carry_out(task, method, images, winners, maps)
     maps[:, 5] = stray
@@ -228,7 +221,7 @@ def test_windows_of_more_taps_than_a_byte_tells_are_no_plan(window, is_planned):
 def test_the_last_batch_may_be_filled_in_part(hopper):
     task = task_of("overlapping", "filter_grad", "native")
     task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
-    arrays, (images, _, winners, maps) = operands_of(task, hopper)
+    arrays, (images, _, winners, maps) = operands_of("overlapping", task, hopper)
     method = Spread(None, PoolWindowShare("native", False, LAYERS["overlapping"][-1]))
     (result,) = carry_out(task, method, images, winners, maps)
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], "native"))
@@ -238,7 +231,7 @@ def test_the_last_batch_may_be_filled_in_part(hopper):
 def test_both_gradients_of_a_batch_filled_in_part(hopper):
     task = task_of("side_by_side", "grads", "native")
     task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
-    arrays, operands = operands_of(task, hopper)
+    arrays, operands = operands_of("side_by_side", task, hopper)
     of_images = Window("native", (1, 1), WindowBlocks(2, 1, 8, 1))
     method = Spread(of_images, PoolWindowShare("native", False, LAYERS["side_by_side"][-1]))
     for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
@@ -249,7 +242,7 @@ def test_both_gradients_of_a_batch_filled_in_part(hopper):
 @pytest.mark.parametrize("outlier", [1.0, 1e6])
 def test_gradients_are_the_same_by_a_sample(outlier, way, hopper, monkeypatch):
     task = task_of("overlapping", "grads", "float16")
-    _, (images, filters, winners, maps) = operands_of(task, hopper, muted=0)
+    _, (images, filters, winners, maps) = operands_of("overlapping", task, hopper, muted=0)
     images[3, 1, 6, 5], maps[7, 20, 3, 2] = outlier, outlier  # in no sample
     blocks = LAYERS["overlapping"][-1]
     of_filters = WindowShare("float16", blocks) if way == "before" else PoolWindowShare(

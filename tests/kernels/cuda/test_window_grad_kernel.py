@@ -15,7 +15,6 @@ from pytensor_convnet.kernels.cuda import (  # noqa: E402
     runtime_compiler,
     to_format,
     window_grad_candidates,
-    window_grad_kernel,
 )
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES  # noqa: E402
@@ -169,18 +168,6 @@ def computed_in_numpy(geometry, how, images, maps):
             filters = slice(programs[0].filter, min(programs[0].filter + k["FILTERS"], k["ALL_FILTERS"]))
             result[filters, programs[0].channel + c, i, j] = row[: filters.stop - filters.start]
     return result
-
-
-@pytest.fixture
-def on_so_many(monkeypatch):
-    """Plans for a GPU of so many multiprocessors, among which rows of maps are shared."""
-
-    def planned(multiprocessors):
-        monkeypatch.setattr(window_grad_kernel, "MULTIPROCESSORS", multiprocessors)
-        window_grad_plan.cache_clear()
-
-    yield planned
-    window_grad_plan.cache_clear()
 
 
 @pytest.mark.parametrize("multiprocessors", [132, 1], ids=["many_shares", "one_share"])

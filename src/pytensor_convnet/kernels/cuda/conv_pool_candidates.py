@@ -118,9 +118,9 @@ def pool_fixed_choice(task: PoolTask) -> Any:
     if task.name == "correlate2d_max_pool2d":
         return min(found, key=lambda method: _seconds(task, method))
     few = prod(task.geometry.filters[1:]) <= 128
-    over_windows = isinstance(found[0], Spread) and isinstance(found[0].filters, PoolWindowShare)
+    as_it_goes = isinstance(found[0], Spread) and isinstance(found[0].filters, PoolWindowShare)
     narrow = task.dtype != torch.float32
-    return Pair() if not over_windows and (narrow or (task.name.endswith("filter_grad") and not few)) else found[0]
+    return Pair() if not as_it_goes and (narrow or (task.name.endswith("filter_grad") and not few)) else found[0]
 
 
 # ----------------------------------------------------------------------------------------------- forward

@@ -204,26 +204,13 @@ def _gradient_pair(task: PoolTask, images, filters, winners, maps) -> tuple[torc
 
 def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -> tuple[torch.Tensor, ...]:
     [product] = {part.product for part in (method.input, method.filters) if part is not None}
-    alone, along = method.input is None, isinstance(method.filters, PoolWindowShare)
-    before = not along and (not alone or isinstance(method.filters, FilterGrad | WindowShare))
-    magnitudes = of_maps = None
-    planes: Any = None
-    if product == "float16":
-        most = float(overlap(task.windows.window, task.windows.stride))  # so many times a map pixel's gradient may be
-        searched = [(images, 1.0, True), (maps, most, before), (filters, 1.0, False)]
-        present = [(dense(tensor), *how) for tensor, *how in searched if tensor is not None]
-        tensors, factors, copied = zip(*present)
-        magnitudes = largest_magnitudes(*tensors, factors=factors, copied=copied)
-        of_maps = magnitudes[0 if images is None else 1]
     if isinstance(method.filters, PoolWindowShare):
-        of_both = None if magnitudes is None else magnitudes[:2]
-        kept_too = method.input is not None
-        of_filters, kept = _pool_window_share(task, method.filters, kept_too, images, winners, maps, of_both)
-        if method.input is None:
-            return (of_filters,)
-        assert isinstance(method.input, Window)  # others want batches filled up
-        return _input_grad(task, method.input, filters, kept[None], magnitudes), of_filters
-    if before:
+        magnitudes = _magnitudes(task, product, images, maps, filters, False)
+        return _gradients_as_it_goes(task, method.input, method.filters, images, filters, winners, maps, magnitudes)
+    is_spread = method.input is not None or isinstance(method.filters, FilterGrad | WindowShare)
+    magnitudes, planes = _magnitudes(task, product, images, maps, filters, is_spread), None
+    if is_spread:
+        of_maps = None if magnitudes is None else magnitudes[0 if images is None else 1]
         planes = spread(winners, maps, task.windows, product, of_maps)
     gradients: tuple[torch.Tensor, ...] = ()
     if method.input is not None:
@@ -233,6 +220,17 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
             of_both = None if magnitudes is None else magnitudes[:2]
             gradients += (_filter_grad(task, method.filters, images, winners, maps, planes, of_both),)
     return gradients
+
+
+def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread: bool) -> torch.Tensor | None:
+    """Rows of `largest_magnitudes` of those operands that there are; of maps a sample will do if they are spread."""
+    if product != "float16":
+        return None
+    most = float(overlap(task.windows.window, task.windows.stride))  # so many times a map pixel's gradient may be
+    searched = [(images, 1.0, True), (maps, most, are_spread), (filters, 1.0, False)]
+    present = [(dense(tensor), *how) for tensor, *how in searched if tensor is not None]
+    tensors, factors, copied = zip(*present)
+    return largest_magnitudes(*tensors, factors=factors, copied=copied)
 
 
 def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnitudes) -> torch.Tensor:
@@ -249,23 +247,27 @@ def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: boo
     return pool_window_grad_plan(task.geometry, task.windows, method.blocks, method.product, method.prepared, kept)
 
 
-def _pool_window_share(
-    task: PoolTask, method: PoolWindowShare, kept_too: bool, images, winners, maps, magnitudes
-) -> tuple[torch.Tensor, Any]:
-    """The filter gradient, and the maps where an input gradient needs them."""
+def _gradients_as_it_goes(
+    task: PoolTask, of_images: Any, method: PoolWindowShare, images, filters, winners, maps, magnitudes
+) -> tuple[torch.Tensor, ...]:
+    """The filter gradient, after that of images where that is asked for, which reads the maps that are kept for it."""
     geometry, product = task.geometry, method.product
-    plan = plan_of_pool_window_share(task, method, kept_too)
+    plan = plan_of_pool_window_share(task, method, of_images is not None)
     assert plan is not None
     if product == "float16":
         [images] = prepare(images, product, magnitudes[0])
     else:
         images = aligned(change_format(images, "batch_last"))
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
-    filters, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
-    if kept_too:
+    gradient, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
+    if of_images is not None:
+        assert isinstance(of_images, Window)  # others want batches filled up
         kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
-    pooled_window_filter_grad(images, aligned(winners), maps, plan, filters, magnitudes, kept)
-    return filters, kept
+    of_both = None if magnitudes is None else magnitudes[:2]
+    pooled_window_filter_grad(images, aligned(winners), maps, plan, gradient, of_both, kept)
+    if kept is None:
+        return (gradient,)
+    return _input_grad(task, of_images, filters, kept[None], magnitudes), gradient
 
 
 def _filter_grad(

@@ -42,6 +42,15 @@ def products_of(task: Task) -> tuple[str, ...]:
     return PRODUCTS[task.precision] if task.dtype == torch.float32 else ("native",)
 
 
+def window_products(task: Task, prepared: bool = False) -> tuple[str, ...]:
+    """Those of them that are computed over windows, of operands as they are or prepared; none of other tasks."""
+    if task.dtype == torch.bfloat16:
+        return ("native",)
+    if "tf32" not in products_of(task):
+        return ()
+    return ("float16",) if prepared else ("tf32", "float16")
+
+
 def preparations(task: Task, product: str) -> tuple[bool, ...]:
     """Whether operands are prepared: for the product's sake, or to have images in long aligned runs; or both ways."""
     batch, batch_last = task.geometry.images[0], set(task.formats) == {"batch_last"}

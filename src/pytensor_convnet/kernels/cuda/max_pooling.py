@@ -271,18 +271,9 @@ def launch(
         strips = planes.number * windows.out_rows
         tile = tile_for(strips, cells, 1, vector)
         _max_pool_of_many_taps[grid(tile, strips, cells)](
-            images,
-            maxima,
-            winners,
-            biases,
-            images.shape[1],
-            strips,
-            cells,
-            units,
-            *windows.lengths(),
-            **constants,
+            images, maxima, winners, biases, images.shape[1], strips, cells, units, *windows.lengths(), **constants,
             **tile.constants(),
-        )
+        )  # fmt: skip
         return
     tile = tile or strip_tile(planes, windows, vector)
     strips_each = -(-windows.out_rows // tile.rows)

@@ -71,7 +71,10 @@ class Gather:
 
 @dataclass(frozen=True)
 class Window:
-    """Forward pass or input gradient by `window_kernel`, batch-last, of patches whose residues are joined."""
+    """Forward pass or input gradient by `window_kernel`, batch-last, of patches whose residues are joined.
+
+    A source that is ``prepared`` is float16 already, of results of float32.
+    """
 
     product: str
     patch: tuple[int, int]

@@ -7,11 +7,18 @@ from math import ceil
 import torch
 
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, PoolWindowShare, plan_of_pool_window_share
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, most_promising, products_of, search_time, size
+from pytensor_convnet.kernels.cuda.estimates import (
+    LAUNCH,
+    MEMORY_RATE,
+    most_promising,
+    search_time,
+    size,
+    window_products,
+)
 from pytensor_convnet.kernels.cuda.hardware import CLOCK
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
-from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, fits_window_grads, window_grad_cycles
-from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan
+from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, window_grad_cycles
+from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan, fits_window_grads
 
 COLUMN, FILTERS, WAITED = 400, {2: 600, 4: 780}, {2: 1200, 4: 2400}
 """Cycles that a window of the pool takes: any; for each filter of a thread, by the bytes of a pooled gradient; and if
@@ -29,14 +36,13 @@ MOST_ALIKE = 1
 
 def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindowShare]:
     """At most ``limit`` methods, the most promising first, whose maps are kept or not; none where none is possible."""
-    narrow, coarse = task.dtype == torch.bfloat16, "float16" in products_of(task)
-    product, possible = "native" if narrow else "float16", task.winners == torch.uint8 and (narrow or coarse)
+    products = window_products(task, prepared=True)
+    possible = products and task.winners == torch.uint8
     if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry, True):
         return []
-    seconds = {}
-    for prepared, blocks in itertools.product(
-        (False, True)[: 1 + (product != "native")], blocks_of(task.geometry, RUNS)
-    ):
+    [product] = products
+    preparations, seconds = (False,) if product == "native" else (False, True), {}
+    for prepared, blocks in itertools.product(preparations, blocks_of(task.geometry, RUNS)):
         method = PoolWindowShare(product, prepared, blocks)
         how = plan_of_pool_window_share(task, method, kept)
         if how is not None:

@@ -212,11 +212,7 @@ pooled_window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_
         SET_REGISTERS(SPREADING_REGISTERS);
         float scale = 1.0f;
 #if MAP_BYTES == 4
-        float most = 0.0f;
-        for (int i = lane; i < finders; i += 32) most = fmaxf(most, found[finders + i]);
-#pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, lanes));
-        scale = 1.0f / factor_of(most);
+        scale = 1.0f / factor_of(largest_of(found + finders, finders, lane));
 #endif
         int thread = threadIdx.x - 256, channel = block % CHUNKS * CHANNELS;
         Part part = {pooled, winners, thread, (thread & 7) * 8, block / CHUNKS * FILTERS + (thread >> 3)};

@@ -6,7 +6,7 @@ from math import ceil, prod
 
 import torch
 
-from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, products_of
+from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, window_products
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
@@ -61,13 +61,12 @@ def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
 
     Of a source that is ``prepared``: bfloat16, or float16 that stands for float32.
     """
-    narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
+    products = window_products(task, prepared)
     possible = task.name in ("correlate2d", "correlate2d_input_grad") and task.formats[0] == "batch_last"
-    if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
+    if limit < 1 or not possible or not products or not can_compile(task.device):
         return []
     seconds = {}
-    products = ("native",) if narrow else ("float16",) if prepared else ("tf32", "float16")
-    for method in _methods(task, products, prepared and not narrow):
+    for method in _methods(task, products, prepared and products != ("native",)):
         _, how = plan_of_windows(task, method)
         if how is not None:
             seconds[method] = window_time(task, method, how)
@@ -77,7 +76,7 @@ def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
     )  # fmt: skip
 
 
-def _methods(task: Task, products: tuple[str, ...], prepared: bool = False) -> Iterator[Window]:
+def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[Window]:
     gradient, geometry = task.name == "correlate2d_input_grad", task.geometry
     steps = geometry.stride if gradient else (1, 1)
     least = gathering(geometry, gradient, steps)

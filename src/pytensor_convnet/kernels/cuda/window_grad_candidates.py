@@ -4,9 +4,7 @@ import itertools
 from collections.abc import Iterator
 from math import ceil
 
-import torch
-
-from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising, products_of
+from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising, window_products
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
@@ -40,15 +38,16 @@ def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowS
 
     Of operands that are ``prepared``: bfloat16, or float16 that stands for float32.
     """
-    narrow, coarse = task.dtype == torch.bfloat16, "tf32" in products_of(task)
+    products = window_products(task, prepared)
     possible = task.name == "correlate2d_filter_grad" and set(task.formats) == {"batch_last"}
-    if limit < 1 or not possible or not (narrow or coarse) or not can_compile(task.device):
+    if limit < 1 or not possible or not products or not can_compile(task.device):
         return []
-    if not fits_window_grads(task.geometry, narrow or prepared):
+    product = products[0]
+    if not fits_window_grads(task.geometry, product != "tf32"):
         return []
     seconds = {}
     for blocks in blocks_of(task.geometry, RUNS):
-        method = WindowShare("native" if narrow else "float16" if prepared else "tf32", blocks)
+        method = WindowShare(product, blocks)
         how = plan_of_window_share(task, method)
         if how is not None:
             seconds[method] = window_grad_time(task, how)

@@ -20,10 +20,10 @@ DEVICE void fetch_maps(const TensorMap *maps, u32 shared, int share, int filter)
 
 #if !NARROW
 // Tensor cores cut off what tf32 has not, which makes magnitudes smaller, on average by a third of a thousandth. By how
-// much is found in a sample of each operand, RUNS_OF_SAMPLE runs of a program, and `add_partials` gives it back. If no number
-// needs more bits than tf32 has, nothing is lost and nothing given back; where some do and others do not, sums of the
-// others get what these lose, a thousandth of each operand at most. A warp writes two sums of magnitudes: of whole
-// numbers, and of what is left of them.
+// much is found in a sample of each operand, RUNS_OF_SAMPLE runs of a program, and `add_partials` gives it back. If no
+// number needs more bits than tf32 has, nothing is lost and nothing given back; where some do and others do not, sums
+// of the others get what these lose, a thousandth of each operand at most. A warp writes two sums of magnitudes: of
+// whole numbers, and of what is left of them.
 DEVICE void sample(const float *operand, u64 elements, float *sums, int lane) {
     float of_all = 0.0f, of_left = 0.0f;
     u64 groups = elements / 4, step = groups / ((u64)gridDim.x * RUNS_OF_SAMPLE);

@@ -198,7 +198,10 @@ def window_filter_grad(
     images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
     magnitudes: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous; images and maps are batch-last."""
+    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous; images and maps are batch-last.
+
+    Prepared operands of float16 come with the two rows of `largest_magnitudes` that they were scaled by.
+    """
     k = plan.constants
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
     (batch, channels, rows, columns), step = maps.shape, pixel_step(maps)
