@@ -68,7 +68,7 @@ def test_methods_of_the_gpu_are_described_in_a_word_or_two():
     torch = pytest.importorskip("torch", reason="methods of the GPU work on torch's tensors: pip install torch triton")
     pytest.importorskip("triton", reason="methods of the GPU are written in Triton: pip install triton")
     from pytensor_convnet.kernels.cuda.gathering import Geometry
-    from pytensor_convnet.kernels.cuda.methods import Cudnn, SlidingShare, Task, WindowShare
+    from pytensor_convnet.kernels.cuda.methods import Cudnn, SlidingShare, Task, Unrolled, WindowShare
     from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
     from pytensor_convnet.kernels.cuda.tuning import fixed_choice
     from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
@@ -77,7 +77,10 @@ def test_methods_of_the_gpu_are_described_in_a_word_or_two():
     assert doctor.described(Cudnn("bc01", as_forward=True)) == "cuDNN bc01 as forward"
     assert doctor.described(SlidingShare(True, "tf32", SlidingBlocks(16, 32, 4, 64, 132, 4, 3))) == "sliding sum tf32"
     assert doctor.described(WindowShare("tf32", WindowGradBlocks(True, 3, 1, 3, 96, 1))) == "windows tf32"
-    geometry = Geometry((8, 3, 9, 9), (4, 3, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
+    assert doctor.described(Unrolled(WindowShare("tf32", WindowGradBlocks(True, 1, 1, 3, 64, 1)))) == (
+        "windows tf32 of columns"
+    )
+    geometry = Geometry((16, 3, 9, 9), (4, 3, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
     for name, kind in (("correlate2d", "gather"), ("correlate2d_filter_grad", "split sum")):
         task = Task(name, geometry, torch.float32, "ieee", ("bc01", "bc01"), torch.device("cpu"))
         assert doctor.described(fixed_choice(task)) == f"{kind} ieee"

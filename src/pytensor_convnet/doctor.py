@@ -195,6 +195,8 @@ def described(method: Any) -> str:
     kind = type(method).__name__
     if kind == "Cudnn":
         return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
+    if kind == "Unrolled":
+        return f"{described(method.method)} of columns"
     own = {
         "Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum",
         "WindowShare": "windows",

@@ -4,15 +4,27 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import torch
 
 from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
+from pytensor_convnet.kernels.cuda.estimates import LEAST_IMAGES
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
-from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Method, Share, SlidingShare, Task
+from pytensor_convnet.kernels.cuda.methods import (
+    Cudnn,
+    FilterGrad,
+    Method,
+    Share,
+    SlidingShare,
+    Task,
+    Unrolled,
+    ours,
+    unrolled_task,
+)
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.window_candidates import windows
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
@@ -30,6 +42,9 @@ long; it is their order that counts.)"""
 WINDOWS = 0.6
 """Of the methods that are measured, so many at most are over windows, where these are possible."""
 
+UNROLLED = 0.75
+"""Of those for few images, so many at most have columns in the place of images."""
+
 
 def candidates(task: Task, limit: int) -> list[Method]:
     """At most ``limit`` of our own methods, by estimate, and cuDNN in each of its layouts.
@@ -39,11 +54,20 @@ def candidates(task: Task, limit: int) -> list[Method]:
     """
     ordered = _by_estimate(task)
     share = int(limit * WINDOWS)
-    over_windows: list[Any] = [*windows(task, share), *window_grads(task, share)]
-    chosen = [*_selected(ordered, limit - len(over_windows)), *over_windows]
+    others: list[Any] = _unrolled(task, ceil(limit * UNROLLED))
+    others = others or [*windows(task, share), *window_grads(task, share)]
+    chosen = [*_selected(ordered, limit - len(others)), *others]
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen
     return [*chosen, *_cudnn_methods(task)]
+
+
+def _unrolled(task: Task, limit: int) -> list[Unrolled]:
+    """At most so many methods with columns in the place of images; none where these are enough, or columns too few."""
+    inner = unrolled_task(task)
+    if task.geometry.images[0] >= LEAST_IMAGES or inner.geometry.images[0] < LEAST_IMAGES:
+        return []
+    return [Unrolled(method) for method in ours(candidates(inner, limit))]
 
 
 def prepared_candidates(task: Task, product: str, limit: int) -> list[Any]:

@@ -1,7 +1,7 @@
 """The ways to compute a pass, as plain values, and how each is carried out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -16,6 +16,7 @@ from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables,
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
+from pytensor_convnet.kernels.cuda.unrolling import rolled, unroll, unroll_maps, unrolling
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
     WindowGradBlocks,
     WindowGradPlan,
@@ -113,6 +114,18 @@ class WindowShare:
     blocks: WindowGradBlocks
 
 
+@dataclass(frozen=True)
+class Unrolled:
+    """A pass of a few images by a method for many, columns in the place of images; see `unrolling`."""
+
+    method: "Gather | Window | FilterGrad | WindowShare"
+
+    @property
+    def product(self) -> str:
+        """That of the method."""
+        return self.method.product
+
+
 FilterGrad = Share | SlidingShare
 """Our ways to compute the filter gradient, of operands that may be prepared."""
 
@@ -126,7 +139,7 @@ class Pair(Composed):
     """A pass that is two, each by the function that is its own, as is best for it."""
 
 
-Method = Cudnn | Gather | Window | FilterGrad | WindowShare
+Method = Cudnn | Gather | Window | FilterGrad | WindowShare | Unrolled
 
 
 def ours(methods: Sequence[Any]) -> list[Any]:
@@ -180,6 +193,8 @@ def carry_out(task: Task, method: Method, *operands: torch.Tensor) -> torch.Tens
             return carry_out(task, method, *operands)
     if isinstance(method, Cudnn):
         return _by_cudnn(task, method, *operands)
+    if isinstance(method, Unrolled):
+        return _unrolled(task, method, *operands)
     if isinstance(method, FilterGrad):
         return _filter_grad(task, method, *operands)
     if isinstance(method, WindowShare):
@@ -290,6 +305,26 @@ def window_share_from(
     filters = empty(task.geometry.filters, "bc01", task.dtype, images.device)
     window_filter_grad(images, maps, how, filters, magnitudes)
     return change_format(filters, task.filter_format)
+
+
+def unrolled_task(task: Task) -> Task:
+    """The pass that has columns in the place of images."""
+    geometry = unrolling(task.geometry, task.name == "correlate2d_input_grad").geometry
+    return replace(task, geometry=geometry, formats=("batch_last",) * len(task.formats))
+
+
+def _unrolled(task: Task, method: Unrolled, *operands: torch.Tensor) -> torch.Tensor:
+    plan, inner = unrolling(task.geometry, task.name == "correlate2d_input_grad"), unrolled_task(task)
+    if task.name == "correlate2d_filter_grad":
+        images, maps = operands
+        return carry_out(inner, method.method, unroll(images, plan), unroll_maps(maps, plan))
+    if task.name == "correlate2d":
+        images, filters = operands
+        target = carry_out(inner, method.method, unroll(images, plan), filters)
+        return change_format(rolled(target, task.geometry.maps), task.formats[-1])
+    filters, maps = operands
+    target = carry_out(inner, method.method, filters, unroll(maps, plan))
+    return change_format(rolled(target, task.geometry.images), task.formats[-1])
 
 
 def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
