@@ -78,7 +78,7 @@ def computed_in_numpy(task, method, filters, source):
     """What the kernel does, cell by cell, with the constants and packed filters that it gets."""
     gathered, how = plan_of_windows(task, method)
     k = how.constants
-    taps = stage_taps(gathered, k["CHANNELS"], how.stage.rows, task.device)
+    taps = stage_taps(gathered, k["CHANNELS"], how.stage.rows, k["PLACES"], task.device)
     tensors = [torch.from_numpy(array).to(device=task.device, dtype=task.dtype) for array in (source, filters)]
     magnitudes = largest_magnitudes(*tensors) if method.product == "float16" else None
     packed = pack(
@@ -98,18 +98,21 @@ def computed_in_numpy(task, method, filters, source):
             if row_of_positions >= k["POSITION_ROWS"]:
                 continue
             totals = np.zeros((k["POSITIONS"], 64, k["OUTPUTS"]))
-            for a in range(k["PLACES_DOWN"]):
-                y = row_of_positions * k["STEP_ROWS"] + k["FIRST_ROW"] + a
-                if not 0 <= y < k["SOURCE_ROWS"]:
-                    continue
+            top = row_of_positions * k["STEP_ROWS"] + k["FIRST_ROW"]
+            low = max(0, -top) // k["PLACES"]
+            for a in range(low, -(-min(k["PLACES_DOWN"], k["SOURCE_ROWS"] - top) // k["PLACES"])):
                 for chunk in range(k["CHUNKS"]):
-                    cells = fetched(k, source, y, chunk, column, batch)
+                    cells = fetched(k, source, top + a * k["PLACES"], chunk, column, batch)
                     for p in range(k["POSITIONS"]):
-                        start = (first + p) * k["STEP_COLUMNS"] * k["CHANNELS"]
+                        start = (first + p) * k["STEP_COLUMNS"] * k["PLACES"] * k["CHANNELS"]
                         window = cells[start : start + k["PRODUCT_ROWS"]].copy()
                         if not k["NARROW"]:
                             window[k["WINDOW_ROWS"] :] = 0
                         totals[p] += window.T @ stages[block, a, chunk]
+            if k["COLLECTED"]:
+                for p in range(k["POSITIONS"]):
+                    collect(k, target, totals[p], row_of_positions, column + first + p, block, batch)
+                continue
             for p, m in np.ndindex(k["POSITIONS"], k["OUTPUTS"]):
                 store(
                     k,
@@ -125,7 +128,7 @@ def computed_in_numpy(task, method, filters, source):
 
 def matrices(packed, k):
     """The packed filters of all stages, (..., rows, outputs), of the cells in which tensor cores read them."""
-    shape = k["OUTPUT_BLOCKS"], k["PLACES_DOWN"], k["CHUNKS"]
+    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"]
     rows, outputs = k["PRODUCT_ROWS"], k["OUTPUTS"]
     if k["TF32"]:  # 8 rows: 4 even ones, then 4 odd ones
         cells = packed.reshape(*shape, rows // 8, 2, outputs, 4).transpose(0, 1, 2, 3, 6, 4, 5)
@@ -135,16 +138,36 @@ def matrices(packed, k):
     return cells.reshape(*shape, rows, outputs)
 
 
-def fetched(k, source, y, chunk, column, batch):
-    """A stage of shared memory: rows (column, channel) of 64 images; behind them zeros, or of float32 anything."""
+def fetched(k, source, top, chunk, column, batch):
+    """A stage of shared memory: rows (column, row, channel) of 64 images; behind them zeros, or of float32 anything."""
     cells = np.full((k["PITCH_BYTES"] // ROW_BYTES, 64), 0.0 if k["NARROW"] else np.nan)
     cells[: k["STAGE_ROWS"]] = 0
     for r in range(k["STAGE_ROWS"]):
-        x = column * k["STEP_COLUMNS"] + k["FIRST_COLUMN"] + r // k["CHANNELS"]
-        if 0 <= x < source.shape[3]:
-            run = source[batch : batch + 64, chunk * k["CHANNELS"] + r % k["CHANNELS"], y, x]
+        x, rest = divmod(r, k["PLACES"] * k["CHANNELS"])
+        y, channel = divmod(rest, k["CHANNELS"])
+        x, y = column * k["STEP_COLUMNS"] + k["FIRST_COLUMN"] + x, top + y
+        if 0 <= x < source.shape[3] and 0 <= y < source.shape[2]:
+            run = source[batch : batch + 64, chunk * k["CHANNELS"] + channel, y, x]
             cells[r, : len(run)] = run
     return cells
+
+
+def collect(k, target, totals, row, column, block, batch):
+    """Store what is collected of a position, piece by piece, as boxes of channels that end where the target does."""
+    channels, box_rows = k["BOX_CHANNELS"], k["BOX_ROWS"]
+    piece = k["PIECE_BOXES"] * channels
+    assert piece % 8 == 0 or piece >= k["OUTPUTS"]
+    for first in range(0, k["OUTPUTS"], piece):
+        cells = np.full((k["PIECE_BOXES"] * box_rows, 64), np.nan)
+        for output in range(first, min(first + piece, k["OUTPUTS"])):
+            box, channel = divmod(output - first, channels)
+            cells[box * box_rows + channel] = totals[:, output]
+        for box in range(k["PIECE_BOXES"]):
+            m = block * k["OUTPUTS"] + first + box * channels
+            if first + box * channels >= k["OUTPUTS"] or m >= k["ALL_OUTPUTS"]:
+                break
+            for channel in range(min(channels, k["TARGET_CHANNELS"] - m % k["TARGET_CHANNELS"])):
+                store(k, target, cells[box * box_rows + channel], row, column, m + channel, batch)
 
 
 def store(k, target, values, row, column, m, batch):
@@ -154,6 +177,7 @@ def store(k, target, values, row, column, m, batch):
     if m < k["ALL_OUTPUTS"] and column < k["POSITION_COLUMNS"] and y < k["TARGET_ROWS"] and x < k["TARGET_COLUMNS"]:
         there = target[channel, y, x, batch : batch + 64]
         assert np.isnan(there).all(), "written twice"
+        assert not np.isnan(values).any(), "nothing to write"
         there[:] = values[: len(there)]
 
 
@@ -183,6 +207,43 @@ def test_channels_in_chunks_and_outputs_in_blocks(channels, output_blocks, produ
     check_in_numpy(task, Window(product, (2, 1), WindowBlocks(2, 1, channels, output_blocks)))
 
 
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("places", [2, 3])
+@pytest.mark.parametrize("layer", ["strided", "strides_differ", "mostly_padding"])
+def test_rows_of_the_source_are_joined_in_a_stage(layer, places, product, device):
+    geometry = LAYERS[layer]
+    task = task_of(geometry, FORWARD, PRODUCTS[product], device)
+    check_in_numpy(task, Window(product, (2, 1), WindowBlocks(1, 1, geometry.images[1], 1, places)))
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+@pytest.mark.parametrize(("name", "patch", "output_blocks"), [(FORWARD, 1, 1), (FORWARD, 1, 2), (INPUT_GRAD, 2, 1)])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_results_are_collected_as_boxes_of_channels(layer, name, patch, output_blocks, positions, device):
+    geometry = LAYERS[layer]
+    task = task_of(geometry, name, torch.bfloat16, device)
+    steps = geometry.stride if name == INPUT_GRAD else (1, 1)
+    channels = source_shape(task)[1]
+    chunk = channels if channels < 24 else 8
+    method = Window(
+        "native", (steps[0] * patch, steps[1]), WindowBlocks(positions, 1, chunk, output_blocks, collected=True)
+    )
+    if output_blocks > 1 and geometry.filters[0] <= 8:
+        assert plan_of_windows(task, method)[1] is None
+    else:
+        check_in_numpy(task, method)
+
+
+def test_results_that_do_not_fit_are_collected_in_pieces():
+    task = task_of(
+        Geometry((64, 8, 9, 9), (200, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), FORWARD, torch.bfloat16
+    )
+    method = Window("native", (1, 1), WindowBlocks(1, 1, 8, 1, collected=True))
+    k = plan_of_windows(task, method)[1].constants
+    assert k["BOX_CHANNELS"] == 40
+    check_in_numpy(task, method)
+
+
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_drawn_layers(device, data):
@@ -198,7 +259,7 @@ def test_drawn_layers(device, data):
     task, steps = task_of(geometry, name, device=device), geometry.stride if name == INPUT_GRAD else (1, 1)
     method = Window(
         data.draw(st.sampled_from(WIDE_PRODUCTS)), (steps[0] * data.draw(two), steps[1] * data.draw(two)),
-        WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1),
+        WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1, data.draw(two)),
     )  # fmt: skip
     assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch), False))
     assume(plan_of_windows(task, method)[1] is not None)
@@ -306,6 +367,22 @@ def test_the_kernel_gives_the_correlation(layer, name, product, hopper):
     filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
     expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
     for method in methods_of(task, product, 6):
+        result = carry_out(task, method, *operands_of(task, filters, source))
+        np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("way", ["joined", "collected"])
+@pytest.mark.parametrize("name", [FORWARD, INPUT_GRAD])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rows_joined_or_results_collected_give_the_correlation(layer, name, way, hopper):
+    task = task_of(LAYERS[layer], name, torch.bfloat16, hopper)
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
+    methods = windows(task, 10**6)
+    chosen = [
+        method for method in methods if (method.blocks.places > 1 if way == "joined" else method.blocks.collected)
+    ]
+    for method in chosen[:4]:
         result = carry_out(task, method, *operands_of(task, filters, source))
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 

@@ -293,23 +293,28 @@ def tables(
 
 
 @functools.cache  # without an end: captured graphs go on reading what is here
-def stage_taps(plan: Gathering, channels: int, stage_rows: int, device: torch.device) -> torch.Tensor:
-    """`Tables.taps` of a matrix in stages: for each place of rows and each chunk of so many channels, all columns.
+def stage_taps(plan: Gathering, channels: int, stage_rows: int, places: int, device: torch.device) -> torch.Tensor:
+    """`Tables.taps` of a matrix in stages: for so many places of rows and each chunk of channels, all columns.
 
-    The rows of a stage, in the order (column, channel), are filled up to ``stage_rows``.
+    The rows of a stage, in the order (column, row, channel), are filled up to ``stage_rows``; the last stages with rows
+    of no effect, where the number of places is no multiple.
     """
     rows, columns = plan.rows.classes[0], plan.columns.classes[0]
+    stages_down = -(-len(rows.places) // places)
     axes = (
-        _array(rows.places),
+        places * np.arange(stages_down),
         np.arange(0, plan.source_channels, channels),
         _array(columns.places),
+        np.arange(places),
         np.arange(channels),
     )
-    y, first, x, c = np.meshgrid(*axes, indexing="ij")
-    rows_of_taps = _first_tap(plan.rows, rows.first, y), _first_tap(plan.columns, columns.first, x), first + c
-    count = len(columns.places) * channels
+    down, first, x, i, c = np.meshgrid(*axes, indexing="ij")
+    exists = down + i < len(rows.places)
+    y = _array(rows.places)[np.where(exists, down + i, 0)]
+    taps = _first_tap(plan.rows, rows.first, y), _first_tap(plan.columns, columns.first, x)
+    count = len(columns.places) * places * channels
     filled = np.full((3, y.size // count, stage_rows), -1)
-    filled[:, :, :count] = np.stack(rows_of_taps).reshape(3, -1, count)
+    filled[:, :, :count] = np.stack([*taps, np.where(exists, first + c, -1)]).reshape(3, -1, count)
     return _on(filled.reshape(3, -1), torch.int32, device)
 
 

@@ -44,6 +44,16 @@ DEVICE void load_box(u32 to, const TensorMap *map, int x0, int x1, int x2, int x
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
         :: "r"(to), "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(barrier) : "memory");
 }
+// The other way; the thread commits what it asks for as a group, and waits for groups.
+DEVICE void store_box(const void *map, int x0, int x1, int x2, int x3, u32 from) {
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];"
+        :: "l"(map), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(from) : "memory");
+}
+DEVICE void warpgroup_barrier(int number) { asm volatile("bar.sync %0, 128;" :: "r"(number) : "memory"); }
+// Two 8 x 8 tiles of 16 bits, as products have them, by columns: lanes 0 to 15 say where each column of 16 bytes goes.
+DEVICE void store_turned(u32 to, u32 a, u32 b) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" :: "r"(to), "r"(a), "r"(b) : "memory");
+}
 // An operand of tensor cores: rows of 128 bytes, any number of them from any row on, which lie as their address says.
 DEVICE u64 swizzled_descriptor(u32 address) {
     return (1ull << 62) | ((u64)(1024 >> 4) << 32) | (1 << 16) | (address >> 4);

@@ -275,7 +275,7 @@ def window_from(
     """Forward pass or input gradient over windows of a batch-last source, prepared where the method says so."""
     plan, how = plan_of_windows(task, method)
     assert how is not None
-    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, source.device)
+    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
     packed = pack(
         filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
         how.stage.outputs, stage_rows=how.stage.rows,

@@ -1,5 +1,6 @@
 """Ways to correlate over windows in shared memory, and about how long each takes."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from math import ceil, prod
@@ -7,7 +8,7 @@ from math import ceil, prod
 import torch
 
 from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, window_products
-from pytensor_convnet.kernels.cuda.gathering import gathering
+from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
@@ -17,9 +18,9 @@ from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, WindowBlocks, Wi
 SHARED, CACHED = 128, 64
 """Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache."""
 
-STORED, SPILLED = 35, 10
+STORED, SPILLED, COLLECTED, COLLECTING = 35, 10, 100, 100
 """Bytes of results that it stores in a cycle; and where there are so many sums that not all of what their places in
-memory are is in registers."""
+memory are is in registers; and where they are collected, which takes so many cycles a position besides."""
 
 STAGE_CYCLES, LATENCY = 20, 2800
 """Cycles that a stage takes however small it is, and those from asking for one until it is there."""
@@ -37,8 +38,8 @@ LEAST_READ_AGAIN, READ_AGAIN = 50e6, 0.35
 """Bytes of a source that the second-level cache does not hold, and how much of what several tiles read of such a one
 comes from memory each time.
 
-All were fitted to 677 ways to compute 60 passes: the best of the first four takes 1% more than the best of all, in the
-mean, and 7% at most."""
+All were fitted to 677 ways to compute 60 passes, before results were collected and rows joined. Of 500 ways to compute
+42 passes since, the best of the first seven takes 0.4% more than the best of all, in the mean, and 4% at most."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -51,6 +52,9 @@ CHUNKS, POSITIONS = (4, 8, 16, 32, 64), (1, 2, 3, 4, 5, 6, 8)
 
 MOST_BESIDE_PLACES = 160
 """Sums of a thread beside which registers hold the places of a patch's outputs."""
+
+WORTH_JOINING = 0.95
+"""Rows of the source are joined in a stage where that leaves so much of the products, or less."""
 
 MOST_ALIKE = 2
 """So many methods of a product, a patch and a tile are measured."""
@@ -70,10 +74,13 @@ def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
         _, how = plan_of_windows(task, method)
         if how is not None:
             seconds[method] = window_time(task, method, how)
-    return most_promising(
-        seconds, limit, lambda method: (method.product, method.patch, method.blocks.rows, method.blocks.positions),
-        MOST_ALIKE,
-    )  # fmt: skip
+    return most_promising(seconds, limit, _kind, MOST_ALIKE)
+
+
+def _kind(method: Window) -> tuple:
+    """What methods that are much alike have in common."""
+    blocks = method.blocks
+    return method.product, method.patch, blocks.rows, blocks.positions, blocks.collected
 
 
 def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[Window]:
@@ -95,10 +102,30 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
         ):
             continue
         cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
-        for product, count, positions, rows, blocks in itertools.product(
-            products, sorted(set(chunks)), POSITIONS, (1, 2), sorted(cuts)
-        ):
-            yield Window(product, patch, WindowBlocks(positions, rows, count, blocks), prepared)
+        for product, count in itertools.product(products, sorted(set(chunks))):
+            ways = itertools.product(
+                POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), (False, True) if narrow else (False,)
+            )
+            for positions, rows, blocks, places, collected in ways:
+                if places == 1 or rows == 1:
+                    yield Window(
+                        product, patch, WindowBlocks(positions, rows, count, blocks, places, collected), prepared
+                    )
+
+
+def _places(plan: Gathering, product: str, channels: int) -> list[int]:
+    """Rows of the source that a stage may have: 1, and others by which there is less to multiply.
+
+    Of float32 divisors alone: what a row beyond the taps has reaches no result, then, be it infinite.
+    """
+    down, across = (len(axis.classes[0].places) for axis in (plan.rows, plan.columns))
+    depth = 8 if product == "tf32" else 16
+
+    def products(places: int) -> int:
+        return ceil(down / places) * ceil(across * places * channels / depth)
+
+    several = {ceil(down / stages) for stages in range(1, down) if product == "native" or down % stages == 0}
+    return [1, *(places for places in sorted(several) if products(places) < WORTH_JOINING * products(1))]
 
 
 def window_time(task: Task, method: Window, how: WindowPlan) -> float:
@@ -112,15 +139,34 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     multiplied = STAGE_CYCLES + max(products * max(outputs / 2, loaded), reading)
     cached = fetched / CACHED
     around = (LATENCY + cached + multiplied) / k["STAGES"]  # until a place of stages is free again
-    rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]
+    rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]  # of the source, for a tile
+    stages, most_stages = _stages_down(*(k[name] for name in _STAGES_DOWN))
     item, sums = task.dtype.itemsize, k["POSITIONS"] * outputs // 2
     spills = sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1
-    storing = 4 * sums * IMAGES * item / (SPILLED if spills else STORED)
-    tile = rows * k["CHUNKS"] * max(cached, multiplied, around) + storing
-    filters = k["PLACES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
-    working = (ceil(k["TILES"] / MULTIPROCESSORS) * tile + filters / CACHED) / CLOCK
+    rate = COLLECTED if k["COLLECTED"] else SPILLED if spills else STORED
+    storing = 4 * sums * IMAGES * item / rate + k["COLLECTED"] * COLLECTING * k["POSITIONS"]
+    stage = k["CHUNKS"] * max(cached, multiplied, around)
+    tiles = max(most_stages * stage + storing, ceil(k["TILES"] / MULTIPROCESSORS) * (stages * stage + storing))
+    filters = k["STAGES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
+    working = (tiles + filters / CACHED) / CLOCK
     source = item * prod(task.geometry.images if task.name == "correlate2d" else task.geometry.maps)
     again = max(0.0, rows / (k["STEP_ROWS"] * k["TILE_ROWS"]) - 1) * READ_AGAIN if source > LEAST_READ_AGAIN else 0.0
     moving = (bytes_moved(task) + again * source) / MEMORY_RATE
     seconds = START[method.product] + max(working, moving) + REST * min(working, moving)
     return seconds + (LAUNCH if k["SAMPLED"] else 0.0)
+
+
+_STAGES_DOWN = "PLACES", "PLACES_DOWN", "STEP_ROWS", "FIRST_ROW", "SOURCE_ROWS", "TILE_ROWS", "POSITION_ROWS"
+
+
+@functools.lru_cache(maxsize=1024)
+def _stages_down(
+    places: int, places_down: int, step_rows: int, first_row: int, source_rows: int, tile_rows: int, position_rows: int
+) -> tuple[float, int]:
+    """How many stages tiles have one below the other, in the mean and at most: some rows lie beyond the source."""
+    counts = []
+    for row in range(0, position_rows, tile_rows):
+        top = row * step_rows + first_row
+        rows = places_down + (min(row + tile_rows, position_rows) - 1 - row) * step_rows
+        counts.append(max(0, ceil(min(rows, source_rows - top) / places) - max(0, -top) // places))
+    return sum(counts) / len(counts), max(counts)

@@ -1,7 +1,7 @@
 // A correlation over windows of pixels in shared memory; window_kernel.py has the loop nest, and defines all constants.
 //
-// Two warpgroups multiply, one thread of a third fetches. A stage is one row of the source under a tile, of some
-// channels: 64 images for each column and channel, in the order (column, channel). The copying engine (TMA) brings it:
+// Two warpgroups multiply, one thread of a third fetches. A stage is a row of the source under a tile, or some rows, of
+// some channels: 64 images for each of them, in the order (column, row, channel). The copying engine (TMA) brings it:
 // zeros beyond the images' borders, and 128 bytes a row, 64 images of bfloat16 or 32 of float32 (then there are two
 // such boxes), whose parts of 16 bytes, 0 to 7, are swizzled,
 //
@@ -22,11 +22,6 @@ DEVICE float2 load_pair(u32 from) {
 // number is so rounded, on average neither up nor down, by one instruction; and stays what it is if it needs no more
 // bits.
 DEVICE u32 tf32_of(float x) { return __float_as_uint(x * (1.0f + 0.347f / 1024)); }
-DEVICE u32 bfloat16_pair(float low, float high) {
-    u32 r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
 DEVICE u32 larger_of_pairs(u32 a, u32 b) {
     u32 r;
     asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
@@ -45,16 +40,19 @@ DEVICE u64 filter_descriptor(u32 address) {
 
 #define FULL(s) (shared + (s) * 8)
 #define EMPTY(s) (shared + 256 + (s) * 8)
-#define FILTERS_THERE (shared + 768)
+#define FILTERS_THERE(s) (shared + 768 + (s) / FILTERS_AT_ONCE * 8)
 #define RESIDENT_FILTERS (shared + 1024)
 #define STAGE(s) (shared + STAGES_START + (s) * STAGE_BYTES)
 #define STAGE_FILTERS(s) (STAGE(s) + BOXES * PITCH_BYTES)
+#define FILTER_STAGES (STAGES_DOWN * CHUNKS)
+#define FILTERS_AT_ONCE ((FILTER_STAGES + 31) / 32)  // stages of filters that come together
 
 // --------------------------------------------------------------------------------------------------------- places
 
-struct Tile { int block, column, row, batch, low, high; };
+struct Tile { int block, column, row, batch, top, low, high; };
 
-// Which outputs, images and positions a tile is, and the source's rows that it reads. All images of a pixel lie
+// Which outputs, images and positions a tile is, and what it reads: from the source's row ``top`` on, stages ``low`` to
+// ``high``, the others being beyond the source's borders. All images of a pixel lie
 // together, and programs that run at the same time read and write them together: memory is slower where it is read in
 // pieces.
 DEVICE Tile tile_at(int t) {
@@ -63,13 +61,14 @@ DEVICE Tile tile_at(int t) {
     r.block = t % OUTPUT_BLOCKS; t /= OUTPUT_BLOCKS;
     r.column = t % COLUMN_BLOCKS * TILE_COLUMNS;
     r.row = t / COLUMN_BLOCKS * TILE_ROWS;
-    r.low = larger(0, r.row * STEP_ROWS + FIRST_ROW);
-    r.high = larger(r.low,
-        smaller(SOURCE_ROWS, smaller(r.row + TILE_ROWS - 1, POSITION_ROWS - 1) * STEP_ROWS + FIRST_ROW + PLACES_DOWN));
+    r.top = r.row * STEP_ROWS + FIRST_ROW;
+    int rows = PLACES_DOWN + (smaller(r.row + TILE_ROWS, POSITION_ROWS) - 1 - r.row) * STEP_ROWS;
+    r.low = larger(0, -r.top) / PLACES;
+    r.high = larger(r.low, (smaller(rows, SOURCE_ROWS - r.top) + PLACES - 1) / PLACES);
     return r;
 }
 
-// A stage that is to be fetched: a tile, a row of the source, a chunk of channels.
+// A stage that is to be fetched: a tile, rows of the source, a chunk of channels.
 struct Place { int t, y, chunk; Tile tile; };
 
 DEVICE bool settle(Place &p) {
@@ -90,14 +89,17 @@ DEVICE bool advance(Place &p) {
 
 // ------------------------------------------------------------------------------------------------------- fetching
 
-// What one thread does.
+// The filters of a stage, which stay.
+DEVICE void fetch_resident(const unsigned char *filters, int s, u32 shared) {
+    if (s % FILTERS_AT_ONCE == 0)
+        barrier_expect(FILTERS_THERE(s), smaller(FILTERS_AT_ONCE, FILTER_STAGES - s) * FILTER_BYTES);
+    load_bulk(RESIDENT_FILTERS + s * FILTER_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FILTERS_THERE(s));
+}
+
+// What one thread does. Filters that stay come with the first stages, and the rest of them before it waits for room.
 DEVICE void fetch(const TensorMap *source, const unsigned char *filters, u32 shared) {
-    if (RESIDENT) {
-        barrier_expect(FILTERS_THERE, PLACES_DOWN * CHUNKS * FILTER_BYTES);
-        for (int s = 0; s < PLACES_DOWN * CHUNKS; ++s)
-            load_bulk(RESIDENT_FILTERS + s * FILTER_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FILTERS_THERE);
-    }
     u32 slot = 0, phase = 1;
+    int resident = RESIDENT ? 0 : FILTER_STAGES;
     Place p;
     p.t = blockIdx.x;
     for (bool more = settle(p); more; more = advance(p)) {
@@ -105,18 +107,23 @@ DEVICE void fetch(const TensorMap *source, const unsigned char *filters, u32 sha
         barrier_expect(FULL(slot), BOXES * STAGE_ROWS * ROW_BYTES + (RESIDENT ? 0 : FILTER_BYTES));
         for (int box = 0; box < BOXES; ++box)
             load_box(STAGE(slot) + box * PITCH_BYTES, source, p.tile.batch + box * (64 / BOXES), p.chunk * CHANNELS,
-                p.tile.column * STEP_COLUMNS + FIRST_COLUMN, p.y, FULL(slot));
+                p.tile.top + p.y * PLACES, p.tile.column * STEP_COLUMNS + FIRST_COLUMN, FULL(slot));
         if (!RESIDENT) {
-            int s = (p.tile.block * PLACES_DOWN + p.y - p.tile.row * STEP_ROWS - FIRST_ROW) * CHUNKS + p.chunk;
+            int s = (p.tile.block * STAGES_DOWN + p.y) * CHUNKS + p.chunk;
             load_bulk(STAGE_FILTERS(slot), filters + s * FILTER_BYTES, FILTER_BYTES, FULL(slot));
         }
-        if (++slot == STAGES) { slot = 0; phase ^= 1; }
+        if (resident < FILTER_STAGES) fetch_resident(filters, resident++, shared);
+        if (++slot == STAGES) {
+            slot = 0; phase ^= 1;
+            while (resident < FILTER_STAGES) fetch_resident(filters, resident++, shared);
+        }
     }
+    while (resident < FILTER_STAGES) fetch_resident(filters, resident++, shared);
 }
 
 // ---------------------------------------------------------------------------------------------------- multiplying
 
-#define STEP (STEP_COLUMNS * CHANNELS)  // rows between the windows of neighbours
+#define STEP (STEP_COLUMNS * PLACES * CHANNELS)  // rows between the windows of neighbours
 #define PRODUCTS (PRODUCT_ROWS / DEPTH * POSITIONS)  // of a stage: those of a position's next rows after each other
 
 // Stages that the other warpgroup alone needs.
@@ -155,63 +162,8 @@ DEVICE void load_rows(u32 (&a)[4], u32 stage, const u32 (&places)[8], int produc
 }
 #endif
 
-// Where a target's element is, or that nothing is to be stored: of a tile, a position in a row of patches, an output.
-struct Target { bool exists; int offset; };
-DEVICE Target target_of(const Tile &tile, int row, int column, int output) {
-    int m = tile.block * OUTPUTS + output, residue = m / TARGET_CHANNELS;
-    int y = row * PATCH_ROWS + residue / PATCH_COLUMNS, x = column * PATCH_COLUMNS + residue % PATCH_COLUMNS;
-    Target t;
-    t.exists = column < POSITION_COLUMNS && m < ALL_OUTPUTS && y < TARGET_ROWS && x < TARGET_COLUMNS;
-    t.offset = ((m % TARGET_CHANNELS * TARGET_ROWS + y) * TARGET_COLUMNS + x) * BATCH;
-    return t;
-}
-
-// Rows of a warp's part of a tile are 16 images. Of each 8 columns a thread has two, for rows lane / 4 and 8 further:
-// neighbouring images of float32, as they were loaded; of bfloat16 neighbours exchange halves, so that each stores
-// pairs.
-DEVICE void store_tile(float (&total)[POSITIONS][OUTPUTS / 2], void *target_, const Tile &tile, int row, int first_column,
-    int warp, int lane, float factor, float filter_factor, bool none)
-{
-#if NARROW && !SCALED
-    int odd = (lane >> 2) & 1, image = tile.batch + warp * 16 + odd * 8 + ((lane >> 2) & 6);
-    unsigned short *target = (unsigned short *)target_ + image;
-#else
-    int image = tile.batch + warp * 16 + (NARROW ? 1 : 2) * (lane >> 2);
-    float *target = (float *)target_ + image;
-#endif
-    bool exists = image < BATCH;
-#pragma unroll
-    for (int p = 0; p < POSITIONS; ++p)
-#pragma unroll
-        for (int j = 0; j < OUTPUTS / 8; ++j) {
-#if NARROW && !SCALED
-            u32 first = bfloat16_pair(total[p][4 * j], total[p][4 * j + 1]);
-            u32 second = bfloat16_pair(total[p][4 * j + 2], total[p][4 * j + 3]);
-            if (none) first = second = 0;
-            u32 other = __shfl_xor_sync(0xffffffffu, odd ? first : second, 4);
-            u32 even_image = odd ? other : first, odd_image = odd ? second : other;
-#endif
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                Target t = target_of(tile, row, first_column + p, 8 * j + 2 * (lane & 3) + e);
-                if (!exists || !t.exists) continue;
-#if NARROW && !SCALED
-                *(u32 *)(target + t.offset) = __byte_perm(even_image, odd_image, e ? 0x7632 : 0x5410);
-#else
-                float2 pair = make_float2(total[p][4 * j + e], total[p][4 * j + 2 + e]);
-                pair = make_float2(pair.x * factor * filter_factor, pair.y * factor * filter_factor);
-                if (none) pair = make_float2(0.0f, 0.0f);
-                if (NARROW) {
-                    target[t.offset] = pair.x;
-                    if (image + 8 < BATCH) target[t.offset + 8] = pair.y;
-                } else *(float2 *)(target + t.offset) = pair;
-#endif
-            }
-        }
-}
-
 // ``scales``: see the kernel.
-DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane, float factor, float filter_factor,
+DEVICE void multiply(TARGET *target, u32 shared, int warpgroup, int warp, int lane, float factor, float filter_factor,
     float *scales)
 {
     u32 slot = 0, phase = 0;
@@ -239,20 +191,20 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
     factor = power_of_two(exponent / 2);
     filter_factor = power_of_two(exponent - exponent / 2);
 #endif
-    if (RESIDENT) barrier_wait(FILTERS_THERE, 0);
     for (int t = blockIdx.x; t < TILES; t += gridDim.x) {
         Tile tile = tile_at(t);
-        int row = tile.row + (TILE_ROWS > 1 ? warpgroup : 0), top = row * STEP_ROWS + FIRST_ROW;
+        int row = tile.row + (TILE_ROWS > 1 ? warpgroup : 0), top = (row - tile.row) * STEP_ROWS;
         int low = smaller(tile.high, larger(tile.low, top));
-        int high = row < POSITION_ROWS ? larger(low, smaller(tile.high, top + PLACES_DOWN)) : low;
+        int high = row < POSITION_ROWS ? larger(low, smaller(tile.high, top + STAGES_DOWN)) : low;
         if (TILE_ROWS > 1) skip((low - tile.low) * CHUNKS, shared, slot, phase, lane);
-        int count = (high - low) * CHUNKS;
-        u32 resident = RESIDENT_FILTERS + (low - top) * (CHUNKS * FILTER_BYTES);
+        int count = (high - low) * CHUNKS, resident = (low - top) * CHUNKS;
         u32 before = 0;
 #pragma unroll 1
         for (int s = 0; s < count; ++s) {
+            if (RESIDENT && t == blockIdx.x) barrier_wait(FILTERS_THERE(resident + s), 0);
             barrier_wait(FULL(slot), phase);
-            u64 filters = filter_descriptor(RESIDENT ? resident : STAGE_FILTERS(slot));
+            u32 of_stage = RESIDENT ? RESIDENT_FILTERS + (resident + s) * FILTER_BYTES : STAGE_FILTERS(slot);
+            u64 filters = filter_descriptor(of_stage);
             u64 source = swizzled_descriptor(STAGE(slot) + first_row * ROW_BYTES);
 #pragma unroll
             for (int group = 0; group < GROUPS; ++group) {
@@ -279,10 +231,11 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
                 if (group == 0 && s > 0 && lane == 0) barrier_arrive(EMPTY(before));
             }
             before = slot;
-            resident += FILTER_BYTES;
             if (++slot == STAGES) { slot = 0; phase ^= 1; }
         }
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        if (RESIDENT && t == blockIdx.x)
+            for (int s = 0; s < FILTER_STAGES; s += FILTERS_AT_ONCE) barrier_wait(FILTERS_THERE(s), 0);
 #pragma unroll
         for (int p = 0; p < POSITIONS; ++p)
 #pragma unroll
@@ -290,9 +243,12 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
         if (count > 0 && lane == 0) barrier_arrive(EMPTY(before));
         if (TILE_ROWS > 1) skip((tile.high - high) * CHUNKS, shared, slot, phase, lane);
         if (row < POSITION_ROWS)
-            store_tile(total, target, tile, row, tile.column + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS), warp, lane,
-                factor, filter_factor, count == 0);
+            store_tile(total, target, tile.block, tile.batch, row, tile.column + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS), warpgroup,
+                warp, lane, shared, factor, filter_factor, count == 0);
     }
+#if COLLECTED
+    if (lane == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+#endif
 #if !NARROW
     if (SAMPLED && ((largest & 0xffff) >= 0x7c00 || (largest >> 16) >= 0x7c00)) scales[2] = 1.0f;
 #endif
@@ -304,9 +260,17 @@ DEVICE void multiply(void *target, u32 shared, int warpgroup, int warp, int lane
 // the largest of its finite magnitudes. The last two count where the sample of a source was searched, and in a second
 // launch, ``again``, which does all once more if one did not fit.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
+#if COLLECTED
+window_correlate(const __grid_constant__ TensorMap source, const unsigned char *filters,
+    const __grid_constant__ TensorMap target_map, float *scales, int again)
+#else
 window_correlate(const __grid_constant__ TensorMap source, const unsigned char *filters, void *target, float *scales,
     int again)
+#endif
 {
+#if COLLECTED
+    const void *target = &target_map;
+#endif
     extern __shared__ __align__(1024) unsigned char memory[];
     u32 shared = shared_address(memory);
     int thread = threadIdx.x, lane = thread & 31;
@@ -327,7 +291,7 @@ window_correlate(const __grid_constant__ TensorMap source, const unsigned char *
             barrier_init(FULL(s), 1);
             barrier_init(EMPTY(s), 8);
         }
-        barrier_init(FILTERS_THERE, 1);
+        for (int s = 0; RESIDENT && s < FILTER_STAGES; s += FILTERS_AT_ONCE) barrier_init(FILTERS_THERE(s), 1);
     }
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // so that others than threads see what was written
     __syncthreads();

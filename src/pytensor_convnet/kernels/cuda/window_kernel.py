@@ -56,6 +56,9 @@ from pytensor_convnet.kernels.cuda.packing import Packed
 IMAGES = 64
 """Of a tile: as many rows as tensor cores take at a time."""
 
+MOST_COLLECTED = 16384
+"""Bytes of results that a warpgroup collects at a time."""
+
 MOST_STAGES, FEWEST_STAGES, FEWEST_BESIDE_FILTERS = 16, 2, 3
 
 MOST_SUMS, SUMS_AND_OPERANDS, MOST_AT_ONCE = {True: 200, False: 168}, 200, 8
@@ -77,12 +80,18 @@ class WindowBlocks:
         Of a stage: all, or a divisor.
     output_blocks : int
         Into how many blocks outputs are cut.
+    places : int
+        Rows of the source that a stage has. Of several, rows of taps fill a product's depth together.
+    collected : bool
+        Whether results, of bfloat16, are collected in shared memory, from where the copying engine writes them.
     """
 
     positions: int
     rows: int
     channels: int
     output_blocks: int
+    places: int = 1
+    collected: bool = False
 
 
 class Stage(NamedTuple):
@@ -123,7 +132,7 @@ class WindowPlan:
             product = add_product(outputs, "k8.f32.tf32.tf32", "", from_registers=True)
         else:
             product = add_product(outputs, "k16.f32.f16.f16", ", 1", from_registers=True)
-        return source_of(self.constants, product, "window_kernel.cu")
+        return source_of(self.constants, product, "window_results.cu", "window_kernel.cu")
 
 
 def fits_windows(plan: Gathering, narrow: bool) -> bool:
@@ -159,22 +168,28 @@ def window_plan(
         return None
     chunks = plan.source_channels // blocks.channels
     tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
-    window_rows, depth = places_across * blocks.channels, 8 if tf32 else 16
+    stages_down, of_column = ceil(places_down / blocks.places), blocks.places * blocks.channels
+    window_rows, depth = places_across * of_column, 8 if tf32 else 16
     product_rows = depth * ceil(window_rows / depth)
     stage_columns = (tile_columns - 1) * plan.columns.step + places_across
-    stage_rows = stage_columns * blocks.channels
-    last_window = (tile_columns - 1) * plan.columns.step * blocks.channels + product_rows
-    if max(stage_columns, blocks.channels) > MOST_OF_A_BOX:
+    stage_rows = stage_columns * of_column
+    last_window = (tile_columns - 1) * plan.columns.step * of_column + product_rows
+    if max(stage_columns, blocks.channels, blocks.places) > MOST_OF_A_BOX:
         return None
     boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(stage_rows, last_window) * ROW_BYTES)
     filter_bytes = (4 if tf32 else 2) * product_rows * outputs
-    all_filters = whole_patterns(places_down * chunks * filter_bytes)
-    room = SHARED_BYTES - BARRIER_BYTES
+    all_filters = whole_patterns(stages_down * chunks * filter_bytes)
+    collection = _collection(plan, outputs, blocks.output_blocks) if blocks.collected else Collection(0, 0, 0)
+    if collection is None or (blocks.collected and product != "native"):
+        return None
+    collected_bytes = 2 * collection.boxes * collection.rows * ROW_BYTES
+    room = SHARED_BYTES - BARRIER_BYTES - collected_bytes
     resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * boxes * pitch_bytes
     stage_bytes = boxes * pitch_bytes + (0 if resident else whole_patterns(filter_bytes))
     stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
-    packed_bytes = blocks.output_blocks * places_down * chunks * filter_bytes
-    if stages < FEWEST_STAGES or (blocks.rows == 2 and not resident) or packed_bytes >= MOST_BYTES:
+    packed_bytes = blocks.output_blocks * stages_down * chunks * filter_bytes
+    alone = blocks.rows == 1 or (resident and blocks.places == 1)
+    if stages < FEWEST_STAGES or not alone or packed_bytes >= MOST_BYTES:
         return None
     groups, group = _groups(product_rows // depth * blocks.positions, sums, narrow)
     positions_down, positions_across = plan.rows.positions, plan.columns.positions
@@ -190,14 +205,40 @@ def window_plan(
         "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
         "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down, "FIRST_ROW": plan.rows.classes[0].places[0],
         "FIRST_COLUMN": plan.columns.classes[0].places[0], "CHANNELS": blocks.channels, "CHUNKS": chunks,
+        "PLACES": blocks.places, "STAGES_DOWN": stages_down,
         "WINDOW_ROWS": window_rows, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions, "GROUPS": groups,
         "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows,
         "STAGE_ROWS": stage_rows, "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across,
         "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
         "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
-        "STAGE_BYTES": stage_bytes, "STAGES_START": BARRIER_BYTES + resident * all_filters, "RESIDENT": resident,
+        "STAGE_BYTES": stage_bytes, "RESIDENT": resident, "COLLECTED": blocks.collected,
+        "BOX_CHANNELS": collection.channels, "BOX_ROWS": collection.rows,
+        "PIECE_BOXES": collection.boxes, "COLLECTION_START": BARRIER_BYTES + resident * all_filters,
+        "STAGES_START": BARRIER_BYTES + resident * all_filters + collected_bytes,
     }  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
+
+
+class Collection(NamedTuple):
+    """How results are collected: in so many ``boxes``, of so many ``channels`` in ``rows`` of shared memory."""
+
+    channels: int
+    boxes: int
+    rows: int
+
+
+def _collection(plan: Gathering, outputs: int, output_blocks: int) -> Collection | None:
+    """As many channels of a pixel as have room; of patches several pixels, whole ones. None where none has."""
+    most = MOST_COLLECTED // ROW_BYTES
+    if plan.residues == 1:
+        counts = [count for count in range(8, outputs + 1, 8) if outputs % count == 0 and count <= most]
+        return Collection(max(counts), 1, max(counts))
+    channels, rows = plan.target_channels, 8 * ceil(plan.target_channels / 8)
+    if output_blocks > 1 and outputs % channels:
+        return None
+    pixels = ceil(outputs / channels)
+    counts = [n for n in range(1, pixels + 1) if n * rows <= most and (n == pixels or n * channels % 8 == 0)]
+    return Collection(channels, max(counts), rows) if counts else None
 
 
 def _groups(products: int, sums: int, narrow: bool) -> tuple[int, int]:
@@ -224,7 +265,8 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
     grid = min(plan.constants["TILES"], MULTIPROCESSORS)
     launched = functools.partial(
         runtime_compiler.launch, plan.source, "window_correlate", grid, THREADS, plan.shared_bytes,
-        _rows_of(source, plan), packed.matrix, target, packed.scales,
+        _stages_of(source, plan), packed.matrix, _boxes_of(target, plan) if plan.constants["COLLECTED"] else target,
+        packed.scales,
     )  # fmt: skip
     launched(0)
     if plan.constants["SAMPLED"]:
@@ -234,13 +276,23 @@ def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, tar
         launched(1)
 
 
-def _rows_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
-    """What one copy brings: of one row of the source, the columns and channels of a stage, 128 bytes of images."""
+def _stages_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
+    """What one copy brings: the columns, rows and channels of a stage, 128 bytes of images of each."""
     (batch, channels, rows, columns), step = source.shape, pixel_step(source)
     k = plan.constants
     return runtime_compiler.TensorMap(
-        source, (batch, channels, columns, rows), (rows * columns * step, step, columns * step),
-        (IMAGES // k["BOXES"], k["CHANNELS"], k["STAGE_ROWS"] // k["CHANNELS"], 1), swizzled=True,
+        source, (batch, channels, rows, columns), (rows * columns * step, columns * step, step),
+        (IMAGES // k["BOXES"], k["CHANNELS"], k["PLACES"], k["STAGE_ROWS"] // (k["PLACES"] * k["CHANNELS"])),
+        swizzled=True,
+    )  # fmt: skip
+
+
+def _boxes_of(target: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
+    """What one copy writes: channels of a pixel, 128 bytes of images of each."""
+    batch, channels, rows, columns = target.shape
+    return runtime_compiler.TensorMap(
+        target, (batch, channels, rows, columns), (rows * columns * batch, columns * batch, batch),
+        (IMAGES, plan.constants["BOX_CHANNELS"], 1, 1), swizzled=True,
     )  # fmt: skip
 
 
