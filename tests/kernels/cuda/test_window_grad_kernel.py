@@ -249,11 +249,21 @@ def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"precision": "high"}, {"formats": ("bc01", "batch_last")}, {"name": "correlate2d"}], ids=str
+    ("change", "products"),
+    [
+        ({}, ["float16", "tf32"]),
+        ({"dtype": torch.bfloat16}, ["native"]),
+        ({"formats": ("bc01", "batch_last")}, ["float16"]),
+        ({"formats": ("bc01", "batch_last"), "dtype": torch.bfloat16}, []),
+        ({"precision": "high"}, []),
+        ({"name": "correlate2d"}, []),
+    ],
+    ids=str,
 )
-def test_windows_are_for_coarse_products_of_batch_last_operands(change, monkeypatch):
+def test_windows_are_for_coarse_products_of_operands_that_are_batch_last_or_prepared(change, products, monkeypatch):
     monkeypatch.setattr(window_grad_candidates, "can_compile", lambda device: True)
-    assert not window_grads(replace(task_of(LAYERS["strided"][0]), **change), 4)
+    found = window_grads(replace(task_of(LAYERS["strided"][0]), **change), 1000)
+    assert sorted({method.product for method in found}) == products
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
@@ -288,6 +298,19 @@ def test_the_kernel_gives_the_gradient(layer, dtype, multiprocessors, hopper, on
     for method in (WindowShare(DTYPES[dtype], blocks), *others):
         result = carry_out(task, method, *operands)
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("formats", [("bc01", "batch_last"), ("channels_last", "channels_last")], ids=str)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_operands_of_other_formats_are_prepared(layer, formats, hopper):
+    geometry, blocks = LAYERS[layer]
+    task = task_of(geometry, device=hopper, formats=formats)
+    images, maps = whole(geometry.images), whole(geometry.maps, 1)
+    operands = [to_format(torch.from_numpy(x).float().to(hopper), format) for x, format in zip((images, maps), formats)]
+    if plan_of_window_share(task, WindowShare("float16", blocks)) is None:
+        blocks = window_grads(task, 1)[0].blocks
+    result = carry_out(task, WindowShare("float16", blocks), *operands)
+    np.testing.assert_array_equal(result.cpu().numpy(), defined(geometry, images, maps))
 
 
 def test_a_share_goes_down_many_rows(hopper):

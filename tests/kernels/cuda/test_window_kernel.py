@@ -234,10 +234,9 @@ def test_results_are_collected_as_boxes_of_channels(layer, name, patch, output_b
         check_in_numpy(task, method)
 
 
-def test_results_that_do_not_fit_are_collected_in_pieces():
-    task = task_of(
-        Geometry((64, 8, 9, 9), (200, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), FORWARD, torch.bfloat16
-    )
+def test_results_that_do_not_fit_are_collected_in_pieces(device):
+    geometry = Geometry((64, 8, 9, 9), (200, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False)
+    task = task_of(geometry, FORWARD, torch.bfloat16, device)
     method = Window("native", (1, 1), WindowBlocks(1, 1, 8, 1, collected=True))
     k = plan_of_windows(task, method)[1].constants
     assert k["BOX_CHANNELS"] == 40

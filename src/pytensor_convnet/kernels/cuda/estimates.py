@@ -102,6 +102,13 @@ def search_time(*shapes: Iterable[int]) -> float:
     return seconds
 
 
+def preparation_time(task: Task, product: str) -> float:
+    """Seconds in which images and maps, both operands of a filter gradient, are prepared."""
+    item, element = task.dtype.itemsize, element_bytes(product)
+    seconds = 2 * LAUNCH + bytes_moved(task) / item * (item + element) / MEMORY_RATE
+    return seconds + (search_time(task.geometry.images, task.geometry.maps) if product == "float16" else 0.0)
+
+
 def bytes_moved(task: Task) -> int:
     """Bytes of images and maps."""
     return task.dtype.itemsize * (size(task.geometry.images) + size(task.geometry.maps))

@@ -9,16 +9,15 @@ import triton
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.estimates import (
     CACHE_RATE,
-    LAUNCH,
     LEAST_IMAGES,
     MEMORY_RATE,
     bytes_moved,
     element_bytes,
     images_of_block,
+    preparation_time,
     preparations,
     products_of,
     residents_of,
-    search_time,
     warps_of,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
@@ -132,14 +131,8 @@ def filter_grad_time(task: Task, method: FilterGrad) -> float:
         computing, partial_numbers = _sliding_time(task, method)
     else:
         computing, partial_numbers = _share_time(task, method)
-    element, item = element_bytes(method.product), task.dtype.itemsize
-    moved = bytes_moved(task)
-    seconds = START + max(computing, moved / MEMORY_RATE) + 4 * partial_numbers / MEMORY_RATE
-    if method.prepared:
-        seconds += 2 * LAUNCH + moved / item * (item + element) / MEMORY_RATE
-    if method.product == "float16":
-        seconds += search_time(task.geometry.images, task.geometry.maps)
-    return seconds
+    seconds = START + max(computing, bytes_moved(task) / MEMORY_RATE) + 4 * partial_numbers / MEMORY_RATE
+    return seconds + (preparation_time(task, method.product) if method.prepared else 0.0)
 
 
 def _sliding_time(task: Task, method: SlidingShare) -> tuple[float, int]:

@@ -108,7 +108,7 @@ class SlidingShare:
 
 @dataclass(frozen=True)
 class WindowShare:
-    """The filter gradient by `window_grad_kernel`, of batch-last images and maps."""
+    """The filter gradient by `window_grad_kernel`, of batch-last images and maps, or prepared ones of float16."""
 
     product: str
     blocks: WindowGradBlocks
@@ -291,6 +291,10 @@ def plan_of_window_share(task: Task, method: WindowShare) -> WindowGradPlan | No
 
 
 def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    if method.product == "float16":
+        magnitudes = largest_magnitudes(images, maps, copied=(True, True))
+        images, maps = (prepare(tensor, "float16", row)[0] for tensor, row in zip((images, maps), magnitudes))
+        return window_share_from(task, method, images, maps, magnitudes)
     return window_share_from(task, method, images, aligned(change_format(maps, "batch_last")), None)
 
 

@@ -4,7 +4,13 @@ import itertools
 from collections.abc import Iterator
 from math import ceil
 
-from pytensor_convnet.kernels.cuda.estimates import MEMORY_RATE, bytes_moved, most_promising, window_products
+from pytensor_convnet.kernels.cuda.estimates import (
+    MEMORY_RATE,
+    bytes_moved,
+    most_promising,
+    preparation_time,
+    window_products,
+)
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
@@ -30,31 +36,48 @@ RUNS, PIXELS = (1, 2, 3, 4, 5, 6, 8), (1, 2, 4)
 """Channels and filters of a program, if not all; map pixels of a window, and those fetched at a time."""
 
 MOST_ALIKE = 2
-"""So many methods of the same channels, roles and split are measured."""
+"""So many methods of the same product, roles, channels and split are measured."""
+
+FAR, FEW = 1.25, 2
+"""Of a product that is estimated to take less than so many times as long as the fastest a few methods are, too."""
 
 
 def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowShare]:
     """At most ``limit`` methods over windows, the most promising first; none where they cannot be compiled.
 
-    Of operands that are ``prepared``: bfloat16, or float16 that stands for float32.
+    Of operands that are ``prepared``: bfloat16, or float16 that stands for float32. float32 that is not may be
+    prepared for it: that is worth it where there is much to multiply.
     """
-    products = window_products(task, prepared)
-    possible = task.name == "correlate2d_filter_grad" and set(task.formats) == {"batch_last"}
-    if limit < 1 or not possible or not products or not can_compile(task.device):
+    if limit < 1 or task.name != "correlate2d_filter_grad" or not can_compile(task.device):
         return []
-    product = products[0]
-    if not fits_window_grads(task.geometry, product != "tf32"):
-        return []
-    seconds = {}
-    for blocks in blocks_of(task.geometry, RUNS):
-        method = WindowShare(product, blocks)
-        how = plan_of_window_share(task, method)
-        if how is not None:
-            seconds[method] = window_grad_time(task, how)
-    return most_promising(
-        seconds, limit, lambda method: (method.blocks.taps_as_rows, method.blocks.channels, method.blocks.split),
-        MOST_ALIKE,
-    )  # fmt: skip
+    by_product = [
+        seconds for product in window_products(task, prepared) if (seconds := _seconds(task, product, prepared))
+    ]
+    first, *others = sorted(by_product, key=lambda seconds: min(seconds.values())) or [{}]
+    few = [
+        method
+        for seconds in others
+        if min(seconds.values()) < FAR * min(first.values())
+        for method in most_promising(seconds, min(FEW, limit // 3), _kind, MOST_ALIKE)
+    ]
+    return [*most_promising(first, limit - len(few), _kind, MOST_ALIKE), *few]
+
+
+def _seconds(task: Task, product: str, prepared: bool) -> dict[WindowShare, float]:
+    """All methods of a product, and estimates; none where operands do not suit it."""
+    prepares = product == "float16" and not prepared
+    batch_last = set(task.formats) == {"batch_last"}
+    if not fits_window_grads(task.geometry, product != "tf32") or not (batch_last or prepares):
+        return {}
+    before = preparation_time(task, product) if prepares else 0.0
+    methods = (WindowShare(product, blocks) for blocks in blocks_of(task.geometry, RUNS))
+    plans = ((method, plan_of_window_share(task, method)) for method in methods)
+    return {method: before + window_grad_time(task, how) for method, how in plans if how is not None}
+
+
+def _kind(method: WindowShare) -> tuple:
+    """What methods of a product that are much alike have in common."""
+    return method.blocks.taps_as_rows, method.blocks.channels, method.blocks.split
 
 
 def blocks_of(geometry: Geometry, runs: tuple[int, ...]) -> Iterator[WindowGradBlocks]:
@@ -72,7 +95,7 @@ def window_grad_time(task: Task, how: WindowGradPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     k, cycles = how.constants, window_grad_cycles(how)
     working = cycles * ceil(k["SHARES"] * k["BLOCKS"] / MULTIPROCESSORS) / CLOCK
-    moving = bytes_moved(task) / MEMORY_RATE
+    moving = bytes_moved(task) * (2 if k["NARROW"] else 4) / task.dtype.itemsize / MEMORY_RATE
     sums = 4 * k["SHARES"] * k["SUM_SPLIT"] * k["BLOCKS"] * k["PARTIAL_ROWS"] * k["TILE_N"]
     return START + max(working, moving) + REST * min(working, moving) + SUMS * sums / MEMORY_RATE
 
