@@ -9,8 +9,8 @@ or 0 where the source has no such column. The pass of *its* geometry, rows as th
 target has columns, and a target of one column; one image's batch-last maps are those of bc01, element for element. With
 a stride the gradient of the images is taken by patches of so many columns, each of which becomes one image.
 
-It takes the memory of the source, ``taps / stride`` times over: little for one image, as it is for nothing else. Floor:
-the source read once and what is unrolled written.
+It takes the memory of the source, ``taps / stride`` times over: little for one image. Floor: the source read once and
+what is unrolled written, which is less than a launch takes for a layer of an image.
 """
 
 import functools

@@ -2,10 +2,10 @@
 
 The loop nest, for each tile of positions p in a row and 64 images b, and all outputs m or a block of them::
 
-    for each row a of places, for each chunk of channels:
-        window[j, c, b] = source[a, j, c, b]  for all columns j under the tile, as float16 or bfloat16
+    for some rows a of places, for each chunk of channels:
+        window[j, a, c, b] = source[a, j, c, b]  for all columns j under the tile, as float16 or bfloat16
         for each position p:
-            target[m, p, b] += filters[a, j, c, m] * window[p * step + j, c, b]
+            target[m, p, b] += filters[a, j, c, m] * window[p * step + j, a, c, b]
 
 `gather_kernel` reads each tap's run of images again for each pixel, through the second-level cache, which is what binds
 it where channels are few. Here a row of pixels is fetched once for all positions of a tile, by the copying engine, and
@@ -15,13 +15,15 @@ bfloat16 from there. float32, whose tiles they want by columns, goes through reg
 nothing has to be known beforehand, or scaled to float16, for twice the rate and half the shared memory of filters.
 Triton has no such tiles, so this is CUDA C++, compiled for each geometry (`runtime_compiler`), for Hopper alone.
 
-Where rows of a window of 16 bits are filled up to a multiple of 16, columns beyond it are multiplied by zero: an
-infinity or NaN of the source may reach a few pixels to the left of those that see it, and all pixels of their patches.
+Where rows of a window of 16 bits are filled up to a multiple of 16, columns beyond it are multiplied by zero, and
+places that several rows at a time have beyond the last: an infinity or NaN of the source may reach a few pixels to the
+left of those that see it, or above, and all pixels of their patches.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 55 to 84% of the floor in forward passes, 41 to 66% in
-input gradients; held back by stores, which nothing overlaps, and in input gradients by rows of the source that several
-tiles read. Of layers of 10 to 40 us 17 to 63%: a multiprocessor has a tile or two, whose ends overlap with nothing.
+an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 67 to 85% of the floor in forward passes, 43 to 66% in
+input gradients; held back by stores of float32, which nothing overlaps, and in input gradients by rows of the source
+that several tiles read. Of layers of 10 to 40 us 17 to 70%: a multiprocessor has a tile or two, whose ends overlap with
+nothing.
 """
 
 import functools
