@@ -9,15 +9,15 @@ batch-last. Errors are those of the fused functions against float64.
 
 import argparse
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from pytensor_convnet.bench.cases import CONV, ConvCase
+from pytensor_convnet.bench.cuda.timing import graph_seconds
 from pytensor_convnet.kernels import cuda
 
 POOLS = {
@@ -29,7 +29,6 @@ POOLS = {
 """Window, stride and padding of the pool after each layer."""
 
 CACHE_BYTES = 1e8
-REPETITIONS = 7
 
 
 class Layer:
@@ -107,26 +106,6 @@ def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result.double() - expected).norm() / expected.norm())
 
 
-def microseconds(function: Callable, sets: list[tuple[torch.Tensor, ...]]) -> float:
-    """The median time of a call, in graphs that go through all sets of inputs."""
-    function(*sets[0])
-    torch.cuda.synchronize()
-    graph, calls = torch.cuda.CUDAGraph(), max(4, len(sets))
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        for i in range(calls):
-            function(*sets[i % len(sets)])
-    graph.replay()
-    times = []
-    for _ in range(REPETITIONS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(1e3 * start.elapsed_time(end) / calls)
-    return median(times)
-
-
 def measured(name: str, dtype: torch.dtype, precision: str) -> dict:
     """All figures of a layer."""
     layer = Layer(CONV[name], dtype, precision)
@@ -141,7 +120,8 @@ def measured(name: str, dtype: torch.dtype, precision: str) -> dict:
         "pair_gradients": layer.pair_gradients,
         "pair_filter_gradient": layer.pair_filter_gradient,
     }
-    times = {key: round(microseconds(function, sets), 1) for key, function in functions.items()}
+    calls = {key: [partial(function, *inputs) for inputs in sets] for key, function in functions.items()}
+    times = {key: round(1e6 * graph_seconds(each), 1) for key, each in calls.items()}
     dtype_name = str(dtype).removeprefix("torch.")
     return {
         "case": name, "dtype": dtype_name, "precision": precision, "microseconds": times, "errors": layer.errors(*first)
