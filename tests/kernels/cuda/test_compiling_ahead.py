@@ -68,7 +68,7 @@ from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu
 from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.kernels.cuda.methods import Window, WindowShare, carry_out
+from pytensor_convnet.kernels.cuda.methods import Unrolled, Window, WindowShare, carry_out
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
 from tests.kernels.cuda.test_tuning import task_of
@@ -77,12 +77,15 @@ task, target = task_of(), GPUTarget("cuda", 90, 32)
 shapes = task.geometry.images, task.geometry.maps
 images, maps = (empty(shape, "batch_last", torch.float32, "cpu") for shape in shapes)
 filters, compiled = torch.ones(task.geometry.filters), set()
-for name, method, operands in (
-    ("correlate2d", Window("tf32", (1, 1), WindowBlocks(2, 1, 3, 1)), (images, filters)),
-    ("correlate2d_input_grad", Window("float16", (2, 2), WindowBlocks(1, 1, 16, 1)), (filters, maps)),
-    ("correlate2d_filter_grad", WindowShare("tf32", WindowGradBlocks(True, 4, 1, 3, 32, 1)), (images, maps)),
+one, some = replace(task.geometry, images=(1, *task.geometry.images[1:])), task.geometry
+for name, geometry, method, operands in (
+    ("correlate2d", some, Window("tf32", (1, 1), WindowBlocks(2, 1, 3, 1)), (images, filters)),
+    ("correlate2d", one, Unrolled(Window("tf32", (1, 1), WindowBlocks(1, 2, 3, 1))), (images[:1].contiguous(), filters)),
+    ("correlate2d_input_grad", some, Window("float16", (2, 2), WindowBlocks(1, 1, 16, 1)), (filters, maps)),
+    ("correlate2d_filter_grad", some, WindowShare("tf32", WindowGradBlocks(True, 4, 1, 3, 32, 1)), (images, maps)),
 ):
-    on_meta, settings = replace(task_of(name=name), device=torch.device("meta")), {"TRITON_CACHE_DIR": FOLDER}
+    on_meta = replace(task_of(name=name), geometry=geometry, device=torch.device("meta"))
+    settings = {"TRITON_CACHE_DIR": FOLDER}
     settings["PYTENSOR_CONVNET_CUBIN_CACHE"] = str(Path(FOLDER) / "cubins")
     assert run_without_gpu(carry_out, (on_meta, method), described(operands), target, settings), method
     found = set(Path(settings["PYTENSOR_CONVNET_CUBIN_CACHE"]).rglob("*"))

@@ -94,6 +94,13 @@ def test_passes_equal_their_definitions(name, device, case):
     assert np.linalg.norm(result.cpu().numpy() - expected) <= 2e-6 * np.sqrt(squares.sum()) + 1e-30
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(0, 3), (2, 0), (0, 0)])
+def test_a_filter_gradient_of_no_channels_or_filters_is_empty(channels, filters, device):
+    images, maps = torch.ones(4, channels, 5, 12, device=device), torch.ones(4, filters, 3, 10, device=device)
+    moves = (1, 1), NO_PADDING, (1, 1), 1, False
+    assert cuda.correlate2d_filter_grad(images, maps, 3, 3, *moves).shape == (filters, channels, 3, 3)
+
+
 @pytest.mark.parametrize("before", FORMATS)
 @pytest.mark.parametrize("after", FORMATS)
 @pytest.mark.parametrize("name", PASSES[:2])

@@ -18,7 +18,7 @@ from pytensor_convnet.kernels.cuda.hopper_sources import FETCHING_REGISTERS, MUL
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_of_windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
-from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
 from tests.kernels.cuda.common import whole  # noqa: E402
@@ -381,6 +381,7 @@ def test_rows_joined_or_results_collected_give_the_correlation(layer, name, way,
     chosen = [
         method for method in methods if (method.blocks.places > 1 if way == "joined" else method.blocks.collected)
     ]
+    assert chosen
     for method in chosen[:4]:
         result = carry_out(task, method, *operands_of(task, filters, source))
         np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
@@ -414,6 +415,40 @@ def test_many_channels_and_filters(layer, product, hopper):
     constants = plan_of_windows(task, method)[1].constants
     assert not constants["RESIDENT"]
     assert constants["TILES"] > 132  # more than there are multiprocessors
+    filters, source = whole(geometry.filters), whole(geometry.images, 1)
+    result = carry_out(task, method, *operands_of(task, filters, source))
+    expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
+    np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+MANY_TILES = {
+    "collected_in_pieces": (Geometry((72, 8, 24, 31), (200, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False),
+                            WindowBlocks(1, 1, 8, 1, collected=True)),
+    "collected_pixels": (Geometry((72, 8, 24, 31), (16, 8, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False),
+                         WindowBlocks(2, 1, 8, 1, collected=True)),
+    "rows_joined": (Geometry((72, 3, 24, 31), (32, 3, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
+                    WindowBlocks(1, 1, 3, 1, places=3)),
+    "many_resident_stages": (Geometry((64, 64, 32, 20), (16, 64, 11, 5), (1, 1), ((5, 5), (2, 2)), (1, 1), 1, True),
+                             WindowBlocks(1, 2, 16, 1)),
+}  # fmt: skip
+"""Of which a program computes several tiles, of several pieces each, of filters that come 32 times and more."""
+
+
+@pytest.mark.parametrize("layer", MANY_TILES)
+def test_programs_of_many_tiles(layer, device):
+    geometry, blocks = MANY_TILES[layer]
+    task = task_of(geometry, FORWARD, torch.bfloat16, device)
+    method = Window("native", (1, 2) if layer == "collected_pixels" else (1, 1), blocks)
+    k = plan_of_windows(task, method)[1].constants
+    assert k["TILES"] > 132
+    assert k["RESIDENT"]
+    assert layer != "many_resident_stages" or k["STAGES_DOWN"] * k["CHUNKS"] > 32
+    assert layer != "collected_in_pieces" or k["PIECE_BOXES"] * k["BOX_CHANNELS"] < k["OUTPUTS"]
+    if device == "cpu":
+        check_in_numpy(task, method)
+        return
+    if not can_compile(torch.device("cuda", torch.cuda.current_device())):
+        pytest.skip("windows are computed by a Hopper GPU, with NVRTC")
     filters, source = whole(geometry.filters), whole(geometry.images, 1)
     result = carry_out(task, method, *operands_of(task, filters, source))
     expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
-from pytensor_convnet.kernels.cuda.estimates import LEAST_IMAGES
+from pytensor_convnet.kernels.cuda.estimates import LEAST_IMAGES, size
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -26,6 +26,7 @@ from pytensor_convnet.kernels.cuda.methods import (
     unrolled_task,
 )
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
+from pytensor_convnet.kernels.cuda.unrolling import unrolling
 from pytensor_convnet.kernels.cuda.window_candidates import windows
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
 
@@ -42,8 +43,9 @@ long; it is their order that counts.)"""
 WINDOWS = 0.6
 """Of the methods that are measured, so many at most are over windows, where these are possible."""
 
-UNROLLED = 0.75
-"""Of those for few images, so many at most have columns in the place of images."""
+UNROLLED, MOST_UNROLLED = 0.75, 2**28
+"""Of the methods for few images, so many at most have columns in the place of images; and the most bytes that these
+make of a source."""
 
 
 def candidates(task: Task, limit: int) -> list[Method]:
@@ -63,9 +65,16 @@ def candidates(task: Task, limit: int) -> list[Method]:
 
 
 def _unrolled(task: Task, limit: int) -> list[Unrolled]:
-    """At most so many methods with columns in the place of images; none where these are enough, or columns too few."""
+    """At most so many methods with columns in the place of images.
+
+    None where images are enough, columns too few, or the unrolled source too large.
+    """
+    images, gradient = task.geometry.images[0], task.name == "correlate2d_input_grad"
+    if images >= LEAST_IMAGES or images * unrolling(task.geometry, gradient).images < LEAST_IMAGES:
+        return []
     inner = unrolled_task(task)
-    if task.geometry.images[0] >= LEAST_IMAGES or inner.geometry.images[0] < LEAST_IMAGES:
+    source = inner.geometry.maps if gradient else inner.geometry.images
+    if size(source) * task.dtype.itemsize > MOST_UNROLLED:
         return []
     return [Unrolled(method) for method in ours(candidates(inner, limit))]
 

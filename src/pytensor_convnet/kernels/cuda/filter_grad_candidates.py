@@ -80,7 +80,7 @@ def _shares(task: Task) -> Iterator[Share]:
                 continue
             images = min(pixels, images_of_block(geometry.images[0], prepared))
             counts = warps_of(row_tile * column_tile, 64 * 128)
-            tiles = ceil(rows / row_tile) * ceil(columns / column_tile) * geometry.groups
+            tiles = max(1, ceil(rows / row_tile) * ceil(columns / column_tile) * geometry.groups)
             for stages, programs, warps in itertools.product((3, 4, 6), (1, 2, 4), counts):
                 shares = max(1, MULTIPROCESSORS * programs // tiles)
                 blocks = GradBlocks(row_tile, column_tile, pixels, images, shares, warps, stages)
@@ -111,7 +111,7 @@ def _sliding(task: Task) -> Iterator[SlidingShare]:
             if numbers > 8 * 32 * MOST_NUMBERS:
                 continue
             counts = warps_of(numbers, 4 * 32 * MOST_NUMBERS)
-            tiles = ceil(rows / row_tile) * ceil(plan.outputs / filter_tile) * plan.groups
+            tiles = max(1, ceil(rows / row_tile) * ceil(plan.outputs / filter_tile) * plan.groups)
             for run, count, stages, programs, warps in itertools.product(runs, images, (2, 3), (1, 2), counts):
                 shares = max(1, MULTIPROCESSORS * programs // tiles)
                 blocks = SlidingBlocks(row_tile, filter_tile, run, count, shares, warps, stages)

@@ -114,20 +114,20 @@ class WindowShare:
     blocks: WindowGradBlocks
 
 
+FilterGrad = Share | SlidingShare
+"""Our ways to compute the filter gradient, of operands that may be prepared."""
+
+
 @dataclass(frozen=True)
 class Unrolled:
     """A pass of a few images by a method for many, columns in the place of images; see `unrolling`."""
 
-    method: "Gather | Window | FilterGrad | WindowShare"
+    method: Gather | Window | FilterGrad | WindowShare
 
     @property
     def product(self) -> str:
         """That of the method."""
         return self.method.product
-
-
-FilterGrad = Share | SlidingShare
-"""Our ways to compute the filter gradient, of operands that may be prepared."""
 
 
 class Composed:

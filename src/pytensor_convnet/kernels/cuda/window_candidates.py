@@ -57,7 +57,7 @@ WORTH_JOINING = 0.95
 """Rows of the source are joined in a stage where that leaves so much of the products, or less."""
 
 MOST_ALIKE = 2
-"""So many methods of a product, a patch and a tile are measured."""
+"""So many methods of a product, a patch and a tile are measured, with results collected and without."""
 
 
 def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
@@ -140,7 +140,7 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     cached = fetched / CACHED
     around = (LATENCY + cached + multiplied) / k["STAGES"]  # until a place of stages is free again
     rows = k["PLACES_DOWN"] + (k["TILE_ROWS"] - 1) * k["STEP_ROWS"]  # of the source, for a tile
-    stages, most_stages = _stages_down(*(k[name] for name in _STAGES_DOWN))
+    stages, most_stages = _stages_down(*(k[name] for name in _ROWS))
     item, sums = task.dtype.itemsize, k["POSITIONS"] * outputs // 2
     spills = sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1
     rate = COLLECTED if k["COLLECTED"] else SPILLED if spills else STORED
@@ -156,7 +156,7 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     return seconds + (LAUNCH if k["SAMPLED"] else 0.0)
 
 
-_STAGES_DOWN = "PLACES", "PLACES_DOWN", "STEP_ROWS", "FIRST_ROW", "SOURCE_ROWS", "TILE_ROWS", "POSITION_ROWS"
+_ROWS = "PLACES", "PLACES_DOWN", "STEP_ROWS", "FIRST_ROW", "SOURCE_ROWS", "TILE_ROWS", "POSITION_ROWS"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -52,9 +52,8 @@ DEVICE u64 filter_descriptor(u32 address) {
 struct Tile { int block, column, row, batch, top, low, high; };
 
 // Which outputs, images and positions a tile is, and what it reads: from the source's row ``top`` on, stages ``low`` to
-// ``high``, the others being beyond the source's borders. All images of a pixel lie
-// together, and programs that run at the same time read and write them together: memory is slower where it is read in
-// pieces.
+// ``high``, the others being beyond the source's borders. All images of a pixel lie together, and programs that run at
+// the same time read and write them together: memory is slower where it is read in pieces.
 DEVICE Tile tile_at(int t) {
     Tile r;
     r.batch = t % BATCH_BLOCKS * 64; t /= BATCH_BLOCKS;
@@ -243,8 +242,9 @@ DEVICE void multiply(TARGET *target, u32 shared, int warpgroup, int warp, int la
         if (count > 0 && lane == 0) barrier_arrive(EMPTY(before));
         if (TILE_ROWS > 1) skip((tile.high - high) * CHUNKS, shared, slot, phase, lane);
         if (row < POSITION_ROWS)
-            store_tile(total, target, tile.block, tile.batch, row, tile.column + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS), warpgroup,
-                warp, lane, shared, factor, filter_factor, count == 0);
+            store_tile(total, target, tile.block, tile.batch, row,
+                tile.column + (TILE_ROWS > 1 ? 0 : warpgroup * POSITIONS), warpgroup, warp, lane, shared, factor,
+                filter_factor, count == 0);
     }
 #if COLLECTED
     if (lane == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
