@@ -80,7 +80,7 @@ filters, compiled = torch.ones(task.geometry.filters), set()
 one, some = replace(task.geometry, images=(1, *task.geometry.images[1:])), task.geometry
 for name, geometry, method, operands in (
     ("correlate2d", some, Window("tf32", (1, 1), WindowBlocks(2, 1, 3, 1)), (images, filters)),
-    ("correlate2d", one, Unrolled(Window("tf32", (1, 1), WindowBlocks(1, 2, 3, 1))), (images[:1].contiguous(), filters)),
+    ("correlate2d", one, Unrolled(Window("tf32", (1, 1), WindowBlocks(1, 2, 3, 1))), (torch.ones(one.images), filters)),
     ("correlate2d_input_grad", some, Window("float16", (2, 2), WindowBlocks(1, 1, 16, 1)), (filters, maps)),
     ("correlate2d_filter_grad", some, WindowShare("tf32", WindowGradBlocks(True, 4, 1, 3, 32, 1)), (images, maps)),
 ):
