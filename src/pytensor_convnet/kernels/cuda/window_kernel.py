@@ -161,64 +161,80 @@ def window_plan(
     prepared : bool
         Whether the source is float16 already, of a target of float32.
     """
-    narrow, tf32 = product == "native" or prepared, product == "tf32"
+    narrow = product == "native" or prepared
+    cut = _cut(plan, blocks, product, narrow)
+    memory = _shared_memory(plan, blocks, product, narrow, cut) if cut else None
+    if not cut or not memory:
+        return None
+    constants = {
+        "NARROW": narrow, "TF32": product == "tf32", "SCALED": product == "float16", "SAMPLED": sampled,
+        "BATCH": plan.batch, "SOURCE_ROWS": plan.rows.source_length, "TARGET_ROWS": plan.rows.target_length,
+        "TARGET_COLUMNS": plan.columns.target_length, "TARGET_CHANNELS": plan.target_channels,
+        "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
+        "STEP_COLUMNS": plan.columns.step, "FIRST_ROW": plan.rows.classes[0].places[0],
+        "FIRST_COLUMN": plan.columns.classes[0].places[0], "POSITION_ROWS": plan.rows.positions,
+        "POSITION_COLUMNS": plan.columns.positions,
+    } | cut | memory  # fmt: skip
+    return WindowPlan({name: int(value) for name, value in constants.items()})
+
+
+def _cut(plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool) -> dict[str, int] | None:
+    """How tiles, stages and products are cut; None where registers or instructions do not hold them."""
     places_down, places_across = (len(axis.classes[0].places) for axis in (plan.rows, plan.columns))
     outputs = 8 * ceil(plan.outputs / blocks.output_blocks / 8)
     too_many_blocks = outputs * (blocks.output_blocks - 1) >= plan.outputs
     sums = blocks.positions * outputs // 2
     if plan.source_channels % blocks.channels or outputs > MOST_COLUMNS or too_many_blocks or sums > MOST_SUMS[narrow]:
         return None
-    chunks = plan.source_channels // blocks.channels
     tile_columns = blocks.positions * (1 if blocks.rows == 2 else 2)
-    stages_down, of_column = ceil(places_down / blocks.places), blocks.places * blocks.channels
-    window_rows, depth = places_across * of_column, 8 if tf32 else 16
-    product_rows = depth * ceil(window_rows / depth)
     stage_columns = (tile_columns - 1) * plan.columns.step + places_across
-    stage_rows = stage_columns * of_column
-    last_window = (tile_columns - 1) * plan.columns.step * of_column + product_rows
     if max(stage_columns, blocks.channels, blocks.places) > MOST_OF_A_BOX:
         return None
-    boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(stage_rows, last_window) * ROW_BYTES)
-    filter_bytes = (4 if tf32 else 2) * product_rows * outputs
-    all_filters = whole_patterns(stages_down * chunks * filter_bytes)
-    collection = _collection(plan, outputs, blocks.output_blocks) if blocks.collected else Collection(0, 0, 0)
+    of_column, depth = blocks.places * blocks.channels, 8 if product == "tf32" else 16
+    product_rows = depth * ceil(places_across * of_column / depth)
+    groups, group = _groups(product_rows // depth * blocks.positions, sums, narrow)
+    row_blocks, column_blocks = ceil(plan.rows.positions / blocks.rows), ceil(plan.columns.positions / tile_columns)
+    batch_blocks = ceil(plan.batch / IMAGES)
+    return {
+        "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs, "OUTPUT_BLOCKS": blocks.output_blocks,
+        "PLACES_DOWN": places_down, "CHANNELS": blocks.channels, "CHUNKS": plan.source_channels // blocks.channels,
+        "PLACES": blocks.places, "STAGES_DOWN": ceil(places_down / blocks.places),
+        "WINDOW_ROWS": places_across * of_column, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
+        "GROUPS": groups, "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows,
+        "STAGE_ROWS": stage_columns * of_column, "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks,
+        "TILES": blocks.output_blocks * batch_blocks * row_blocks * column_blocks,
+    }  # fmt: skip
+
+
+def _shared_memory(
+    plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool, cut: dict[str, int]
+) -> dict[str, int] | None:
+    """Where filters that stay, what is collected, and stages lie; None where they do not fit."""
+    collection = _collection(plan, cut["OUTPUTS"], blocks.output_blocks) if blocks.collected else Collection(0, 0, 0)
     if collection is None or (blocks.collected and product != "native"):
         return None
+    between = plan.columns.step * blocks.places * blocks.channels  # rows, of the windows of neighbours
+    last_window = (cut["TILE_COLUMNS"] - 1) * between + cut["PRODUCT_ROWS"]
+    boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(cut["STAGE_ROWS"], last_window) * ROW_BYTES)
+    filter_bytes = (4 if product == "tf32" else 2) * cut["PRODUCT_ROWS"] * cut["OUTPUTS"]
+    filter_stages = cut["STAGES_DOWN"] * cut["CHUNKS"]
     collected_bytes = 2 * collection.boxes * collection.rows * ROW_BYTES
-    room = SHARED_BYTES - BARRIER_BYTES - collected_bytes
-    resident = blocks.output_blocks == 1 and room - all_filters >= FEWEST_BESIDE_FILTERS * boxes * pitch_bytes
+    room, resident_bytes = SHARED_BYTES - BARRIER_BYTES - collected_bytes, whole_patterns(filter_stages * filter_bytes)
+    resident = blocks.output_blocks == 1 and room - resident_bytes >= FEWEST_BESIDE_FILTERS * boxes * pitch_bytes
+    if not resident:
+        resident_bytes = 0
     stage_bytes = boxes * pitch_bytes + (0 if resident else whole_patterns(filter_bytes))
-    stages = min(MOST_STAGES, (room - resident * all_filters) // stage_bytes)
-    packed_bytes = blocks.output_blocks * stages_down * chunks * filter_bytes
+    stages = min(MOST_STAGES, (room - resident_bytes) // stage_bytes)
     alone = blocks.rows == 1 or (resident and blocks.places == 1)
-    if stages < FEWEST_STAGES or not alone or packed_bytes >= MOST_BYTES:
+    if stages < FEWEST_STAGES or not alone or blocks.output_blocks * filter_stages * filter_bytes >= MOST_BYTES:
         return None
-    groups, group = _groups(product_rows // depth * blocks.positions, sums, narrow)
-    positions_down, positions_across = plan.rows.positions, plan.columns.positions
-    row_blocks, column_blocks = ceil(positions_down / blocks.rows), ceil(positions_across / tile_columns)
-    batch_blocks = ceil(plan.batch / IMAGES)
-    tiles = blocks.output_blocks * batch_blocks * row_blocks * column_blocks
-    constants = {
-        "NARROW": narrow, "TF32": tf32, "SCALED": product == "float16",
-        "SAMPLED": sampled, "BATCH": plan.batch,
-        "SOURCE_ROWS": plan.rows.source_length, "TARGET_ROWS": plan.rows.target_length,
-        "TARGET_COLUMNS": plan.columns.target_length, "TARGET_CHANNELS": plan.target_channels,
-        "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs, "OUTPUT_BLOCKS": blocks.output_blocks,
-        "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
-        "STEP_COLUMNS": plan.columns.step, "PLACES_DOWN": places_down, "FIRST_ROW": plan.rows.classes[0].places[0],
-        "FIRST_COLUMN": plan.columns.classes[0].places[0], "CHANNELS": blocks.channels, "CHUNKS": chunks,
-        "PLACES": blocks.places, "STAGES_DOWN": stages_down,
-        "WINDOW_ROWS": window_rows, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions, "GROUPS": groups,
-        "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows,
-        "STAGE_ROWS": stage_rows, "POSITION_ROWS": positions_down, "POSITION_COLUMNS": positions_across,
-        "COLUMN_BLOCKS": column_blocks, "BATCH_BLOCKS": batch_blocks, "TILES": tiles,
+    return {
         "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "RESIDENT": resident, "COLLECTED": blocks.collected,
-        "BOX_CHANNELS": collection.channels, "BOX_ROWS": collection.rows,
-        "PIECE_BOXES": collection.boxes, "COLLECTION_START": BARRIER_BYTES + resident * all_filters,
-        "STAGES_START": BARRIER_BYTES + resident * all_filters + collected_bytes,
+        "BOX_CHANNELS": collection.channels, "BOX_ROWS": collection.rows, "PIECE_BOXES": collection.boxes,
+        "COLLECTION_START": BARRIER_BYTES + resident_bytes,
+        "STAGES_START": BARRIER_BYTES + resident_bytes + collected_bytes,
     }  # fmt: skip
-    return WindowPlan({name: int(value) for name, value in constants.items()})
 
 
 class Collection(NamedTuple):
