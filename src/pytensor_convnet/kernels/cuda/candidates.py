@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
-from pytensor_convnet.kernels.cuda.estimates import LEAST_IMAGES, size
+from pytensor_convnet.kernels.cuda.estimates import FAR, FEW, LEAST_IMAGES, size
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -32,9 +32,6 @@ from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
 
 FLOAT32_RATE = 60e12
 """Of multiply-adds in float32, at most."""
-
-FAR, FEW = 1.25, 2
-"""Of products that are estimated to take so many times as long as the fastest only few ways to gather are measured."""
 
 HOPELESS = 1.0
 """What is bound to take so many times as long as our best estimate is not measured. (Estimates are some 1.4 times too

@@ -36,6 +36,10 @@ LEAST_IMAGES = 16
 LEAST_OF_EIGHT_WARPS = 64 * 32
 """Sums of a tile that is worth eight warps."""
 
+FAR, FEW = 1.25, 2
+"""A product of which the best estimate is so many times that of the fastest product is far from it. Estimates may be
+wrong about products, and few methods are measured of those that are not the fastest."""
+
 
 def products_of(task: Task) -> tuple[str, ...]:
     """The products whose error suits the task."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from math import ceil
 
 from pytensor_convnet.kernels.cuda.estimates import (
+    FAR,
+    FEW,
     MEMORY_RATE,
     bytes_moved,
     most_promising,
@@ -37,9 +39,6 @@ RUNS, PIXELS = (1, 2, 3, 4, 5, 6, 8), (1, 2, 4)
 
 MOST_ALIKE = 2
 """So many methods of the same product, roles, channels and split are measured."""
-
-FAR, FEW = 1.25, 2
-"""Of a product that is estimated to take less than so many times as long as the fastest a few methods are, too."""
 
 
 def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowShare]:
