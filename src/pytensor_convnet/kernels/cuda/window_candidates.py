@@ -18,9 +18,9 @@ from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, WindowBlocks, Wi
 SHARED, CACHED = 128, 64
 """Bytes that a multiprocessor reads or writes in a cycle: of shared memory; of the second-level cache."""
 
-STORED, SPILLED, COLLECTED, COLLECTING = 35, 10, 100, 100
+STORED, SPILLED, COLLECTED = 35, 10, 50
 """Bytes of results that it stores in a cycle; and where there are so many sums that not all of what their places in
-memory are is in registers; and where they are collected, which takes so many cycles a position besides."""
+memory are is in registers; and where they are collected."""
 
 STAGE_CYCLES, LATENCY = 20, 2800
 """Cycles that a stage takes however small it is, and those from asking for one until it is there."""
@@ -39,7 +39,7 @@ LEAST_READ_AGAIN, READ_AGAIN = 50e6, 0.35
 comes from memory each time.
 
 All were fitted to 677 ways to compute 60 passes, before results were collected and rows joined. Of 500 ways to compute
-42 passes since, the best of the first seven takes 0.4% more than the best of all, in the mean, and 4% at most."""
+42 passes since, the best of the first seven takes 0.4% more than the best of all, in the mean, and 5% at most."""
 
 MOST_WORK = 3.0
 """Patches may multiply so many times what they must."""
@@ -144,7 +144,7 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     item, sums = task.dtype.itemsize, k["POSITIONS"] * outputs // 2
     spills = sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1
     rate = COLLECTED if k["COLLECTED"] else SPILLED if spills else STORED
-    storing = 4 * sums * IMAGES * item / rate + k["COLLECTED"] * COLLECTING * k["POSITIONS"]
+    storing = 4 * sums * IMAGES * item / rate
     stage = k["CHUNKS"] * max(cached, multiplied, around)
     tiles = max(most_stages * stage + storing, ceil(k["TILES"] / MULTIPROCESSORS) * (stages * stage + storing))
     filters = k["STAGES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
