@@ -6,8 +6,9 @@ few images each column of the target becomes an image of its own, as wide as wha
     unrolled[(b, n), c, y, q] = source[b, c, y, n * step + first + q * gap]
 
 or 0 where the source has no such column. The pass of *its* geometry, rows as they were, has as many images as the
-target has columns, and a target of one column; one image's batch-last maps are those of bc01, element for element. With
-a stride the gradient of the images is taken by patches of so many columns, each of which becomes one image.
+target has columns, and a target of one column. Where columns are a multiple of 8, one image's batch-last maps are those
+of bc01, element for element. With a stride the gradient of the images is taken by patches of so many columns, each of
+which becomes one image.
 
 It takes the memory of the source, ``taps / stride`` times over: little for one image. Floor: the source read once and
 what is unrolled written, which is less than a launch takes for a layer of an image.
