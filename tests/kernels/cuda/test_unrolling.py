@@ -6,7 +6,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
-from pytensor_convnet.kernels.cuda import candidates as candidates_module  # noqa: E402
 from pytensor_convnet.kernels.cuda import memory_format, tuning  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
@@ -21,6 +20,8 @@ from pytensor_convnet.kernels.cuda.methods import (  # noqa: E402
     unrolled_task,
 )
 from pytensor_convnet.kernels.cuda.unrolling import rolled, unroll, unroll_maps, unrolling  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads  # noqa: E402
 from tests.kernels.cuda.test_correlation import EVERY_PASS, MOST_ERROR, operands, relative_error  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -58,11 +59,10 @@ def test_columns_in_the_place_of_images_give_what_images_give(name, geometry, fo
     assert memory_format(result) == ("bc01" if name == "correlate2d_filter_grad" else format)
 
 
-def test_an_unrolled_image_has_what_its_column_sees():
+def test_an_unrolled_image_has_what_its_column_sees(device):
     geometry = Geometry((2, 1, 1, 4), (1, 1, 1, 3), (1, 2), ((0, 0), (1, 0)), (1, 1), 1, False)
     plan = unrolling(geometry, False)
     images = torch.arange(1.0, 9.0).reshape(geometry.images)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     unrolled = unroll(images.to(device), plan)
     expected = [[0, 1, 2], [2, 3, 4], [0, 5, 6], [6, 7, 8], *[[0, 0, 0]] * 4]
     np.testing.assert_array_equal(unrolled[:, 0, 0].cpu(), expected)
@@ -120,7 +120,7 @@ def test_windows_of_unrolled_images_give_what_images_give(name, dtype, geometry,
     case = operands(geometry, name, dtype, hopper, ("bc01", "bc01"))
     task = Task(name, geometry, dtype, "medium", ("bc01", "bc01"), hopper)
     inner = unrolled_task(task)
-    found = [*candidates_module.windows(inner, 2), *candidates_module.window_grads(inner, 2)]
+    found = [*windows(inner, 2), *window_grads(inner, 2)]
     assert found
     for method in found:
         result = carry_out(task, Unrolled(method), *case.tensors)

@@ -24,9 +24,9 @@ from pytensor_convnet.kernels.cuda.methods import (
     Unrolled,
     ours,
     unrolled_task,
+    unrolling_of,
 )
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
-from pytensor_convnet.kernels.cuda.unrolling import unrolling
 from pytensor_convnet.kernels.cuda.window_candidates import windows
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads
 
@@ -66,11 +66,11 @@ def _unrolled(task: Task, limit: int) -> list[Unrolled]:
 
     None where images are enough, columns too few, or the unrolled source too large.
     """
-    images, gradient = task.geometry.images[0], task.name == "correlate2d_input_grad"
-    if images >= LEAST_IMAGES or images * unrolling(task.geometry, gradient).images < LEAST_IMAGES:
+    images = task.geometry.images[0]
+    if images >= LEAST_IMAGES or images * unrolling_of(task).images < LEAST_IMAGES:
         return []
     inner = unrolled_task(task)
-    source = inner.geometry.maps if gradient else inner.geometry.images
+    source = inner.geometry.maps if task.name == "correlate2d_input_grad" else inner.geometry.images
     if size(source) * task.dtype.itemsize > MOST_UNROLLED:
         return []
     return [Unrolled(method) for method in ours(candidates(inner, limit))]

@@ -16,7 +16,7 @@ from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables,
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
 from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
-from pytensor_convnet.kernels.cuda.unrolling import rolled, unroll, unroll_maps, unrolling
+from pytensor_convnet.kernels.cuda.unrolling import Unrolling, rolled, unroll, unroll_maps, unrolling
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
     WindowGradBlocks,
     WindowGradPlan,
@@ -292,9 +292,8 @@ def plan_of_window_share(task: Task, method: WindowShare) -> WindowGradPlan | No
 
 def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     if method.product == "float16":
-        magnitudes = largest_magnitudes(images, maps, copied=(True, True))
-        images, maps = (prepare(tensor, "float16", row)[0] for tensor, row in zip((images, maps), magnitudes))
-        return window_share_from(task, method, images, maps, magnitudes)
+        image_planes, map_planes, magnitudes = _prepare_both(images, maps, method.product)
+        return window_share_from(task, method, image_planes[0], map_planes[0], magnitudes)
     return window_share_from(task, method, images, aligned(change_format(maps, "batch_last")), None)
 
 
@@ -311,14 +310,18 @@ def window_share_from(
     return change_format(filters, task.filter_format)
 
 
+def unrolling_of(task: Task) -> Unrolling:
+    """How its source is unrolled."""
+    return unrolling(task.geometry, task.name == "correlate2d_input_grad")
+
+
 def unrolled_task(task: Task) -> Task:
     """The pass that has columns in the place of images."""
-    geometry = unrolling(task.geometry, task.name == "correlate2d_input_grad").geometry
-    return replace(task, geometry=geometry, formats=("batch_last",) * len(task.formats))
+    return replace(task, geometry=unrolling_of(task).geometry, formats=("batch_last",) * len(task.formats))
 
 
 def _unrolled(task: Task, method: Unrolled, *operands: torch.Tensor) -> torch.Tensor:
-    plan, inner = unrolling(task.geometry, task.name == "correlate2d_input_grad"), unrolled_task(task)
+    plan, inner = unrolling_of(task), unrolled_task(task)
     if task.name == "correlate2d_filter_grad":
         images, maps = operands
         return carry_out(inner, method.method, unroll(images, plan), unroll_maps(maps, plan))
@@ -332,15 +335,19 @@ def _unrolled(task: Task, method: Unrolled, *operands: torch.Tensor) -> torch.Te
 
 
 def _filter_grad(task: Task, method: FilterGrad, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    magnitudes = None
-    if method.product == "float16":
-        magnitudes = largest_magnitudes(images, maps, copied=(True, True))
-    image_planes, map_planes = images[None], maps[None]
     if method.prepared:
-        image_magnitudes, map_magnitudes = (None, None) if magnitudes is None else magnitudes
-        image_planes = prepare(images, method.product, image_magnitudes)
-        map_planes = prepare(maps, method.product, map_magnitudes)
-    return filter_grad_from(task, method, image_planes, map_planes, magnitudes)
+        return filter_grad_from(task, method, *_prepare_both(images, maps, method.product))
+    return filter_grad_from(task, method, images[None], maps[None], None)
+
+
+def _prepare_both(
+    images: torch.Tensor, maps: torch.Tensor, product: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The planes of both operands of a filter gradient, and their magnitudes, of float16."""
+    if product != "float16":
+        return prepare(images, product, None), prepare(maps, product, None), None
+    magnitudes = largest_magnitudes(images, maps, copied=(True, True))
+    return prepare(images, product, magnitudes[0]), prepare(maps, product, magnitudes[1]), magnitudes
 
 
 def filter_grad_from(

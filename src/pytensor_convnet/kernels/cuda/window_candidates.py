@@ -102,15 +102,11 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
         ):
             continue
         cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
+        collections = (False, True) if narrow else (False,)
         for product, count in itertools.product(products, sorted(set(chunks))):
-            ways = itertools.product(
-                POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), (False, True) if narrow else (False,)
-            )
-            for positions, rows, blocks, places, collected in ways:
-                if places == 1 or rows == 1:
-                    yield Window(
-                        product, patch, WindowBlocks(positions, rows, count, blocks, places, collected), prepared
-                    )
+            ways = POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), collections
+            for positions, rows, blocks, places, collected in itertools.product(*ways):
+                yield Window(product, patch, WindowBlocks(positions, rows, count, blocks, places, collected), prepared)
 
 
 def _places(plan: Gathering, product: str, channels: int) -> list[int]:
