@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import FORMATS, empty, memory_format, to_format  # noqa: E402
-from pytensor_convnet.kernels.cuda.copying import change_format, prepare  # noqa: E402
-from pytensor_convnet.kernels.cuda.formats import is_wide  # noqa: E402
+from pytensor_convnet.kernels.cuda.copying import boxable, change_format, prepare  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import is_wide, pixel_step  # noqa: E402
 
 SHAPES = [(5, 3, 4, 7), (1, 3, 4, 7), (5, 1, 4, 7), (5, 3, 1, 1), (0, 3, 4, 7), (70, 66, 2, 3)]
 EVERY_FORMAT = pytest.mark.parametrize("format", FORMATS)
@@ -69,6 +69,20 @@ def test_a_prepared_source_is_split_and_its_batch_filled_up_with_zeros(shape, fo
     padded = -(-batch // 16) * 16
     memory = planes.as_strided((2, channels, rows, columns, padded), (planes.stride(0), *planes.stride()[2:], 1))
     assert not memory[..., batch:].any()
+
+
+@EVERY_FORMAT
+@pytest.mark.parametrize("batch", [16, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_pixels_of_a_boxable_tensor_begin_at_multiples_of_16_bytes(dtype, batch, format, device):
+    tensor = to_format(torch.randn(batch, 3, 4, 7, device=device).to(dtype), format)
+    boxed = boxable(tensor)
+    assert torch.equal(boxed, tensor)
+    assert boxed.stride(0) == 1
+    assert boxed.data_ptr() % 16 == 0
+    assert pixel_step(boxed) * boxed.element_size() % 16 == 0
+    readable = format == "batch_last" and (batch == 16 or dtype == torch.float32)
+    assert (boxed.data_ptr() == tensor.data_ptr()) == readable
 
 
 def test_an_unknown_format_is_refused():

@@ -9,7 +9,7 @@ from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
-from pytensor_convnet.kernels.cuda.copying import change_format, prepare
+from pytensor_convnet.kernels.cuda.copying import aligned, change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
@@ -21,7 +21,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     Task,
     Window,
     WindowShare,
-    aligned,
     dense,
     filter_grad_from,
     gather_from,

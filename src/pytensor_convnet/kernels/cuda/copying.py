@@ -21,6 +21,9 @@ TILE = 64
 AGAIN_PROGRAMS = 264
 """How many programs copy again: two on each multiprocessor of an H100, as mostly they find nothing to do."""
 
+BOXED_BYTES = 16
+"""What the copying engine reads begins at multiples of so many bytes."""
+
 BATCH_MULTIPLE = 16
 """Prepared batches are filled up to a multiple of this with zeros, so that kernels load 16 or 32 bytes at a time."""
 
@@ -161,6 +164,21 @@ def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None)
     if copy is not None:
         _launch(copy, product, magnitudes)
     return prepared
+
+
+def boxable(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in batch-last memory as the copying engine reads it: where it begins, and its pixels, 16 bytes divide.
+
+    It is the tensor itself where that is so, else a copy, with the batch filled up as `prepare` does.
+    """
+    if tensor.shape[0] * tensor.element_size() % BOXED_BYTES:
+        return prepare(tensor, "native", None)[0]
+    return aligned(change_format(tensor, "batch_last"))
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that begins at a multiple of 16 bytes."""
+    return tensor if tensor.device.type == "meta" or tensor.data_ptr() % BOXED_BYTES == 0 else tensor.clone()
 
 
 def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy | None]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 import triton
 
-from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE, BOXED_BYTES
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, REGISTERS, SHARED_BYTES, THREADS
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, LEAST_SAMPLED, SEARCHERS
 from pytensor_convnet.kernels.cuda.methods import Task
@@ -111,6 +111,13 @@ def preparation_time(task: Task, product: str) -> float:
     item, element = task.dtype.itemsize, element_bytes(product)
     seconds = 2 * LAUNCH + bytes_moved(task) / item * (item + element) / MEMORY_RATE
     return seconds + (search_time(task.geometry.images, task.geometry.maps) if product == "float16" else 0.0)
+
+
+def boxing_time(task: Task) -> float:
+    """Seconds in which images and maps are filled up where the copying engine cannot read them as they are."""
+    if task.geometry.images[0] * task.dtype.itemsize % BOXED_BYTES == 0:
+        return 0.0
+    return 2 * LAUNCH + 2 * bytes_moved(task) / MEMORY_RATE
 
 
 def bytes_moved(task: Task) -> int:

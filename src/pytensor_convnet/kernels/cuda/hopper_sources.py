@@ -8,7 +8,8 @@ from math import ceil
 from pathlib import Path
 
 BATCH_MULTIPLES = {True: 8, False: 4}
-"""Of 16 bits and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads."""
+"""Of 16 bits and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads. Other
+batches are filled up first (`copying.boxable`)."""
 
 BARRIER_BYTES = 1024
 """Of shared memory, at its beginning."""

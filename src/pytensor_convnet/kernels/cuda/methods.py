@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import Copy, change_format, preparation, prepare
+from pytensor_convnet.kernels.cuda.copying import Copy, boxable, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
@@ -262,17 +262,16 @@ def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan |
 
 
 def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    source = aligned(change_format(source, "batch_last"))
     magnitudes = None
     if method.product == "float16":
         magnitudes = largest_magnitudes(source, dense(filters), copied=(True, False))
-    return window_from(task, method, filters, source, magnitudes)
+    return window_from(task, method, filters, boxable(source), magnitudes)
 
 
 def window_from(
     task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None
 ) -> torch.Tensor:
-    """Forward pass or input gradient over windows of a batch-last source, prepared where the method says so."""
+    """Forward pass or input gradient over windows of a `boxable` source, prepared where the method says so."""
     plan, how = plan_of_windows(task, method)
     assert how is not None
     taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
@@ -294,17 +293,17 @@ def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: t
     if method.product == "float16":
         image_planes, map_planes, magnitudes = _prepare_both(images, maps, method.product)
         return window_share_from(task, method, image_planes[0], map_planes[0], magnitudes)
-    return window_share_from(task, method, images, aligned(change_format(maps, "batch_last")), None)
+    return window_share_from(task, method, images, boxable(maps), None)
 
 
 def window_share_from(
     task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor, magnitudes: torch.Tensor | None
 ) -> torch.Tensor:
-    """The filter gradient over windows of images and of batch-last maps, both prepared if the product is float16."""
+    """The filter gradient over windows of images and of `boxable` maps, both prepared if the product is float16."""
     how = plan_of_window_share(task, method)
     assert how is not None
     if method.product != "float16":
-        images = aligned(change_format(images, "batch_last"))
+        images = boxable(images)
     filters = empty(task.geometry.filters, "bc01", task.dtype, images.device)
     window_filter_grad(images, maps, how, filters, magnitudes)
     return change_format(filters, task.filter_format)
@@ -378,11 +377,6 @@ def tables_for(plan: Gathering, source: torch.Tensor, unit: int, wide: bool) -> 
     """The tables of a gathering from such a source."""
     channel_stride, row_stride, column_stride = (stride // unit for stride in source.stride()[1:])
     return tables(plan, channel_stride, row_stride, column_stride, wide, source.device)
-
-
-def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that begins at a multiple of 16 bytes."""
-    return tensor if tensor.device.type == "meta" or tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

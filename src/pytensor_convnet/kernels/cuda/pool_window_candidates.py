@@ -38,7 +38,7 @@ def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindo
     """At most ``limit`` methods, the most promising first, whose maps are kept or not; none where none is possible."""
     products = window_products(task, prepared=True)
     possible = products and task.winners == torch.uint8
-    if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry, True):
+    if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry):
         return []
     [product] = products
     preparations, seconds = (False,) if product == "native" else (False, True), {}

@@ -88,7 +88,7 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
     steps = geometry.stride if gradient else (1, 1)
     least = gathering(geometry, gradient, steps)
     narrow = task.dtype == torch.bfloat16
-    if not fits_windows(least, narrow):
+    if not fits_windows(least):
         return
     channels = least.source_channels
     chunks = [count for count in (*CHUNKS, channels) if channels % count == 0]
@@ -96,7 +96,7 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
         patch = steps[0] * times_down, steps[1] * times_across
         plan = gathering(geometry, gradient, patch)
         if (
-            not fits_windows(plan, narrow)
+            not fits_windows(plan)
             or plan.multiply_adds > MOST_WORK * least.multiply_adds
             or plan.outputs > MOST_BLOCKS * MOST_COLUMNS
         ):

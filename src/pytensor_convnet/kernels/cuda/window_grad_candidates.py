@@ -8,6 +8,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
     FAR,
     FEW,
     MEMORY_RATE,
+    boxing_time,
     bytes_moved,
     most_promising,
     preparation_time,
@@ -66,9 +67,9 @@ def _seconds(task: Task, product: str, prepared: bool) -> dict[WindowShare, floa
     """All methods of a product, and estimates; none where operands do not suit it."""
     prepares = product == "float16" and not prepared
     batch_last = set(task.formats) == {"batch_last"}
-    if not fits_window_grads(task.geometry, product != "tf32") or not (batch_last or prepares):
+    if not fits_window_grads(task.geometry) or not (batch_last or prepares):
         return {}
-    before = preparation_time(task, product) if prepares else 0.0
+    before = preparation_time(task, product) if prepares else 0.0 if prepared else boxing_time(task)
     methods = (WindowShare(product, blocks) for blocks in blocks_of(task.geometry, RUNS))
     plans = ((method, plan_of_window_share(task, method)) for method in methods)
     return {method: before + window_grad_time(task, how) for method, how in plans if how is not None}

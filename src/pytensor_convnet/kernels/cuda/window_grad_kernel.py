@@ -34,7 +34,6 @@ from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
     BARRIER_BYTES,
-    BATCH_MULTIPLES,
     MOST_BYTES,
     MOST_COLUMNS,
     MOST_OF_A_BOX,
@@ -119,11 +118,11 @@ class WindowGradPlan:
         return source_of(self.constants, add_product(self.constants["TILE_N"], kind, orders), *self.files)
 
 
-def fits_window_grads(geometry: Geometry, narrow: bool) -> bool:
-    """Whether a filter gradient can be computed so at all, of operands of 16 bits or of float32."""
+def fits_window_grads(geometry: Geometry) -> bool:
+    """Whether a filter gradient can be computed so at all."""
     plain = geometry.groups == 1 and geometry.dilation == (1, 1)
     some = min(prod(geometry.images), prod(geometry.maps), prod(geometry.filters)) > 0
-    return plain and some and geometry.images[0] % BATCH_MULTIPLES[narrow] == 0
+    return plain and some
 
 
 @lru_cache(maxsize=4096)
@@ -199,8 +198,9 @@ def window_filter_grad(
     images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
     magnitudes: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous; images and maps are batch-last.
+    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous.
 
+    Images and maps are batch-last, and `copying.boxable`.
     Prepared operands of float16 come with the two rows of `largest_magnitudes` that they were scaled by.
     """
     k = plan.constants

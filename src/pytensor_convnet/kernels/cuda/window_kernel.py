@@ -58,6 +58,9 @@ from pytensor_convnet.kernels.cuda.packing import Packed
 IMAGES = 64
 """Of a tile: as many rows as tensor cores take at a time."""
 
+STORED_TOGETHER = 2
+"""Images of a target whose results are stored by one instruction: the batch is a multiple."""
+
 MOST_COLLECTED = 16384
 """Bytes of results that a warpgroup collects at a time."""
 
@@ -137,13 +140,12 @@ class WindowPlan:
         return source_of(self.constants, product, "window_results.cu", "window_kernel.cu")
 
 
-def fits_windows(plan: Gathering, narrow: bool) -> bool:
-    """Whether a gathering can be computed so at all, of bfloat16 or of float32."""
+def fits_windows(plan: Gathering) -> bool:
+    """Whether a gathering can be computed so at all."""
     regular = plan.class_count == plan.groups == 1 and plan.rows.place_step == plan.columns.place_step == 1
     elements = prod(plan.source_shape), prod(plan.target_shape)
     places = all(axis.classes[0].places for axis in (plan.rows, plan.columns))
-    whole = plan.batch % BATCH_MULTIPLES[narrow] == 0
-    return regular and places and whole and min(elements) > 0 and max(elements) < 2**31
+    return regular and places and plan.batch % STORED_TOGETHER == 0 and min(elements) > 0 and max(elements) < 2**31
 
 
 @functools.lru_cache(maxsize=4096)
@@ -211,7 +213,8 @@ def _shared_memory(
 ) -> dict[str, int] | None:
     """Where filters that stay, what is collected, and stages lie; None where they do not fit."""
     collection = _collection(plan, cut["OUTPUTS"], blocks.output_blocks) if blocks.collected else Collection(0, 0, 0)
-    if collection is None or (blocks.collected and product != "native"):
+    collects = product == "native" and plan.batch % BATCH_MULTIPLES[narrow] == 0
+    if collection is None or (blocks.collected and not collects):
         return None
     between = plan.columns.step * blocks.places * blocks.channels  # rows, of the windows of neighbours
     last_window = (cut["TILE_COLUMNS"] - 1) * between + cut["PRODUCT_ROWS"]
@@ -273,10 +276,12 @@ def _groups(products: int, sums: int, narrow: bool) -> tuple[int, int]:
 
 
 def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, target: torch.Tensor) -> None:
-    """Write the pass that ``plan`` describes to ``target``; both are dense and batch-last.
+    """Write the pass that ``plan`` describes to ``target``, dense and batch-last.
 
     Parameters
     ----------
+    source : tensor
+        Batch-last, and `copying.boxable`.
     packed : Packed
         Filters, as ``plan.stage`` has them.
     """
