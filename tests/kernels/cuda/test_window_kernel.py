@@ -20,7 +20,7 @@ from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
-from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, is_read_as_it_is, window_plan  # noqa: E402
 from tests.kernels.cuda.common import whole  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -78,15 +78,19 @@ def computed_in_numpy(task, method, filters, source):
     """What the kernel does, cell by cell, with the constants and packed filters that it gets."""
     gathered, how = plan_of_windows(task, method)
     k = how.constants
-    taps = stage_taps(gathered, k["CHANNELS"], how.stage.rows, k["PLACES"], task.device)
     tensors = [torch.from_numpy(array).to(device=task.device, dtype=task.dtype) for array in (source, filters)]
     magnitudes = largest_magnitudes(*tensors) if method.product == "float16" else None
-    packed = pack(
-        tensors[1], gathered, taps, task.name == INPUT_GRAD, task.geometry.flip, method.product, magnitudes,
-        how.stage.outputs, stage_rows=how.stage.rows,
-    )  # fmt: skip
-    factor = float(packed.scales[1]) if method.product == "float16" else 1.0
-    stages = matrices(packed.matrix.double().cpu().numpy(), k)
+    factor = 1.0
+    if k["PACKED"]:
+        taps = stage_taps(gathered, k["CHANNELS"], how.stage.rows, k["PLACES"], task.device)
+        packed = pack(
+            tensors[1], gathered, taps, task.name == INPUT_GRAD, task.geometry.flip, method.product, magnitudes,
+            how.stage.outputs, stage_rows=how.stage.rows,
+        )  # fmt: skip
+        factor = float(packed.scales[1]) if method.product == "float16" else 1.0
+        stages = matrices(packed.matrix.double().cpu().numpy(), k)
+    else:
+        stages = boxes_of_filters(filters, k)
     target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
     for tile in range(k["TILES"]):
         batch, tile = tile % k["BATCH_BLOCKS"] * 64, tile // k["BATCH_BLOCKS"]
@@ -136,6 +140,25 @@ def matrices(packed, k):
         cells = packed.reshape(*shape, outputs // 8, rows, 8).transpose(0, 1, 2, 4, 3, 5)
     assert k["FILTER_BYTES"] == (4 if k["TF32"] else 2) * rows * outputs
     return cells.reshape(*shape, rows, outputs)
+
+
+def boxes_of_filters(filters, k):
+    """The filters of all stages, (..., rows, outputs), as boxes bring them: zeros beyond the filters' ends."""
+    outputs, _, rows, columns = filters.shape
+    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"], k["PRODUCT_ROWS"], k["FILTER_BOXES"] * 64
+    stages = np.zeros(shape, "float32")
+    assert k["FILTER_BYTES"] == 2 * shape[3] * shape[4]
+    for block, stage, chunk, r, box in np.ndindex(*shape[:3], k["WINDOW_ROWS"], k["FILTER_BOXES"]):
+        tap, channel = divmod(r, k["CHANNELS"])
+        x, y = divmod(tap, k["PLACES"])
+        y += stage * k["PLACES"]
+        if k["FLIPPED"]:
+            x, y = columns - 1 - x, rows - 1 - y
+        first = block * k["OUTPUTS"] + box * 64
+        if 0 <= y < rows and first < outputs:
+            run = filters[first : first + 64, chunk * k["CHANNELS"] + channel, y, x]
+            stages[block, stage, chunk, r, box * 64 : box * 64 + len(run)] = run
+    return stages[..., : k["OUTPUTS"]]
 
 
 def fetched(k, source, top, chunk, column, batch):
@@ -243,6 +266,35 @@ def test_results_that_do_not_fit_are_collected_in_pieces(device):
     check_in_numpy(task, method)
 
 
+READ_AS_THEY_ARE = {
+    "padded": (Geometry((96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False),
+               WindowBlocks(2, 1, 3, 1, packed=False)),
+    "rows_joined": (Geometry((96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False),
+                    WindowBlocks(1, 1, 3, 1, places=2, packed=False)),
+    "strided": (Geometry((72, 8, 9, 12), (96, 8, 3, 5), (2, 2), ((1, 0), (2, 1)), (1, 1), 1, False),
+                WindowBlocks(1, 2, 8, 1, collected=True, packed=False)),
+    "in_blocks": (Geometry((24, 24, 5, 6), (152, 24, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
+                  WindowBlocks(1, 1, 8, 2, packed=False)),
+    "not_resident": (Geometry((72, 64, 16, 21), (128, 64, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
+                     WindowBlocks(1, 1, 16, 1, packed=False)),
+}  # fmt: skip
+"""Layers whose filters the copying engine reads."""
+
+
+def of_unpacked_filters(layer, flip, device):
+    geometry, blocks = READ_AS_THEY_ARE[layer]
+    task = task_of(replace(geometry, flip=flip), FORWARD, torch.bfloat16, device)
+    return task, Window("native", (1, 1), blocks)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
+def test_filters_that_are_read_as_they_are_give_the_correlation(layer, flip, device):
+    task, method = of_unpacked_filters(layer, flip, device)
+    assert (plan_of_windows(task, method)[1].constants["RESIDENT"] == 0) == (layer in ("in_blocks", "not_resident"))
+    check_in_numpy(task, method)
+
+
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_drawn_layers(device, data):
@@ -308,6 +360,41 @@ def test_results_are_collected_where_the_copying_engine_can_write_them(batch, is
     assert window_plan(plan, storing, "native", False) is not None
 
 
+@pytest.mark.parametrize(
+    ("change", "product", "is_planned"),
+    [({}, "native", True), ({}, "tf32", False), ({"filters": (12, 8, 3, 3)}, "native", False)],
+    ids=["possible", "float32", "outputs"],
+)
+def test_what_the_copying_engine_cannot_read_of_filters_is_no_plan(change, product, is_planned):
+    geometry = replace(Geometry((64, 8, 9, 9), (16, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), **change)
+    blocks = WindowBlocks(1, 1, 8, 1, packed=False)
+    assert (window_plan(gathering(geometry, False), blocks, product, False) is not None) == is_planned
+    assert window_plan(gathering(geometry, False, (1, 2)), blocks, product, False) is None
+
+
+@pytest.mark.parametrize("format", ["bc01", "batch_last"])
+def test_filters_are_read_as_they_are_where_their_format_says_so(format, monkeypatch):
+    monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
+    geometry, _ = READ_AS_THEY_ARE["padded"]
+    methods = windows(replace(task_of(geometry, FORWARD, torch.bfloat16), filter_format=format), 10**6)
+    assert {method.blocks.packed for method in methods} == ({True} if format == "bc01" else {True, False})
+    assert {method.blocks.packed for method in methods if method.patch != (1, 1)} == {True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "format", "dtype", "is_read"),
+    [
+        ((16, 3, 5, 5), "batch_last", torch.bfloat16, True),
+        ((16, 3, 5, 5), "bc01", torch.bfloat16, False),
+        ((16, 3, 5, 5), "batch_last", torch.float32, False),
+        ((20, 3, 5, 5), "batch_last", torch.bfloat16, False),
+    ],
+    ids=["possible", "format", "dtype", "count"],
+)
+def test_which_filters_the_copying_engine_reads(shape, format, dtype, is_read):
+    assert is_read_as_it_is(to_format(torch.zeros(shape, dtype=dtype), format)) == is_read
+
+
 def test_more_columns_than_can_be_copied_at_a_time_are_no_plan():
     plan = gathering(Geometry((64, 1, 5, 700), (8, 1, 3, 3), (1, 17), NO_PADDING, (1, 1), 1, False), False)
     assert window_plan(plan, WindowBlocks(7, 1, 1, 1), "native", False) is not None
@@ -357,7 +444,11 @@ def test_the_kernel_compiles(layer, name, product, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path))
     geometry = LARGE if layer == "large" else LAYERS[layer]
     task = task_of(geometry, name, PRODUCTS[product])
-    for method in methods_of(task, product, 2):
+    methods = methods_of(task, product, 2)
+    if product == "native" and name == FORWARD and task.geometry.filters[0] % 8 == 0:
+        as_it_is = replace(methods[0], patch=(1, 1), blocks=replace(methods[0].blocks, packed=False))
+        methods += [as_it_is] if plan_of_windows(task, as_it_is)[1] else []
+    for method in methods:
         how = plan_of_windows(task, method)[1]
         assert how.constants["SAMPLED"] == (layer == "large" and product == "float16")
         assert compiled(how.source).startswith(b"\x7fELF")
@@ -465,6 +556,17 @@ def test_programs_of_many_tiles(layer, hopper):
     task, method = of_many_tiles(layer, hopper)
     filters, source = whole(task.geometry.filters), whole(task.geometry.images, 1)
     result = carry_out(task, method, *operands_of(task, filters, source))
+    expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
+    np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
+def test_the_kernel_reads_filters_as_they_are(layer, flip, hopper):
+    task, method = of_unpacked_filters(layer, flip, hopper)
+    filters, source = whole(task.geometry.filters), whole(task.geometry.images, 1)
+    images, packed = operands_of(task, filters, source)
+    result = carry_out(task, method, images, to_format(packed, "batch_last"))
     expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
     np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 

@@ -79,21 +79,19 @@ class Implementation(ABC):
 class Ours(Implementation):
     """The kernels of this package, chosen by measurement.
 
-    Filters and their gradient are channels-last where images are, as those of torch are; bc01 in the other formats.
+    Filters and their gradient are in the format of the images, as those of torch are.
     """
 
     name = "pytensor-convnet"
 
     def _call(self, operation: ConvOperation, operands: Operands) -> Callable[[], torch.Tensor]:
-        case, (first, second) = operation.case, operands
+        case = operation.case
         sizes = {"forward": (), "input_grad": case.image_shape[2:], "filter_grad": case.filter_shape[2:]}
         settings = (*sizes[operation.name], case.stride, case.padding, (1, 1), 1, False)
-        filter_format = "channels_last" if self.layout == "channels_last" else "bc01"
-        first = kernels.to_format(first, filter_format if operation.name == "input_grad" else self.layout)
-        second = kernels.to_format(second, filter_format if operation.name == "forward" else self.layout)
+        first, second = (kernels.to_format(tensor, self.layout) for tensor in operands)
         keywords = {"precision": operation.precision}
         if operation.name == "filter_grad":
-            keywords["memory_format"] = filter_format
+            keywords["memory_format"] = self.layout
         function: Any = getattr(kernels, OPERATIONS[operation.name])
         return lambda: function(first, second, *settings, **keywords)
 

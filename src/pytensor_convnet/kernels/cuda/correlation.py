@@ -15,6 +15,7 @@ from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
 from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
+from pytensor_convnet.kernels.cuda.window_kernel import is_read_as_it_is
 
 PRECISIONS = ("ieee", "high", "medium")
 
@@ -166,6 +167,8 @@ def _run(
     if name == "correlate2d_filter_grad":
         filter_format = memory_format or filter_format
     else:
+        if name == "correlate2d" and is_read_as_it_is(operands[1]):
+            filter_format = "batch_last"
         formats += (memory_format or formats[0],)
     device, dtype = operands[0].device, operands[0].dtype
     precision = precision if dtype == torch.float32 else "medium"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import Copy, boxable, change_format, preparation, prepare
+from pytensor_convnet.kernels.cuda.copying import Copy, aligned, boxable, change_format, preparation, prepare
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
@@ -161,7 +161,8 @@ class Task:
         Of the operands that are bc01 (images, maps), and of the result if that is.
     device : torch device
     filter_format : str
-        Of the gradient of filters, where that is a result. (Filters are taken with any strides.)
+        Of the gradient of filters, where that is a result. Filters are taken with any strides; where a forward pass may
+        read them as they are (`window_kernel.is_read_as_it_is`) their format is told, else it is 'bc01' by name.
     """
 
     name: str
@@ -258,7 +259,8 @@ def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan |
     """What a method gathers, and how; None where it does not fit into a multiprocessor."""
     plan = gathering(task.geometry, task.name == "correlate2d_input_grad", method.patch)
     sampled = method.product == "float16" and not method.prepared and prod(plan.source_shape) >= LEAST_SAMPLED
-    return plan, window_plan(plan, method.blocks, method.product, sampled, method.prepared)
+    flipped = task.geometry.flip and not method.blocks.packed
+    return plan, window_plan(plan, method.blocks, method.product, sampled, method.prepared, flipped)
 
 
 def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -274,13 +276,16 @@ def window_from(
     """Forward pass or input gradient over windows of a `boxable` source, prepared where the method says so."""
     plan, how = plan_of_windows(task, method)
     assert how is not None
-    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
-    packed = pack(
-        filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
-        how.stage.outputs, stage_rows=how.stage.rows,
-    )  # fmt: skip
+    if method.blocks.packed:
+        taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
+        read: Any = pack(
+            filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
+            how.stage.outputs, stage_rows=how.stage.rows,
+        )  # fmt: skip
+    else:
+        read = aligned(filters)
     target = empty(plan.target_shape, "batch_last", task.dtype, source.device)
-    window_correlate(source, packed, how, target)
+    window_correlate(source, read, how, target)
     return change_format(target, task.formats[-1])
 
 
@@ -304,9 +309,9 @@ def window_share_from(
     assert how is not None
     if method.product != "float16":
         images = boxable(images)
-    filters = empty(task.geometry.filters, "bc01", task.dtype, images.device)
+    filters = empty(task.geometry.filters, task.filter_format, task.dtype, images.device)
     window_filter_grad(images, maps, how, filters, magnitudes)
-    return change_format(filters, task.filter_format)
+    return filters
 
 
 def unrolling_of(task: Task) -> Unrolling:

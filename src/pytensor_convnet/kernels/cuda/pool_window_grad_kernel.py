@@ -93,7 +93,7 @@ def pooled_window_filter_grad(
     images: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
     magnitudes: torch.Tensor | None, kept: torch.Tensor | None,
 ) -> None:  # fmt: skip
-    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous, and the maps to ``kept``.
+    """Write the filter gradient that ``plan`` describes to ``filters``, and the maps to ``kept``.
 
     Parameters
     ----------

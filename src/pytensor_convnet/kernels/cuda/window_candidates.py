@@ -28,8 +28,8 @@ STAGE_CYCLES, LATENCY = 20, 2800
 LOADED = {"native": 0, "tf32": 34, "float16": 42}
 """Cycles in which a warp brings its part of a product to registers."""
 
-START = {"native": 5.8e-6, "tf32": 5.1e-6, "float16": 10.5e-6}
-"""Seconds until the first product, filters packed and magnitudes found, and after the last."""
+START, PACKING = {"native": 5.8e-6, "tf32": 5.1e-6, "float16": 10.5e-6}, 2.5e-6
+"""Seconds until the first product, filters packed and magnitudes found, and after the last; and those of packing."""
 
 REST = 0.16
 """Of computing and of what memory moves, the part of the shorter one that is not hidden by the other."""
@@ -80,7 +80,7 @@ def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
 def _kind(method: Window) -> tuple:
     """What methods that are much alike have in common."""
     blocks = method.blocks
-    return method.product, method.patch, blocks.rows, blocks.positions, blocks.collected
+    return method.product, method.patch, blocks.rows, blocks.positions, blocks.collected, blocks.packed
 
 
 def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[Window]:
@@ -103,10 +103,12 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
             continue
         cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
         collections = (False, True) if narrow else (False,)
+        as_they_are = narrow and task.filter_format == "batch_last" and patch == (1, 1)
+        packings = (False, True) if as_they_are else (True,)
         for product, count in itertools.product(products, sorted(set(chunks))):
-            ways = POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), collections
-            for positions, rows, blocks, places, collected in itertools.product(*ways):
-                yield Window(product, patch, WindowBlocks(positions, rows, count, blocks, places, collected), prepared)
+            ways = POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), collections, packings
+            for positions, rows, blocks, places, *rest in itertools.product(*ways):
+                yield Window(product, patch, WindowBlocks(positions, rows, count, blocks, places, *rest), prepared)
 
 
 def _places(plan: Gathering, product: str, channels: int) -> list[int]:
@@ -148,7 +150,8 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     source = item * prod(task.geometry.images if task.name == "correlate2d" else task.geometry.maps)
     again = max(0.0, rows / (k["STEP_ROWS"] * k["TILE_ROWS"]) - 1) * READ_AGAIN if source > LEAST_READ_AGAIN else 0.0
     moving = (bytes_moved(task) + again * source) / MEMORY_RATE
-    seconds = START[method.product] + max(working, moving) + REST * min(working, moving)
+    start = START[method.product] - (0.0 if method.blocks.packed else PACKING)
+    seconds = start + max(working, moving) + REST * min(working, moving)
     return seconds + (LAUNCH if k["SAMPLED"] else 0.0)
 
 

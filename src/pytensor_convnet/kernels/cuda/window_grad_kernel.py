@@ -198,7 +198,7 @@ def window_filter_grad(
     images: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
     magnitudes: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Write the filter gradient that ``plan`` describes to ``filters``, contiguous.
+    """Write the filter gradient that ``plan`` describes to ``filters``.
 
     Images and maps are batch-last, and `copying.boxable`.
     Prepared operands of float16 come with the two rows of `largest_magnitudes` that they were scaled by.
@@ -233,4 +233,4 @@ def add_shares(
 ) -> None:
     """Add up what programs summed, by what they, or so many searchers of magnitudes, found."""
     sums = ceil(prod(plan.partial_shape[1:]) / ADDED_AT_ONCE)
-    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, found, finders, filters)
+    launch(plan.source, "add_partials", sums, ADDING_THREADS, 0, partial, found, finders, filters, *filters.stride())

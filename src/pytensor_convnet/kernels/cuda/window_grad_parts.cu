@@ -214,7 +214,8 @@ DEVICE float2 factors_of(const float *found, int finders, int lane) {
 // last, which says by what sums are multiplied.
 #define PARTS (ADDING_THREADS / 32 - 1)
 extern "C" __global__ void __launch_bounds__(ADDING_THREADS)
-add_partials(const float *partial, const float *found, int finders, void *filters)
+add_partials(const float *partial, const float *found, int finders, void *filters, int filter_step, int channel_step,
+    int row_step, int column_step)
 {
     __shared__ float sums[PARTS][32];
     __shared__ float2 factors;
@@ -245,7 +246,7 @@ add_partials(const float *partial, const float *found, int finders, void *filter
     int i = tap / CHANNELS % TAPS_DOWN, j = tap / (CHANNELS * TAPS_DOWN);
     if (tap >= TAPS_DOWN * TAPS_ACROSS * CHANNELS || filter >= FILTERS || f >= ALL_FILTERS) return;
     if (FLIP) { i = TAPS_DOWN - 1 - i; j = TAPS_ACROSS - 1 - j; }
-    int to = ((f * ALL_CHANNELS + c) * TAPS_DOWN + i) * TAPS_ACROSS + j;
+    int to = f * filter_step + c * channel_step + i * row_step + j * column_step;
 #if NARROW && !SCALED
     unsigned short bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(sum));

@@ -27,14 +27,25 @@ DEVICE u32 larger_of_pairs(u32 a, u32 b) {
     asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
-// Filters of all outputs: of 16 bits, cells of 8 outputs, those of 8 rows together, all rows of 8 outputs after each
-// other; of tf32, cells of 4 rows, those of 8 outputs together, all outputs of 4 rows after each other.
+// Filters of all outputs, packed: of 16 bits, cells of 8 outputs, those of 8 rows together, all rows of 8 outputs after
+// each other; of tf32, cells of 4 rows, those of 8 outputs together, all outputs of 4 rows after each other. As they
+// were, boxes of 64 outputs, a row of 128 bytes for each row of the product, swizzled.
+#define DEPTH (TF32 ? 8 : 16)  // rows of a product
+#if PACKED
+#define FILTERS const unsigned char
+#define DEPTH_BYTES (TF32 ? OUTPUTS * 32 : 256)  // from the filters of one product to those of the next
 DEVICE u64 filter_descriptor(u32 address) {
     u32 along = TF32 ? OUTPUTS * 16 : 128, across = TF32 ? 128 : PRODUCT_ROWS * 16;
     return ((u64)(across >> 4) << 32) | ((along >> 4) << 16) | (address >> 4);
 }
-#define DEPTH (TF32 ? 8 : 16)  // rows of a product
-#define DEPTH_BYTES (TF32 ? OUTPUTS * 32 : 256)  // from the filters of one product to those of the next
+#else
+#define FILTERS const TensorMap
+#define DEPTH_BYTES (DEPTH * ROW_BYTES)
+#define FILTER_BOX_BYTES (PRODUCT_ROWS * ROW_BYTES)
+DEVICE u64 filter_descriptor(u32 address) {
+    return swizzled_descriptor(address) + ((u64)(FILTER_BOX_BYTES / 16 - 1) << 16);
+}
+#endif
 
 // -------------------------------------------------------------------------------------------------- shared memory
 
@@ -88,29 +99,51 @@ DEVICE bool advance(Place &p) {
 
 // ------------------------------------------------------------------------------------------------------- fetching
 
-// The filters of a stage, which stay.
-DEVICE void fetch_resident(const unsigned char *filters, int s, u32 shared) {
+// The filters of a stage, counted through all blocks of outputs, rows of taps and chunks of channels; so many bytes.
+#if PACKED
+#define FETCHED_FILTERS FILTER_BYTES
+DEVICE void fetch_filters(FILTERS *filters, int s, u32 to, u32 barrier) {
+    load_bulk(to, filters + s * FILTER_BYTES, FILTER_BYTES, barrier);
+}
+#else
+// All taps of a stage are one box, or if they are in the other order each is one. Beyond the filters there are zeros.
+#define FETCHED_FILTERS (FILTER_BOXES * WINDOW_ROWS * ROW_BYTES)
+DEVICE void fetch_filters(FILTERS *filters, int s, u32 to, u32 barrier) {
+    int channel = s % CHUNKS * CHANNELS, y = s / CHUNKS % STAGES_DOWN * PLACES;
+    int output = s / (CHUNKS * STAGES_DOWN) * OUTPUTS;
+    for (int box = 0; box < FILTER_BOXES; ++box, output += 64, to += FILTER_BOX_BYTES) {
+#if FLIPPED
+        for (int tap = 0; tap < PLACES * PLACES_ACROSS; ++tap)
+            load_box(to + tap * CHANNELS * ROW_BYTES, filters, output, channel, PLACES_DOWN - 1 - y - tap % PLACES,
+                PLACES_ACROSS - 1 - tap / PLACES, barrier);
+#else
+        load_box(to, filters, output, channel, y, 0, barrier);
+#endif
+    }
+}
+#endif
+
+// Those that stay.
+DEVICE void fetch_resident(FILTERS *filters, int s, u32 shared) {
     if (s % FILTERS_AT_ONCE == 0)
-        barrier_expect(FILTERS_THERE(s), smaller(FILTERS_AT_ONCE, FILTER_STAGES - s) * FILTER_BYTES);
-    load_bulk(RESIDENT_FILTERS + s * FILTER_BYTES, filters + s * FILTER_BYTES, FILTER_BYTES, FILTERS_THERE(s));
+        barrier_expect(FILTERS_THERE(s), smaller(FILTERS_AT_ONCE, FILTER_STAGES - s) * FETCHED_FILTERS);
+    fetch_filters(filters, s, RESIDENT_FILTERS + s * FILTER_BYTES, FILTERS_THERE(s));
 }
 
 // What one thread does. Filters that stay come with the first stages, and the rest of them before it waits for room.
-DEVICE void fetch(const TensorMap *source, const unsigned char *filters, u32 shared) {
+DEVICE void fetch(const TensorMap *source, FILTERS *filters, u32 shared) {
     u32 slot = 0, phase = 1;
     int resident = RESIDENT ? 0 : FILTER_STAGES;
     Place p;
     p.t = blockIdx.x;
     for (bool more = settle(p); more; more = advance(p)) {
         barrier_wait(EMPTY(slot), phase);
-        barrier_expect(FULL(slot), BOXES * STAGE_ROWS * ROW_BYTES + (RESIDENT ? 0 : FILTER_BYTES));
+        barrier_expect(FULL(slot), BOXES * STAGE_ROWS * ROW_BYTES + (RESIDENT ? 0 : FETCHED_FILTERS));
         for (int box = 0; box < BOXES; ++box)
             load_box(STAGE(slot) + box * PITCH_BYTES, source, p.tile.batch + box * (64 / BOXES), p.chunk * CHANNELS,
                 p.tile.top + p.y * PLACES, p.tile.column * STEP_COLUMNS + FIRST_COLUMN, FULL(slot));
-        if (!RESIDENT) {
-            int s = (p.tile.block * STAGES_DOWN + p.y) * CHUNKS + p.chunk;
-            load_bulk(STAGE_FILTERS(slot), filters + s * FILTER_BYTES, FILTER_BYTES, FULL(slot));
-        }
+        if (!RESIDENT)
+            fetch_filters(filters, (p.tile.block * STAGES_DOWN + p.y) * CHUNKS + p.chunk, STAGE_FILTERS(slot), FULL(slot));
         if (resident < FILTER_STAGES) fetch_resident(filters, resident++, shared);
         if (++slot == STAGES) {
             slot = 0; phase ^= 1;
@@ -259,15 +292,24 @@ DEVICE void multiply(TARGET *target, u32 shared, int warpgroup, int warp, int la
 // ``scales``, of float16: the inverse of the factors of source and filters, whether a number of the source did not fit,
 // the largest of its finite magnitudes. The last two count where the sample of a source was searched, and in a second
 // launch, ``again``, which does all once more if one did not fit.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-#if COLLECTED
-window_correlate(const __grid_constant__ TensorMap source, const unsigned char *filters,
-    const __grid_constant__ TensorMap target_map, float *scales, int again)
+//
+// Filters and target are TensorMaps where the copying engine reads, or writes, them.
+#if PACKED
+#define FILTERS_PARAMETER FILTERS *filters
 #else
-window_correlate(const __grid_constant__ TensorMap source, const unsigned char *filters, void *target, float *scales,
-    int again)
+#define FILTERS_PARAMETER const __grid_constant__ TensorMap filter_map
 #endif
+#if COLLECTED
+#define TARGET_PARAMETER const __grid_constant__ TensorMap target_map
+#else
+#define TARGET_PARAMETER void *target
+#endif
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+window_correlate(const __grid_constant__ TensorMap source, FILTERS_PARAMETER, TARGET_PARAMETER, float *scales, int again)
 {
+#if !PACKED
+    FILTERS *filters = &filter_map;
+#endif
 #if COLLECTED
     const void *target = &target_map;
 #endif
@@ -285,6 +327,14 @@ window_correlate(const __grid_constant__ TensorMap source, const unsigned char *
     for (int s = 0; s < STAGES; ++s)
         for (int i = thread; i < PITCH_BYTES / 16 - STAGE_ROWS * 8; i += THREADS)
             store_cell(STAGE(s) + STAGE_ROWS * ROW_BYTES + i * 16, 0, 0, 0, 0);
+#endif
+#if !PACKED
+    // And so many rows of filters, that nothing is written to.
+    for (int s = 0; s < (RESIDENT ? FILTER_STAGES : STAGES) * FILTER_BOXES; ++s) {
+        u32 filters_of = RESIDENT ? RESIDENT_FILTERS + s / FILTER_BOXES * FILTER_BYTES : STAGE_FILTERS(s / FILTER_BOXES);
+        u32 rows = filters_of + s % FILTER_BOXES * FILTER_BOX_BYTES + WINDOW_ROWS * ROW_BYTES;
+        for (int i = thread; i < (PRODUCT_ROWS - WINDOW_ROWS) * 8; i += THREADS) store_cell(rows + i * 16, 0, 0, 0, 0);
+    }
 #endif
     if (thread == 0) {
         for (int s = 0; s < STAGES; ++s) {

@@ -37,7 +37,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import pixel_step
+from pytensor_convnet.kernels.cuda.formats import memory_format, pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
@@ -60,6 +60,9 @@ IMAGES = 64
 
 STORED_TOGETHER = 2
 """Images of a target whose results are stored by one instruction: the batch is a multiple."""
+
+OUTPUTS_OF_A_BOX = 64
+"""Of filters that are read as they are: 128 bytes."""
 
 MOST_COLLECTED = 16384
 """Bytes of results that a warpgroup collects at a time."""
@@ -89,6 +92,9 @@ class WindowBlocks:
         Rows of the source that a stage has. Of several, rows of taps fill a product's depth together.
     collected : bool
         Whether results, of bfloat16, are collected in shared memory, from where the copying engine writes them.
+    packed : bool
+        Whether filters are packed first, or read as they are: those of bfloat16 whose outputs lie innermost, of a
+        forward pass without patches.
     """
 
     positions: int
@@ -97,6 +103,7 @@ class WindowBlocks:
     output_blocks: int
     places: int = 1
     collected: bool = False
+    packed: bool = True
 
 
 class Stage(NamedTuple):
@@ -150,7 +157,7 @@ def fits_windows(plan: Gathering) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def window_plan(
-    plan: Gathering, blocks: WindowBlocks, product: str, sampled: bool, prepared: bool = False
+    plan: Gathering, blocks: WindowBlocks, product: str, sampled: bool, prepared: bool = False, flipped: bool = False
 ) -> WindowPlan | None:
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
@@ -162,6 +169,8 @@ def window_plan(
         Whether numbers that do not fit into float16 are to be noted.
     prepared : bool
         Whether the source is float16 already, of a target of float32.
+    flipped : bool
+        Whether taps of filters that are read as they are come in the other order.
     """
     narrow = product == "native" or prepared
     cut = _cut(plan, blocks, product, narrow)
@@ -175,7 +184,7 @@ def window_plan(
         "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
         "STEP_COLUMNS": plan.columns.step, "FIRST_ROW": plan.rows.classes[0].places[0],
         "FIRST_COLUMN": plan.columns.classes[0].places[0], "POSITION_ROWS": plan.rows.positions,
-        "POSITION_COLUMNS": plan.columns.positions,
+        "POSITION_COLUMNS": plan.columns.positions, "PACKED": blocks.packed, "FLIPPED": flipped,
     } | cut | memory  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
@@ -199,7 +208,8 @@ def _cut(plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool) -> d
     batch_blocks = ceil(plan.batch / IMAGES)
     return {
         "ALL_OUTPUTS": plan.outputs, "OUTPUTS": outputs, "OUTPUT_BLOCKS": blocks.output_blocks,
-        "PLACES_DOWN": places_down, "CHANNELS": blocks.channels, "CHUNKS": plan.source_channels // blocks.channels,
+        "PLACES_DOWN": places_down, "PLACES_ACROSS": places_across, "CHANNELS": blocks.channels,
+        "CHUNKS": plan.source_channels // blocks.channels,
         "PLACES": blocks.places, "STAGES_DOWN": ceil(places_down / blocks.places),
         "WINDOW_ROWS": places_across * of_column, "PRODUCT_ROWS": product_rows, "POSITIONS": blocks.positions,
         "GROUPS": groups, "GROUP": group, "TILE_COLUMNS": tile_columns, "TILE_ROWS": blocks.rows,
@@ -220,6 +230,11 @@ def _shared_memory(
     last_window = (cut["TILE_COLUMNS"] - 1) * between + cut["PRODUCT_ROWS"]
     boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(cut["STAGE_ROWS"], last_window) * ROW_BYTES)
     filter_bytes = (4 if product == "tf32" else 2) * cut["PRODUCT_ROWS"] * cut["OUTPUTS"]
+    filter_boxes = 0 if blocks.packed else ceil(cut["OUTPUTS"] / OUTPUTS_OF_A_BOX)
+    if not blocks.packed:
+        if product != "native" or plan.residues > 1 or plan.outputs % BATCH_MULTIPLES[True]:
+            return None
+        filter_bytes = filter_boxes * cut["PRODUCT_ROWS"] * ROW_BYTES
     filter_stages = cut["STAGES_DOWN"] * cut["CHUNKS"]
     collected_bytes = 2 * collection.boxes * collection.rows * ROW_BYTES
     room, resident_bytes = SHARED_BYTES - BARRIER_BYTES - collected_bytes, whole_patterns(filter_stages * filter_bytes)
@@ -232,7 +247,8 @@ def _shared_memory(
     if stages < FEWEST_STAGES or not alone or blocks.output_blocks * filter_stages * filter_bytes >= MOST_BYTES:
         return None
     return {
-        "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "STAGES": stages,
+        "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "FILTER_BOXES": filter_boxes,
+        "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "RESIDENT": resident, "COLLECTED": blocks.collected,
         "BOX_CHANNELS": collection.channels, "BOX_ROWS": collection.rows, "PIECE_BOXES": collection.boxes,
         "COLLECTION_START": BARRIER_BYTES + resident_bytes,
@@ -275,27 +291,29 @@ def _groups(products: int, sums: int, narrow: bool) -> tuple[int, int]:
     return groups, ceil(products / groups)
 
 
-def window_correlate(source: torch.Tensor, packed: Packed, plan: WindowPlan, target: torch.Tensor) -> None:
+def window_correlate(
+    source: torch.Tensor, filters: Packed | torch.Tensor, plan: WindowPlan, target: torch.Tensor
+) -> None:
     """Write the pass that ``plan`` describes to ``target``, dense and batch-last.
 
     Parameters
     ----------
     source : tensor
         Batch-last, and `copying.boxable`.
-    packed : Packed
-        Filters, as ``plan.stage`` has them.
+    filters : Packed or tensor
+        As ``plan.stage`` has them; or, where the plan says so, `is_read_as_it_is`.
     """
     grid = min(plan.constants["TILES"], MULTIPROCESSORS)
+    read, scales = (
+        (filters.matrix, filters.scales) if isinstance(filters, Packed) else (_taps_of(filters, plan), target)
+    )
     launched = functools.partial(
         runtime_compiler.launch, plan.source, "window_correlate", grid, THREADS, plan.shared_bytes,
-        _stages_of(source, plan), packed.matrix, _boxes_of(target, plan) if plan.constants["COLLECTED"] else target,
-        packed.scales,
+        _stages_of(source, plan), read, _boxes_of(target, plan) if plan.constants["COLLECTED"] else target, scales,
     )  # fmt: skip
     launched(0)
     if plan.constants["SAMPLED"]:
-        _search_all[(SEARCHERS,)](
-            source, packed.scales, source.numel(), BLOCK, num_warps=8, **launch_options(source.device)
-        )
+        _search_all[(SEARCHERS,)](source, scales, source.numel(), BLOCK, num_warps=8, **launch_options(source.device))
         launched(1)
 
 
@@ -307,6 +325,22 @@ def _stages_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.Tenso
         source, (batch, channels, rows, columns), (rows * columns * step, columns * step, step),
         (IMAGES // k["BOXES"], k["CHANNELS"], k["PLACES"], k["STAGE_ROWS"] // (k["PLACES"] * k["CHANNELS"])),
         swizzled=True,
+    )  # fmt: skip
+
+
+def is_read_as_it_is(filters: torch.Tensor) -> bool:
+    """Whether the copying engine reads filters of a forward pass without their being packed."""
+    suits = filters.dtype == torch.bfloat16 and filters.shape[0] % BATCH_MULTIPLES[True] == 0
+    return suits and memory_format(filters) == "batch_last"
+
+
+def _taps_of(filters: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
+    """What one copy brings: the taps of a stage, or if they come in the other order one tap, 64 outputs of each."""
+    (outputs, channels, rows, columns), k = filters.shape, plan.constants
+    taps = (1, 1) if k["FLIPPED"] else (k["PLACES"], columns)
+    return runtime_compiler.TensorMap(
+        filters, (outputs, channels, rows, columns), (rows * columns * outputs, columns * outputs, outputs),
+        (OUTPUTS_OF_A_BOX, k["CHANNELS"], *taps), swizzled=True,
     )  # fmt: skip
 
 
