@@ -20,7 +20,8 @@ from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
-from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, is_read_as_it_is, window_plan  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_filters import format_to_read  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
 from tests.kernels.cuda.common import whole  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -90,7 +91,7 @@ def computed_in_numpy(task, method, filters, source):
         factor = float(packed.scales[1]) if method.product == "float16" else 1.0
         stages = matrices(packed.matrix.double().cpu().numpy(), k)
     else:
-        stages = boxes_of_filters(filters, k)
+        stages = filters_as_they_are(filters, k)
     target = np.full((k["TARGET_CHANNELS"], k["TARGET_ROWS"], k["TARGET_COLUMNS"], k["BATCH"]), np.nan)
     for tile in range(k["TILES"]):
         batch, tile = tile % k["BATCH_BLOCKS"] * 64, tile // k["BATCH_BLOCKS"]
@@ -142,23 +143,27 @@ def matrices(packed, k):
     return cells.reshape(*shape, rows, outputs)
 
 
-def boxes_of_filters(filters, k):
+def filters_as_they_are(filters, k):
     """The filters of all stages, (..., rows, outputs), as boxes bring them: zeros beyond the filters' ends."""
-    outputs, _, rows, columns = filters.shape
-    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"], k["PRODUCT_ROWS"], k["FILTER_BOXES"] * 64
+    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"], k["PRODUCT_ROWS"], k["OUTPUTS"]
     stages = np.zeros(shape, "float32")
-    assert k["FILTER_BYTES"] == 2 * shape[3] * shape[4]
-    for block, stage, chunk, r, box in np.ndindex(*shape[:3], k["WINDOW_ROWS"], k["FILTER_BOXES"]):
-        tap, channel = divmod(r, k["CHANNELS"])
-        x, y = divmod(tap, k["PLACES"])
-        y += stage * k["PLACES"]
+    for block, stage, chunk, r, m in np.ndindex(*shape[:3], k["WINDOW_ROWS"], k["OUTPUTS"]):
+        place, channel = divmod(r, k["CHANNELS"])
+        channel, output = chunk * k["CHANNELS"] + channel, block * k["OUTPUTS"] + m
+        pixel = 0 if k["OUTPUTS_INNERMOST"] else output // k["TARGET_CHANNELS"]
+        tap = (
+            k["FIRST_TAP_ROW"]
+            + (stage * k["PLACES"] + place % k["PLACES"]) * k["TAP_ROW_STEP"]
+            + pixel // k["PATCH_COLUMNS"],
+            k["FIRST_TAP_COLUMN"] + place // k["PLACES"] * k["TAP_COLUMN_STEP"] + pixel % k["PATCH_COLUMNS"],
+        )
         if k["FLIPPED"]:
-            x, y = columns - 1 - x, rows - 1 - y
-        first = block * k["OUTPUTS"] + box * 64
-        if 0 <= y < rows and first < outputs:
-            run = filters[first : first + 64, chunk * k["CHANNELS"] + channel, y, x]
-            stages[block, stage, chunk, r, box * 64 : box * 64 + len(run)] = run
-    return stages[..., : k["OUTPUTS"]]
+            tap = k["TAPS_DOWN"] - 1 - tap[0], k["TAPS_ACROSS"] - 1 - tap[1]
+        of_filters = (output, channel) if k["OUTPUTS_INNERMOST"] else (channel, output % k["TARGET_CHANNELS"])
+        place = (*of_filters, *tap)
+        if all(0 <= index < length for index, length in zip(place, filters.shape)):
+            stages[block, stage, chunk, r, m] = filters[place]
+    return stages
 
 
 def fetched(k, source, top, chunk, column, batch):
@@ -267,31 +272,45 @@ def test_results_that_do_not_fit_are_collected_in_pieces(device):
 
 
 READ_AS_THEY_ARE = {
-    "padded": (Geometry((96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False),
-               WindowBlocks(2, 1, 3, 1, packed=False)),
-    "rows_joined": (Geometry((96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False),
-                    WindowBlocks(1, 1, 3, 1, places=2, packed=False)),
-    "strided": (Geometry((72, 8, 9, 12), (96, 8, 3, 5), (2, 2), ((1, 0), (2, 1)), (1, 1), 1, False),
-                WindowBlocks(1, 2, 8, 1, collected=True, packed=False)),
-    "in_blocks": (Geometry((24, 24, 5, 6), (152, 24, 2, 2), (1, 1), NO_PADDING, (1, 1), 1, False),
-                  WindowBlocks(1, 1, 8, 2, packed=False)),
-    "not_resident": (Geometry((72, 64, 16, 21), (128, 64, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1), 1, False),
-                     WindowBlocks(1, 1, 16, 1, packed=False)),
+    "padded": (FORWARD, (96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), WindowBlocks(2, 1, 3, 1)),
+    "rows_joined": (FORWARD, (96, 3, 7, 6), (16, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1),
+                    WindowBlocks(1, 1, 3, 1, places=2)),
+    "strided": (FORWARD, (72, 8, 9, 12), (96, 8, 3, 5), (2, 2), ((1, 0), (2, 1)), (1, 1),
+                WindowBlocks(1, 2, 8, 1, collected=True)),
+    "in_blocks": (FORWARD, (24, 24, 5, 6), (152, 24, 2, 2), (1, 1), NO_PADDING, (1, 1), WindowBlocks(1, 1, 8, 2)),
+    "not_resident": (FORWARD, (72, 64, 16, 21), (128, 64, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1),
+                     WindowBlocks(1, 1, 16, 1)),
+    "gradient": (INPUT_GRAD, (96, 8, 7, 6), (64, 8, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), WindowBlocks(2, 1, 64, 1)),
+    "gradient_of_narrow_rows": (INPUT_GRAD, (96, 5, 7, 6), (32, 5, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1),
+                                WindowBlocks(1, 2, 16, 1, collected=True)),
+    "gradient_of_patches": (INPUT_GRAD, (72, 12, 9, 12), (64, 12, 3, 5), (2, 2), ((1, 0), (2, 1)), (2, 4),
+                            WindowBlocks(1, 1, 32, 1, places=2)),
+    "gradient_in_blocks": (INPUT_GRAD, (24, 96, 6, 7), (128, 96, 3, 2), (1, 2), ((1, 1), (0, 0)), (2, 2),
+                           WindowBlocks(1, 1, 64, 2)),
+    "gradient_in_blocks_of_channels": (INPUT_GRAD, (24, 152, 5, 6), (64, 152, 2, 2), (1, 1), NO_PADDING, (1, 1),
+                                       WindowBlocks(1, 1, 64, 2)),
 }  # fmt: skip
-"""Layers whose filters the copying engine reads."""
+"""Layers whose filters the copying engine reads: pass, images, filters, stride, padding, patch and how it is cut."""
 
 
-def of_unpacked_filters(layer, flip, device):
-    geometry, blocks = READ_AS_THEY_ARE[layer]
-    task = task_of(replace(geometry, flip=flip), FORWARD, torch.bfloat16, device)
-    return task, Window("native", (1, 1), blocks)
+def of_filters_as_they_are(layer, flip, device):
+    name, images, filters, stride, padding, patch, blocks = READ_AS_THEY_ARE[layer]
+    geometry = Geometry(images, filters, stride, padding, (1, 1), 1, flip)
+    task = task_of(geometry, name, torch.bfloat16, device)
+    return task, Window("native", patch, replace(blocks, packed=False))
+
+
+def test_of_each_pass_filters_that_are_read_as_they_are_stay_or_come_with_each_stage():
+    planned = [of_filters_as_they_are(layer, False, "cpu") for layer in READ_AS_THEY_ARE]
+    assert {(task.name, plan_of_windows(task, method)[1].constants["RESIDENT"]) for task, method in planned} == {
+        (FORWARD, 0), (FORWARD, 1), (INPUT_GRAD, 0), (INPUT_GRAD, 1)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
 def test_filters_that_are_read_as_they_are_give_the_correlation(layer, flip, device):
-    task, method = of_unpacked_filters(layer, flip, device)
-    assert (plan_of_windows(task, method)[1].constants["RESIDENT"] == 0) == (layer in ("in_blocks", "not_resident"))
+    task, method = of_filters_as_they_are(layer, flip, device)
     check_in_numpy(task, method)
 
 
@@ -361,24 +380,41 @@ def test_results_are_collected_where_the_copying_engine_can_write_them(batch, is
 
 
 @pytest.mark.parametrize(
-    ("change", "product", "is_planned"),
-    [({}, "native", True), ({}, "tf32", False), ({"filters": (12, 8, 3, 3)}, "native", False)],
-    ids=["possible", "float32", "outputs"],
+    ("name", "change", "patch", "product", "is_planned"),
+    [
+        (FORWARD, {}, (1, 1), "native", True),
+        (FORWARD, {}, (1, 1), "tf32", False),
+        (FORWARD, {}, (1, 2), "native", False),
+        (FORWARD, {"filters": (12, 8, 3, 3)}, (1, 1), "native", False),
+        (INPUT_GRAD, {}, (1, 2), "native", True),
+        (INPUT_GRAD, {"filters": (24, 8, 3, 3)}, (1, 2), "native", False),
+        (INPUT_GRAD, {"images": (64, 3, 9, 9), "filters": (16, 3, 3, 3)}, (1, 2), "native", False),
+    ],
+    ids=["forward", "float32", "patches", "count", "gradient", "part_of_a_row", "part_of_a_pattern"],
 )
-def test_what_the_copying_engine_cannot_read_of_filters_is_no_plan(change, product, is_planned):
+def test_what_the_copying_engine_cannot_read_of_filters_is_no_plan(name, change, patch, product, is_planned):
     geometry = replace(Geometry((64, 8, 9, 9), (16, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), **change)
-    blocks = WindowBlocks(1, 1, 8, 1, packed=False)
-    assert (window_plan(gathering(geometry, False), blocks, product, False) is not None) == is_planned
-    assert window_plan(gathering(geometry, False, (1, 2)), blocks, product, False) is None
+    plan = gathering(geometry, name == INPUT_GRAD, patch)
+    for packed, expected in ((True, True), (False, is_planned)):
+        blocks = WindowBlocks(1, 1, plan.source_channels, 1, packed=packed)
+        assert (window_plan(plan, blocks, product, False) is not None) == expected
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_rows_of_filters_are_as_long_as_the_copying_engine_can_place_them(flip):
+    plan = gathering(Geometry((64, 3, 9, 9), (96, 3, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, flip), False)
+    k = window_plan(plan, WindowBlocks(1, 1, 3, 1, packed=False), "native", False, flipped=flip).constants
+    assert k["FILTER_ROW_BYTES"] == (128 if flip else 64)  # 3 channels of 64 bytes are no multiple of 128
+    assert k["FILTER_BOXES"] == (2 if flip else 3)
 
 
 @pytest.mark.parametrize("format", ["bc01", "batch_last"])
-def test_filters_are_read_as_they_are_where_their_format_says_so(format, monkeypatch):
+@pytest.mark.parametrize(("name", "layer"), [(FORWARD, "padded"), (INPUT_GRAD, "gradient")])
+def test_filters_are_read_as_they_are_where_their_format_says_so(name, layer, format, monkeypatch):
     monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
-    geometry, _ = READ_AS_THEY_ARE["padded"]
-    methods = windows(replace(task_of(geometry, FORWARD, torch.bfloat16), filter_format=format), 10**6)
+    task, _ = of_filters_as_they_are(layer, False, "cpu")
+    methods = windows(replace(task, filter_format=format), 10**6)
     assert {method.blocks.packed for method in methods} == ({True} if format == "bc01" else {True, False})
-    assert {method.blocks.packed for method in methods if method.patch != (1, 1)} == {True}
 
 
 @pytest.mark.parametrize(
@@ -392,7 +428,7 @@ def test_filters_are_read_as_they_are_where_their_format_says_so(format, monkeyp
     ids=["possible", "format", "dtype", "count"],
 )
 def test_which_filters_the_copying_engine_reads(shape, format, dtype, is_read):
-    assert is_read_as_it_is(to_format(torch.zeros(shape, dtype=dtype), format)) == is_read
+    assert format_to_read(to_format(torch.zeros(shape, dtype=dtype), format)) == ("batch_last" if is_read else "bc01")
 
 
 def test_more_columns_than_can_be_copied_at_a_time_are_no_plan():
@@ -444,14 +480,20 @@ def test_the_kernel_compiles(layer, name, product, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path))
     geometry = LARGE if layer == "large" else LAYERS[layer]
     task = task_of(geometry, name, PRODUCTS[product])
-    methods = methods_of(task, product, 2)
-    if product == "native" and name == FORWARD and task.geometry.filters[0] % 8 == 0:
-        as_it_is = replace(methods[0], patch=(1, 1), blocks=replace(methods[0].blocks, packed=False))
-        methods += [as_it_is] if plan_of_windows(task, as_it_is)[1] else []
-    for method in methods:
+    for method in methods_of(task, product, 2):
         how = plan_of_windows(task, method)[1]
         assert how.constants["SAMPLED"] == (layer == "large" and product == "float16")
         assert compiled(how.source).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
+def test_the_kernel_that_reads_filters_as_they_are_compiles(layer, flip, monkeypatch, tmp_path):
+    if runtime_compiler._nvrtc() is None:
+        pytest.skip("there is no NVRTC")
+    monkeypatch.setenv("PYTENSOR_CONVNET_CUBIN_CACHE", str(tmp_path))
+    how = plan_of_windows(*of_filters_as_they_are(layer, flip, "cpu"))[1]
+    assert compiled(how.source).startswith(b"\x7fELF")
 
 
 # ------------------------------------------------------------------------------------------------------ on a GPU
@@ -563,10 +605,10 @@ def test_programs_of_many_tiles(layer, hopper):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
 def test_the_kernel_reads_filters_as_they_are(layer, flip, hopper):
-    task, method = of_unpacked_filters(layer, flip, hopper)
-    filters, source = whole(task.geometry.filters), whole(task.geometry.images, 1)
-    images, packed = operands_of(task, filters, source)
-    result = carry_out(task, method, images, to_format(packed, "batch_last"))
+    task, method = of_filters_as_they_are(layer, flip, hopper)
+    filters, source = whole(task.geometry.filters), whole(source_shape(task), 1)
+    operands = [to_format(operand, "batch_last") for operand in operands_of(task, filters, source)]
+    result = carry_out(task, method, *operands)
     expected = torch.from_numpy(defined(task, filters, source)).to(task.dtype).float().numpy()
     np.testing.assert_array_equal(result.float().cpu().numpy(), expected)
 

@@ -15,7 +15,7 @@ from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
 from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
-from pytensor_convnet.kernels.cuda.window_kernel import is_read_as_it_is
+from pytensor_convnet.kernels.cuda.window_filters import format_to_read
 
 PRECISIONS = ("ieee", "high", "medium")
 
@@ -117,7 +117,7 @@ def correlate2d_grads(
     factor = factor if bounded else 0.0
     task = GradsTask(
         "correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor,
-        filter_format=filter_format,
+        format_to_read(filters), filter_format=filter_format,
     )  # fmt: skip
     operands = (images, filters, maps, dense(searched)) if bounded else (images, filters, maps)
     method = choose(task, operands)
@@ -163,12 +163,10 @@ def _run(
     check_format(memory_format)
     check_precision(precision)
     formats = tuple(str(format_of(tensor)) for tensor in formatted)
-    filter_format = "bc01"
     if name == "correlate2d_filter_grad":
-        filter_format = memory_format or filter_format
+        filter_format = memory_format or "bc01"
     else:
-        if name == "correlate2d" and is_read_as_it_is(operands[1]):
-            filter_format = "batch_last"
+        filter_format = format_to_read(operands[1 if name == "correlate2d" else 0])
         formats += (memory_format or formats[0],)
     device, dtype = operands[0].device, operands[0].dtype
     precision = precision if dtype == torch.float32 else "medium"

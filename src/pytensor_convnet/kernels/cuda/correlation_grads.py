@@ -3,7 +3,7 @@
 The ways to compute them, how each is carried out, and which are worth measuring.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,16 +45,20 @@ class GradsTask(Task):
     ----------
     factor : float
         Of the `Bound` that the maps have, of which the tensor is the last operand; 0 where none is known.
+    format_to_read : str
+        Of the filters, which are an operand, too; see `window_filters`.
     """
 
     factor: float = 0.0
+    format_to_read: str = "bc01"
 
     @property
     def parts(self) -> tuple[Task, Task]:
         """The gradient of images and that of filters."""
         images, maps, result = self.formats
+        of_images = self.part("correlate2d_input_grad", (maps, result))
         return (
-            self.part("correlate2d_input_grad", (maps, result)),
+            replace(of_images, filter_format=self.format_to_read),
             self.part("correlate2d_filter_grad", (images, maps)),
         )
 

@@ -18,6 +18,9 @@ ROW_BYTES, PATTERN_BYTES = 128, 1024
 """Of a row of images in shared memory, 64 of 16 bits or 32 of float32, and after how many bytes the order of its parts
 repeats."""
 
+BOX_ALIGNMENT = 128
+"""Of bytes of shared memory that a copy begins at."""
+
 MOST_OF_A_BOX = 256
 """Elements along a dimension that can be copied at a time."""
 

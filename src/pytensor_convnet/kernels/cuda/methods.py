@@ -161,8 +161,8 @@ class Task:
         Of the operands that are bc01 (images, maps), and of the result if that is.
     device : torch device
     filter_format : str
-        Of the gradient of filters, where that is a result. Filters are taken with any strides; where a forward pass may
-        read them as they are (`window_kernel.is_read_as_it_is`) their format is told, else it is 'bc01' by name.
+        Of the gradient of filters, where that is a result, or the filters' `window_filters.format_to_read`. (They are
+        taken with any strides.)
     """
 
     name: str

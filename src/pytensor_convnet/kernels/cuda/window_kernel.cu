@@ -27,26 +27,6 @@ DEVICE u32 larger_of_pairs(u32 a, u32 b) {
     asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
     return r;
 }
-// Filters of all outputs, packed: of 16 bits, cells of 8 outputs, those of 8 rows together, all rows of 8 outputs after
-// each other; of tf32, cells of 4 rows, those of 8 outputs together, all outputs of 4 rows after each other. As they
-// were, boxes of 64 outputs, a row of 128 bytes for each row of the product, swizzled.
-#define DEPTH (TF32 ? 8 : 16)  // rows of a product
-#if PACKED
-#define FILTERS const unsigned char
-#define DEPTH_BYTES (TF32 ? OUTPUTS * 32 : 256)  // from the filters of one product to those of the next
-DEVICE u64 filter_descriptor(u32 address) {
-    u32 along = TF32 ? OUTPUTS * 16 : 128, across = TF32 ? 128 : PRODUCT_ROWS * 16;
-    return ((u64)(across >> 4) << 32) | ((along >> 4) << 16) | (address >> 4);
-}
-#else
-#define FILTERS const TensorMap
-#define DEPTH_BYTES (DEPTH * ROW_BYTES)
-#define FILTER_BOX_BYTES (PRODUCT_ROWS * ROW_BYTES)
-DEVICE u64 filter_descriptor(u32 address) {
-    return swizzled_descriptor(address) + ((u64)(FILTER_BOX_BYTES / 16 - 1) << 16);
-}
-#endif
-
 // -------------------------------------------------------------------------------------------------- shared memory
 
 #define FULL(s) (shared + (s) * 8)
@@ -98,30 +78,6 @@ DEVICE bool advance(Place &p) {
 }
 
 // ------------------------------------------------------------------------------------------------------- fetching
-
-// The filters of a stage, counted through all blocks of outputs, rows of taps and chunks of channels; so many bytes.
-#if PACKED
-#define FETCHED_FILTERS FILTER_BYTES
-DEVICE void fetch_filters(FILTERS *filters, int s, u32 to, u32 barrier) {
-    load_bulk(to, filters + s * FILTER_BYTES, FILTER_BYTES, barrier);
-}
-#else
-// All taps of a stage are one box, or if they are in the other order each is one. Beyond the filters there are zeros.
-#define FETCHED_FILTERS (FILTER_BOXES * WINDOW_ROWS * ROW_BYTES)
-DEVICE void fetch_filters(FILTERS *filters, int s, u32 to, u32 barrier) {
-    int channel = s % CHUNKS * CHANNELS, y = s / CHUNKS % STAGES_DOWN * PLACES;
-    int output = s / (CHUNKS * STAGES_DOWN) * OUTPUTS;
-    for (int box = 0; box < FILTER_BOXES; ++box, output += 64, to += FILTER_BOX_BYTES) {
-#if FLIPPED
-        for (int tap = 0; tap < PLACES * PLACES_ACROSS; ++tap)
-            load_box(to + tap * CHANNELS * ROW_BYTES, filters, output, channel, PLACES_DOWN - 1 - y - tap % PLACES,
-                PLACES_ACROSS - 1 - tap / PLACES, barrier);
-#else
-        load_box(to, filters, output, channel, y, 0, barrier);
-#endif
-    }
-}
-#endif
 
 // Those that stay.
 DEVICE void fetch_resident(FILTERS *filters, int s, u32 shared) {
@@ -256,7 +212,7 @@ DEVICE void multiply(TARGET *target, u32 shared, int warpgroup, int warp, int la
 #else
                     u32 (&operand)[4] = operands[group % 2][u];
 #endif
-                    add_product(total[p], operand, filters + k * (DEPTH_BYTES >> 4), k > 0 || s > 0);
+                    add_product(total[p], operand, filters + (filter_bytes_before(k) >> 4), k > 0 || s > 0);
                 }
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
                 asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
@@ -328,12 +284,13 @@ window_correlate(const __grid_constant__ TensorMap source, FILTERS_PARAMETER, TA
         for (int i = thread; i < PITCH_BYTES / 16 - STAGE_ROWS * 8; i += THREADS)
             store_cell(STAGE(s) + STAGE_ROWS * ROW_BYTES + i * 16, 0, 0, 0, 0);
 #endif
-#if !PACKED
+#if !PACKED && OUTPUTS_INNERMOST
     // And so many rows of filters, that nothing is written to.
     for (int s = 0; s < (RESIDENT ? FILTER_STAGES : STAGES) * FILTER_BOXES; ++s) {
         u32 filters_of = RESIDENT ? RESIDENT_FILTERS + s / FILTER_BOXES * FILTER_BYTES : STAGE_FILTERS(s / FILTER_BOXES);
-        u32 rows = filters_of + s % FILTER_BOXES * FILTER_BOX_BYTES + WINDOW_ROWS * ROW_BYTES;
-        for (int i = thread; i < (PRODUCT_ROWS - WINDOW_ROWS) * 8; i += THREADS) store_cell(rows + i * 16, 0, 0, 0, 0);
+        u32 rows = filters_of + s % FILTER_BOXES * FILTER_BOX_BYTES + WINDOW_ROWS * FILTER_ROW_BYTES;
+        for (int i = thread; i < (PRODUCT_ROWS - WINDOW_ROWS) * FILTER_ROW_BYTES / 16; i += THREADS)
+            store_cell(rows + i * 16, 0, 0, 0, 0);
     }
 #endif
     if (thread == 0) {

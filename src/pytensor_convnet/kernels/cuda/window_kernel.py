@@ -37,7 +37,7 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import memory_format, pixel_step
+from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
@@ -54,15 +54,13 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
 )
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, SEARCHERS, finite_magnitudes
 from pytensor_convnet.kernels.cuda.packing import Packed
+from pytensor_convnet.kernels.cuda.window_filters import boxes_of_filters, filter_rows
 
 IMAGES = 64
 """Of a tile: as many rows as tensor cores take at a time."""
 
 STORED_TOGETHER = 2
 """Images of a target whose results are stored by one instruction: the batch is a multiple."""
-
-OUTPUTS_OF_A_BOX = 64
-"""Of filters that are read as they are: 128 bytes."""
 
 MOST_COLLECTED = 16384
 """Bytes of results that a warpgroup collects at a time."""
@@ -93,8 +91,7 @@ class WindowBlocks:
     collected : bool
         Whether results, of bfloat16, are collected in shared memory, from where the copying engine writes them.
     packed : bool
-        Whether filters are packed first, or read as they are: those of bfloat16 whose outputs lie innermost, of a
-        forward pass without patches.
+        Whether filters are packed first, or read as they are; see `window_filters`.
     """
 
     positions: int
@@ -139,12 +136,13 @@ class WindowPlan:
         outputs = self.constants["OUTPUTS"]
         if self.constants["NARROW"]:
             kind = "f16" if self.constants["SCALED"] else "bf16"
-            product = add_product(outputs, f"k16.f32.{kind}.{kind}", ", 1, 1")
+            summed_innermost = not self.constants["PACKED"] and not self.constants["OUTPUTS_INNERMOST"]
+            product = add_product(outputs, f"k16.f32.{kind}.{kind}", ", 1, 0" if summed_innermost else ", 1, 1")
         elif self.constants["TF32"]:
             product = add_product(outputs, "k8.f32.tf32.tf32", "", from_registers=True)
         else:
             product = add_product(outputs, "k16.f32.f16.f16", ", 1", from_registers=True)
-        return source_of(self.constants, product, "window_results.cu", "window_kernel.cu")
+        return source_of(self.constants, product, "window_filters.cu", "window_results.cu", "window_kernel.cu")
 
 
 def fits_windows(plan: Gathering) -> bool:
@@ -174,7 +172,7 @@ def window_plan(
     """
     narrow = product == "native" or prepared
     cut = _cut(plan, blocks, product, narrow)
-    memory = _shared_memory(plan, blocks, product, narrow, cut) if cut else None
+    memory = _shared_memory(plan, blocks, product, narrow, cut, flipped) if cut else None
     if not cut or not memory:
         return None
     constants = {
@@ -184,7 +182,7 @@ def window_plan(
         "PATCH_ROWS": plan.rows.patch, "PATCH_COLUMNS": plan.columns.patch, "STEP_ROWS": plan.rows.step,
         "STEP_COLUMNS": plan.columns.step, "FIRST_ROW": plan.rows.classes[0].places[0],
         "FIRST_COLUMN": plan.columns.classes[0].places[0], "POSITION_ROWS": plan.rows.positions,
-        "POSITION_COLUMNS": plan.columns.positions, "PACKED": blocks.packed, "FLIPPED": flipped,
+        "POSITION_COLUMNS": plan.columns.positions,
     } | cut | memory  # fmt: skip
     return WindowPlan({name: int(value) for name, value in constants.items()})
 
@@ -219,7 +217,7 @@ def _cut(plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool) -> d
 
 
 def _shared_memory(
-    plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool, cut: dict[str, int]
+    plan: Gathering, blocks: WindowBlocks, product: str, narrow: bool, cut: dict[str, int], flipped: bool
 ) -> dict[str, int] | None:
     """Where filters that stay, what is collected, and stages lie; None where they do not fit."""
     collection = _collection(plan, cut["OUTPUTS"], blocks.output_blocks) if blocks.collected else Collection(0, 0, 0)
@@ -229,12 +227,14 @@ def _shared_memory(
     between = plan.columns.step * blocks.places * blocks.channels  # rows, of the windows of neighbours
     last_window = (cut["TILE_COLUMNS"] - 1) * between + cut["PRODUCT_ROWS"]
     boxes, pitch_bytes = 1 if narrow else 2, whole_patterns(max(cut["STAGE_ROWS"], last_window) * ROW_BYTES)
-    filter_bytes = (4 if product == "tf32" else 2) * cut["PRODUCT_ROWS"] * cut["OUTPUTS"]
-    filter_boxes = 0 if blocks.packed else ceil(cut["OUTPUTS"] / OUTPUTS_OF_A_BOX)
+    rows: dict[str, int] | None = {
+        "FILTER_BYTES": (4 if product == "tf32" else 2) * cut["PRODUCT_ROWS"] * cut["OUTPUTS"]
+    }
     if not blocks.packed:
-        if product != "native" or plan.residues > 1 or plan.outputs % BATCH_MULTIPLES[True]:
-            return None
-        filter_bytes = filter_boxes * cut["PRODUCT_ROWS"] * ROW_BYTES
+        rows = filter_rows(plan, cut, flipped) if product == "native" else None
+    if rows is None:
+        return None
+    filter_bytes = rows["FILTER_BYTES"]
     filter_stages = cut["STAGES_DOWN"] * cut["CHUNKS"]
     collected_bytes = 2 * collection.boxes * collection.rows * ROW_BYTES
     room, resident_bytes = SHARED_BYTES - BARRIER_BYTES - collected_bytes, whole_patterns(filter_stages * filter_bytes)
@@ -247,13 +247,12 @@ def _shared_memory(
     if stages < FEWEST_STAGES or not alone or blocks.output_blocks * filter_stages * filter_bytes >= MOST_BYTES:
         return None
     return {
-        "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "FILTER_BYTES": filter_bytes, "FILTER_BOXES": filter_boxes,
-        "STAGES": stages,
+        "BOXES": boxes, "PITCH_BYTES": pitch_bytes, "STAGES": stages, "PACKED": blocks.packed,
         "STAGE_BYTES": stage_bytes, "RESIDENT": resident, "COLLECTED": blocks.collected,
         "BOX_CHANNELS": collection.channels, "BOX_ROWS": collection.rows, "PIECE_BOXES": collection.boxes,
         "COLLECTION_START": BARRIER_BYTES + resident_bytes,
         "STAGES_START": BARRIER_BYTES + resident_bytes + collected_bytes,
-    }  # fmt: skip
+    } | rows  # fmt: skip
 
 
 class Collection(NamedTuple):
@@ -301,11 +300,13 @@ def window_correlate(
     source : tensor
         Batch-last, and `copying.boxable`.
     filters : Packed or tensor
-        As ``plan.stage`` has them; or, where the plan says so, `is_read_as_it_is`.
+        As ``plan.stage`` has them; or, where the plan says so, batch-last ones (`window_filters`).
     """
     grid = min(plan.constants["TILES"], MULTIPROCESSORS)
     read, scales = (
-        (filters.matrix, filters.scales) if isinstance(filters, Packed) else (_taps_of(filters, plan), target)
+        (filters.matrix, filters.scales)
+        if isinstance(filters, Packed)
+        else (boxes_of_filters(filters, plan.constants), target)
     )
     launched = functools.partial(
         runtime_compiler.launch, plan.source, "window_correlate", grid, THREADS, plan.shared_bytes,
@@ -325,22 +326,6 @@ def _stages_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.Tenso
         source, (batch, channels, rows, columns), (rows * columns * step, columns * step, step),
         (IMAGES // k["BOXES"], k["CHANNELS"], k["PLACES"], k["STAGE_ROWS"] // (k["PLACES"] * k["CHANNELS"])),
         swizzled=True,
-    )  # fmt: skip
-
-
-def is_read_as_it_is(filters: torch.Tensor) -> bool:
-    """Whether the copying engine reads filters of a forward pass without their being packed."""
-    suits = filters.dtype == torch.bfloat16 and filters.shape[0] % BATCH_MULTIPLES[True] == 0
-    return suits and memory_format(filters) == "batch_last"
-
-
-def _taps_of(filters: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
-    """What one copy brings: the taps of a stage, or if they come in the other order one tap, 64 outputs of each."""
-    (outputs, channels, rows, columns), k = filters.shape, plan.constants
-    taps = (1, 1) if k["FLIPPED"] else (k["PLACES"], columns)
-    return runtime_compiler.TensorMap(
-        filters, (outputs, channels, rows, columns), (rows * columns * outputs, columns * outputs, outputs),
-        (OUTPUTS_OF_A_BOX, k["CHANNELS"], *taps), swizzled=True,
     )  # fmt: skip
 
 
