@@ -143,6 +143,25 @@ def test_gradients_of_a_correlation_alone_are_computed_together(interpreter, dev
         calls_together.clear()
 
 
+@pytest.mark.parametrize(("precision", "format"), [("bf16", "batch_last"), ("high", "bc01")])
+def test_filters_are_brought_to_the_format_in_which_their_dtype_is_read_fastest(
+    precision, format, interpreter, device, monkeypatch
+):
+    import pytensor_convnet.kernels.cuda as kernels
+
+    formats, correlate2d = [], kernels.correlate2d
+
+    def noted(images, filters, *settings, **keywords):
+        formats.append(kernels.memory_format(filters))
+        return correlate2d(images, filters, *settings, **keywords)
+
+    monkeypatch.setattr(kernels, "correlate2d", noted)
+    x, w = pt.ftensor4("x"), pt.ftensor4("w")
+    images, filters = RNG.normal(size=(17, 2, 7, 7)).astype("float32"), RNG.normal(size=(3, 2, 3, 2)).astype("float32")
+    assert_same(cuda_mode(precision, device, compile=False), [x, w], [conv2d(x, w)], images, filters, tolerance=3e-2)
+    assert set(formats) == {format}
+
+
 def test_gradients_of_several_correlations_that_read_the_same_are_each_computed_together(
     interpreter, device, calls_together
 ):

@@ -281,8 +281,8 @@ READ_AS_THEY_ARE = {
     "not_resident": (FORWARD, (72, 64, 16, 21), (128, 64, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1),
                      WindowBlocks(1, 1, 16, 1)),
     "gradient": (INPUT_GRAD, (96, 8, 7, 6), (64, 8, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), WindowBlocks(2, 1, 64, 1)),
-    "gradient_of_narrow_rows": (INPUT_GRAD, (96, 5, 7, 6), (32, 5, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1),
-                                WindowBlocks(1, 2, 16, 1, collected=True)),
+    "gradient_of_narrow_rows": (INPUT_GRAD, (96, 5, 7, 6), (64, 5, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1),
+                                WindowBlocks(1, 2, 32, 1, collected=True)),
     "gradient_of_patches": (INPUT_GRAD, (72, 12, 9, 12), (64, 12, 3, 5), (2, 2), ((1, 0), (2, 1)), (2, 4),
                             WindowBlocks(1, 1, 32, 1, places=2)),
     "gradient_in_blocks": (INPUT_GRAD, (24, 96, 6, 7), (128, 96, 3, 2), (1, 2), ((1, 1), (0, 0)), (2, 2),
@@ -386,15 +386,17 @@ def test_results_are_collected_where_the_copying_engine_can_write_them(batch, is
         (FORWARD, {}, (1, 1), "tf32", False),
         (FORWARD, {}, (1, 2), "native", False),
         (FORWARD, {"filters": (12, 8, 3, 3)}, (1, 1), "native", False),
-        (INPUT_GRAD, {}, (1, 2), "native", True),
-        (INPUT_GRAD, {"filters": (24, 8, 3, 3)}, (1, 2), "native", False),
-        (INPUT_GRAD, {"images": (64, 3, 9, 9), "filters": (16, 3, 3, 3)}, (1, 2), "native", False),
+        (INPUT_GRAD, {}, (2, 2), "native", True),
+        (INPUT_GRAD, {"filters": (24, 8, 3, 3)}, (2, 2), "native", False),
+        (INPUT_GRAD, {"images": (64, 3, 9, 9), "filters": (32, 3, 3, 3)}, (2, 2), "native", False),
+        (INPUT_GRAD, {"stride": (2, 2), "dilation": (2, 2)}, (2, 2), "native", False),
     ],
-    ids=["forward", "float32", "patches", "count", "gradient", "part_of_a_row", "part_of_a_pattern"],
+    ids=["forward", "float32", "patches", "count", "gradient", "part_of_a_row", "part_of_a_pattern", "dilation"],
 )
 def test_what_the_copying_engine_cannot_read_of_filters_is_no_plan(name, change, patch, product, is_planned):
-    geometry = replace(Geometry((64, 8, 9, 9), (16, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), **change)
+    geometry = replace(Geometry((64, 8, 9, 9), (32, 8, 3, 3), (1, 1), NO_PADDING, (1, 1), 1, False), **change)
     plan = gathering(geometry, name == INPUT_GRAD, patch)
+    assert fits_windows(plan)
     for packed, expected in ((True, True), (False, is_planned)):
         blocks = WindowBlocks(1, 1, plan.source_channels, 1, packed=packed)
         assert (window_plan(plan, blocks, product, False) is not None) == expected

@@ -79,7 +79,8 @@ class Implementation(ABC):
 class Ours(Implementation):
     """The kernels of this package, chosen by measurement.
 
-    Filters and their gradient are in the format of the images, as those of torch are.
+    Filters and their gradient are in the format of the images, as those of torch are. Beside batch-last images of
+    float32, whose filters are packed in any case, they are bc01.
     """
 
     name = "pytensor-convnet"
@@ -88,10 +89,13 @@ class Ours(Implementation):
         case = operation.case
         sizes = {"forward": (), "input_grad": case.image_shape[2:], "filter_grad": case.filter_shape[2:]}
         settings = (*sizes[operation.name], case.stride, case.padding, (1, 1), 1, False)
-        first, second = (kernels.to_format(tensor, self.layout) for tensor in operands)
+        packed = self.layout == "batch_last" and operation.dtype == torch.float32
+        filter_format, (first, second) = "bc01" if packed else self.layout, operands
+        first = kernels.to_format(first, filter_format if operation.name == "input_grad" else self.layout)
+        second = kernels.to_format(second, filter_format if operation.name == "forward" else self.layout)
         keywords = {"precision": operation.precision}
         if operation.name == "filter_grad":
-            keywords["memory_format"] = self.layout
+            keywords["memory_format"] = filter_format
         function: Any = getattr(kernels, OPERATIONS[operation.name])
         return lambda: function(first, second, *settings, **keywords)
 

@@ -30,7 +30,7 @@ OPTIONS = (f"--gpu-architecture={ARCHITECTURE}".encode(), b"-default-device", b"
 SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 """Of the driver: a function's largest dynamic shared memory; a launch that starts while the one before it ends."""
 
-MAP_BYTES, MAP_ALIGNMENT, SWIZZLES, PROMOTION_256 = 128, 64, {32: 1, 64: 2, 128: 3}, 3
+MAP_BYTES, MAP_ALIGNMENT, SWIZZLES, PROMOTION_256 = 128, 64, {64: 2, 128: 3}, 3
 MAP_TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
 """The driver's numbers for a tensor map: its size and alignment, the order of 16-byte parts, what a read brings to the
 second-level cache, dtypes."""
@@ -158,7 +158,7 @@ class TensorMap:
     strides : tuple of int
         Of all but the innermost dimension, in elements; multiples of 16 bytes.
     swizzled : bool
-        Whether the 16-byte parts of each row of a box, of 32, 64 or 128 bytes of shared memory, are in the order that
+        Whether the 16-byte parts of each row of a box, of 64 or 128 bytes of shared memory, are in the order that
         tensor cores read at once.
     """
 

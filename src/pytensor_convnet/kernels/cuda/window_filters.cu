@@ -23,7 +23,7 @@ DEVICE void fetch_filters(FILTERS *filters, int s, u32 to, u32 barrier) {
 #define INNERMOST (FILTER_ROW_BYTES / 2)
 #define FILTER_BOX_BYTES ((OUTPUTS_INNERMOST ? PRODUCT_ROWS : OUTPUTS) * FILTER_ROW_BYTES)
 DEVICE u64 filter_descriptor(u32 address) {
-    u64 pattern = FILTER_ROW_BYTES == 128 ? 1 : FILTER_ROW_BYTES == 64 ? 2 : 3;
+    u64 pattern = FILTER_ROW_BYTES == 128 ? 1 : 2;
     u32 across = OUTPUTS_INNERMOST ? FILTER_BOX_BYTES : 16;
     return (pattern << 62) | ((u64)(FILTER_ROW_BYTES * 8 >> 4) << 32) | ((across >> 4) << 16) | (address >> 4);
 }

@@ -12,7 +12,7 @@ from pytensor.graph.basic import Apply
 
 from pytensor_convnet.lowering import torch_operations as plain
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, has_kernels, integers, lower, torch_dtype
-from pytensor_convnet.lowering.cuda.formats import format_of, formatted
+from pytensor_convnet.lowering.cuda.formats import format_of, formatted, formatted_filters
 from pytensor_convnet.lowering.cuda.ours import (
     host_integers,
     kernel_results,
@@ -53,7 +53,7 @@ def _correlation(name: str) -> Callable[[Any, Apply, Target], Callable[..., Any]
 
         def deferred_call(first: Any, second: Any, *lengths: Any) -> KernelCall:
             tensors = [
-                target.tensor(value, working).contiguous()
+                formatted_filters(target.tensor(value), working)
                 if position == filters
                 else formatted(target.tensor(value), working)
                 for position, value in enumerate((first, second))
@@ -124,7 +124,8 @@ def _gpu_pooled_correlation(op: Any, node: Apply, target: Target) -> Callable[..
 
     def run(images: Any, filters: Any, biases: Any, *numbers: Any) -> Any:
         images = formatted(target.tensor(images), working)
-        filters, biases = (target.tensor(value, working).contiguous() for value in (filters, biases))
+        filters = formatted_filters(target.tensor(filters), working)
+        biases = target.tensor(biases, working).contiguous()
         shape, _ = shapes_of(op, [images, filters, biases], numbers)
         format = format_of(shape[0])
         moves = _moves(op.correlation, filters.shape[2:])
@@ -155,7 +156,7 @@ def _pooled_gradient(gives: str) -> Callable[[Any, Apply, Target], Callable[...,
 
         def deferred_call(tensor: Any, winners: Any, maps: Any, *numbers: Any) -> KernelCall:
             tensor, maps = target.tensor(tensor), formatted(target.tensor(maps), working)
-            tensor = formatted(tensor, working) if gives_filters else tensor.to(working).contiguous()
+            tensor = formatted(tensor, working) if gives_filters else formatted_filters(tensor, working)
             tensors = [tensor, formatted(winners), maps]
             lengths, windows = integers(numbers[:4]), windows_of(numbers[4:])
             [shape] = shapes_of(op, tensors, [*lengths, *numbers[4:]])

@@ -1,6 +1,7 @@
 """The physical format that images and maps have inside a function: batch-last, but for batches too small for it.
 
-What comes in another format, at the data's entry or from a product of matrices, is copied once.
+What comes in another format, at the data's entry or from a product of matrices, is copied once. Filters are bc01, or
+batch-last where they are brought to bfloat16, in which kernels read them as they are.
 """
 
 import torch
@@ -33,6 +34,12 @@ def formatted(images: torch.Tensor, dtype: torch.dtype | None = None) -> torch.T
     if copied is None:
         copied = images._batch_last = _batch_last(images)
     return copied
+
+
+def formatted_filters(filters: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Filters in the dtype that kernels are to compute in, and in the format in which they are read fastest."""
+    filters = filters.to(dtype)
+    return batch_last_by_torch(filters) if dtype == torch.bfloat16 else filters.contiguous()
 
 
 def _batch_last(images: torch.Tensor) -> torch.Tensor:
