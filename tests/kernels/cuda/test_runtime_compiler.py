@@ -141,6 +141,14 @@ def test_a_tensor_map_tells_the_driver_lengths_steps_and_box(dtype, number, item
     assert (swizzling, filling) == (3 if swizzled else 0, 0)  # 128 bytes or none; zeros beyond borders
 
 
+@pytest.mark.parametrize(("images", "swizzling"), [(64, 3), (32, 2)])
+def test_rows_of_64_bytes_are_swizzled_in_patterns_of_their_own(images, swizzling, monkeypatch):
+    driver = DriverThatNotes()
+    monkeypatch.setattr(runtime_compiler, "_driver", lambda: driver)
+    _ = map_of(torch.zeros((128, 3, 6, 7), dtype=torch.bfloat16), box=(images, 3, 5, 1)).encoded
+    assert driver.asked[-1][1] == swizzling
+
+
 def test_a_box_that_the_driver_refuses_is_told(monkeypatch):
     monkeypatch.setattr(runtime_compiler, "_driver", lambda: DriverThatNotes(status=1))
     with pytest.raises(CudaError, match=r"map of a box \(512, 3, 5, 1\)"):

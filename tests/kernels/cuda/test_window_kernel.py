@@ -630,12 +630,14 @@ def test_many_tiles_and_places(rows, product, hopper):
 
 @pytest.mark.parametrize("product", WIDE_PRODUCTS)
 @pytest.mark.parametrize("spike", [1e6, 1e38])
-def test_numbers_far_above_a_sample_do_not_overflow(spike, product, hopper):
-    assert np.prod(LARGE.images) >= LEAST_SAMPLED
-    task = task_of(LARGE, FORWARD, device=hopper)
+@pytest.mark.parametrize("batch", [256, 254])
+def test_numbers_far_above_a_sample_do_not_overflow(batch, spike, product, hopper):
+    geometry = replace(LARGE, images=(batch, *LARGE.images[1:]))
+    assert np.prod(geometry.images) >= LEAST_SAMPLED
+    task = task_of(geometry, FORWARD, device=hopper)
     generator = torch.Generator("cuda").manual_seed(0)
-    source = torch.randn(LARGE.images, device=hopper, generator=generator)
-    source[200, 3, 63, 30] = spike
+    source = torch.randn(geometry.images, device=hopper, generator=generator)
+    source[-1, 3, 63, 64] = spike
     filters = torch.randn(LARGE.filters, device=hopper, generator=generator) * 1e-3
     for method in methods_of(task, product, 2):
         assert plan_of_windows(task, method)[1].constants["SAMPLED"] == (product == "float16")

@@ -30,7 +30,7 @@ OPTIONS = (f"--gpu-architecture={ARCHITECTURE}".encode(), b"-default-device", b"
 SHARED_MEMORY_ATTRIBUTE, OVERLAPPING_ATTRIBUTE = 8, 6
 """Of the driver: a function's largest dynamic shared memory; a launch that starts while the one before it ends."""
 
-MAP_BYTES, MAP_ALIGNMENT, SWIZZLES, PROMOTION_256 = 128, 64, {64: 2, 128: 3}, 3
+MAP_BYTES, MAP_ALIGNMENT, SWIZZLE_64, SWIZZLE_128, PROMOTION_256 = 128, 64, 2, 3, 3
 MAP_TYPES = {torch.float16: 6, torch.float32: 7, torch.bfloat16: 9}
 """The driver's numbers for a tensor map: its size and alignment, the order of 16-byte parts, what a read brings to the
 second-level cache, dtypes."""
@@ -180,11 +180,12 @@ class TensorMap:
         memory = ctypes.create_string_buffer(MAP_BYTES + MAP_ALIGNMENT)
         address = -(-ctypes.addressof(memory) // MAP_ALIGNMENT) * MAP_ALIGNMENT
         rank, item = len(self.lengths), self.tensor.element_size()
+        swizzling = SWIZZLE_64 if self.box[0] * item == 64 else SWIZZLE_128
         status = _driver().cuTensorMapEncodeTiled(
             ctypes.c_void_p(address), MAP_TYPES[self.tensor.dtype], rank, ctypes.c_void_p(self.tensor.data_ptr()),
             (ctypes.c_uint64 * rank)(*self.lengths), (ctypes.c_uint64 * rank)(*(item * s for s in self.strides)),
             (ctypes.c_uint32 * rank)(*self.box), (ctypes.c_uint32 * rank)(*[1] * rank),
-            0, SWIZZLES[self.box[0] * item] if self.swizzled else 0, PROMOTION_256, 0,
+            0, swizzling if self.swizzled else 0, PROMOTION_256, 0,
         )  # fmt: skip
         _driven(status, f"map of a box {self.box} of {self.lengths}")
         return memory, address

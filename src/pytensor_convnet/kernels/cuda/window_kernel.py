@@ -314,7 +314,9 @@ def window_correlate(
     )  # fmt: skip
     launched(0)
     if plan.constants["SAMPLED"]:
-        _search_all[(SEARCHERS,)](source, scales, source.numel(), BLOCK, num_warps=8, **launch_options(source.device))
+        # In memory, with what the batch was filled up by.
+        in_memory = 1 + sum((length - 1) * step for length, step in zip(source.shape, source.stride()))
+        _search_all[(SEARCHERS,)](source, scales, in_memory, BLOCK, num_warps=8, **launch_options(source.device))
         launched(1)
 
 
