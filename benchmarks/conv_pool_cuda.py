@@ -134,14 +134,14 @@ def main() -> None:
     path = parser.parse_args().json
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs an NVIDIA GPU")
+    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     records = []
     for name in POOLS:
         for dtype in (torch.float32, torch.bfloat16):
             records.append(measured(name, dtype, "medium"))
-            print(json.dumps(records[-1]))
-    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
-    if path:
-        path.write_text(json.dumps({"machine": machine, "records": records}, indent=1) + "\n")
+            print(json.dumps(records[-1]), flush=True)
+            if path:
+                path.write_text(json.dumps({"machine": machine, "records": records}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def to_batch_last(images: torch.Tensor) -> torch.Tensor:
     """The same images with their batch innermost in memory: the format in which convolutions of few channels are fast.
 
     Shape and indices stay as they are, as with ``torch.channels_last``; all functions here give results in the format
-    of their images. A network needs this once, at its input.
+    of their images. A network needs this once, at its input; and for its weights, where these are bfloat16, or become
+    that by autocast: kernels read them fastest with filters innermost.
 
     Parameters
     ----------

@@ -20,10 +20,11 @@ places that several rows at a time have beyond the last: an infinity or NaN of t
 left of those that see it, or above, and all pixels of their patches.
 
 Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 67 to 85% of the floor in forward passes, 43 to 66% in
+an H100 for alex1, cb1 and cifar1_b1024 (`docs/cuda-kernels.md`): 66 to 84% of the floor in forward passes, 42 to 66% in
 input gradients; held back by stores of float32, which nothing overlaps, and in input gradients by rows of the source
-that several tiles read. Of lenet1, cifar1 and the layers with strides at batch 128 17 to 70%: a multiprocessor has a
-tile or two, whose ends overlap with nothing.
+that several tiles read. Of lenet1, cifar1 and the layers with strides at batch 128 20 to 79%: a multiprocessor has a
+tile or two, whose ends overlap with nothing, and filters that are packed, or batches that are filled up, take a launch
+before.
 """
 
 import functools
