@@ -1,5 +1,6 @@
 """Correlations over windows: their plan, packed filters and addresses in NumPy, and the kernel itself on a GPU."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -144,26 +145,66 @@ def matrices(packed, k):
 
 
 def filters_as_they_are(filters, k):
-    """The filters of all stages, (..., rows, outputs), as boxes bring them: zeros beyond the filters' ends."""
-    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"], k["PRODUCT_ROWS"], k["OUTPUTS"]
-    stages = np.zeros(shape, "float32")
-    for block, stage, chunk, r, m in np.ndindex(*shape[:3], k["WINDOW_ROWS"], k["OUTPUTS"]):
-        place, channel = divmod(r, k["CHANNELS"])
-        channel, output = chunk * k["CHANNELS"] + channel, block * k["OUTPUTS"] + m
-        pixel = 0 if k["OUTPUTS_INNERMOST"] else output // k["TARGET_CHANNELS"]
-        tap = (
-            k["FIRST_TAP_ROW"]
-            + (stage * k["PLACES"] + place % k["PLACES"]) * k["TAP_ROW_STEP"]
-            + pixel // k["PATCH_COLUMNS"],
-            k["FIRST_TAP_COLUMN"] + place // k["PLACES"] * k["TAP_COLUMN_STEP"] + pixel % k["PATCH_COLUMNS"],
-        )
-        if k["FLIPPED"]:
-            tap = k["TAPS_DOWN"] - 1 - tap[0], k["TAPS_ACROSS"] - 1 - tap[1]
-        of_filters = (output, channel) if k["OUTPUTS_INNERMOST"] else (channel, output % k["TARGET_CHANNELS"])
-        place = (*of_filters, *tap)
-        if all(0 <= index < length for index, length in zip(place, filters.shape)):
-            stages[block, stage, chunk, r, m] = filters[place]
+    """The filters of all stages, (..., rows, outputs), as tensor cores find them where boxes bring them."""
+    of_row, by_outputs = k["FILTER_ROW_BYTES"] // 2, k["OUTPUTS_INNERMOST"]
+    rows, outputs = k["PRODUCT_ROWS"], k["OUTPUTS"]
+    box_rows = rows if by_outputs else outputs
+    shape = k["OUTPUT_BLOCKS"], k["STAGES_DOWN"], k["CHUNKS"], rows, outputs
+    stages = np.empty(shape, "float32")
+    for block, stage, chunk in np.ndindex(*shape[:3]):
+        memory = np.full((k["FILTER_BYTES"] // k["FILTER_ROW_BYTES"], of_row), np.nan)
+        if by_outputs:
+            memory.reshape(-1, rows, of_row)[:, k["WINDOW_ROWS"] :] = 0
+        brought, rows_of_a_box = 0, k["WINDOW_ROWS"] * (1 if by_outputs else k["BOX_OUTPUTS"] / of_row)
+        for row, place, lengths in boxes_of_filters(k, block, stage * k["PLACES"], chunk * k["CHANNELS"]):
+            assert row * k["FILTER_ROW_BYTES"] % 128 == 0
+            box = cut_out(filters, place, lengths).transpose().reshape(-1, of_row)
+            assert np.isnan(memory[row : row + len(box)]).all(), "brought twice"
+            memory[row : row + len(box)] = box
+            brought += len(box)
+        assert brought == k["FILTER_BOXES"] * rows_of_a_box  # as many as the kernel waits for
+        boxes = memory.reshape(-1, box_rows, of_row)
+        if by_outputs:
+            stages[block, stage, chunk] = np.concatenate(list(boxes), axis=1)[:, :outputs]
+        else:
+            stages[block, stage, chunk] = np.concatenate([box.T for box in boxes])
     return stages
+
+
+def boxes_of_filters(k, block, y, channel):
+    """Of each box of a stage, the row of shared memory that it begins at, and its first element and lengths."""
+
+    def tap(place, pixel):
+        i = k["FIRST_TAP_ROW"] + (y + place % k["PLACES"]) * k["TAP_ROW_STEP"] + pixel // k["PATCH_COLUMNS"]
+        j = k["FIRST_TAP_COLUMN"] + place // k["PLACES"] * k["TAP_COLUMN_STEP"] + pixel % k["PATCH_COLUMNS"]
+        return (k["TAPS_DOWN"] - 1 - i, k["TAPS_ACROSS"] - 1 - j) if k["FLIPPED"] else (i, j)
+
+    innermost, places, first = k["FILTER_ROW_BYTES"] // 2, k["PLACES"] * k["PLACES_ACROSS"], block * k["OUTPUTS"]
+    if k["OUTPUTS_INNERMOST"]:
+        taps = (1, 1) if k["BOX_PLACES"] == 1 else (k["PLACES"], k["PLACES_ACROSS"])
+        for box, place in itertools.product(range(k["FILTER_BOXES"]), range(0, places, k["BOX_PLACES"])):
+            row = box * k["PRODUCT_ROWS"] + place * k["CHANNELS"]
+            yield row, (first + box * innermost, channel, *tap(place, 0)), (innermost, k["CHANNELS"], *taps)
+        return
+    parts = k["CHANNELS"] // innermost
+    for place, part, box in itertools.product(range(places), range(parts), range(k["FILTER_BOXES"])):
+        of_block = box * k["BOX_OUTPUTS"]
+        pixel, output = divmod(first + of_block, k["TARGET_CHANNELS"])
+        row = (place * parts + part) * k["OUTPUTS"] + of_block
+        yield row, (channel + part * innermost, output, *tap(place, pixel)), (innermost, k["BOX_OUTPUTS"], 1, 1)
+
+
+def cut_out(tensor, first, lengths):
+    """A part of a tensor, zeros where it has nothing."""
+    part = np.zeros(lengths)
+    ranges = [
+        (max(0, start), max(0, start, min(start + length, end)))
+        for start, length, end in zip(first, lengths, tensor.shape)
+    ]
+    here = tuple(slice(low - start, high - start) for start, (low, high) in zip(first, ranges))
+    if all(low < high for low, high in ranges):
+        part[here] = tensor[tuple(slice(low, high) for low, high in ranges)]
+    return part
 
 
 def fetched(k, source, top, chunk, column, batch):
@@ -331,6 +372,28 @@ def test_drawn_layers(device, data):
         data.draw(st.sampled_from(WIDE_PRODUCTS)), (steps[0] * data.draw(two), steps[1] * data.draw(two)),
         WindowBlocks(data.draw(few), data.draw(two), source_shape(task)[1], 1, data.draw(two)),
     )  # fmt: skip
+    assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch)))
+    assume(plan_of_windows(task, method)[1] is not None)
+    check_in_numpy(task, method)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_drawn_layers_whose_filters_are_read_as_they_are(device, data):
+    few, two, name = st.integers(1, 4), st.integers(1, 2), data.draw(st.sampled_from([FORWARD, INPUT_GRAD]))
+    lengths = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
+    padding = tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(2))
+    taps = [data.draw(st.integers(1, length + sum(sides))) for length, sides in zip(lengths, padding)]
+    count = data.draw(st.sampled_from([32, 64, 96] if name == INPUT_GRAD else [8, 24, 32, 72, 96]))
+    channels = data.draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
+    images, filters = (2 * data.draw(few), channels, *lengths), (count, channels, *taps)
+    stride = data.draw(two), data.draw(few)
+    geometry = Geometry(images, filters, stride, padding, (1, 1), 1, data.draw(st.booleans()))
+    task = task_of(geometry, name, torch.bfloat16, device)
+    patch = (1, 1) if name == FORWARD else (stride[0] * data.draw(two), stride[1] * data.draw(two))
+    chunk = channels if name == FORWARD else data.draw(st.sampled_from([32, count]))
+    blocks = WindowBlocks(data.draw(two), 1, chunk, data.draw(two), data.draw(two), packed=False)
+    method = Window("native", patch, blocks)
     assume(fits_windows(gathering(geometry, name == INPUT_GRAD, method.patch)))
     assume(plan_of_windows(task, method)[1] is not None)
     check_in_numpy(task, method)
