@@ -77,6 +77,13 @@ def operands(task, seed=0):
     return (to_format(images, task.formats[0]), filters, to_format(maps, task.formats[1])), expected
 
 
+@pytest.mark.parametrize("format", ["bc01", "batch_last"])
+def test_the_gradient_of_images_is_told_how_filters_lie(format):
+    task = task_of(LAYERS["one_channel"], "native", "cpu")
+    of_images, of_filters = replace(task, format_to_read=format).parts
+    assert (of_images.filter_format, of_filters.filter_format) == (format, "bc01")
+
+
 def assert_close(results, expected, most):
     for result, value in zip(results, expected, strict=True):
         assert result.shape == value.shape

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import FORMATS, empty, memory_format, to_format  # noqa: E402
-from pytensor_convnet.kernels.cuda.copying import boxable, change_format, prepare  # noqa: E402
+from pytensor_convnet.kernels.cuda.copying import boxable, change_format, is_boxable, prepare  # noqa: E402
 from pytensor_convnet.kernels.cuda.formats import is_wide, pixel_step  # noqa: E402
 
 SHAPES = [(5, 3, 4, 7), (1, 3, 4, 7), (5, 1, 4, 7), (5, 3, 1, 1), (0, 3, 4, 7), (70, 66, 2, 3)]
@@ -83,6 +83,13 @@ def test_pixels_of_a_boxable_tensor_begin_at_multiples_of_16_bytes(dtype, batch,
     assert pixel_step(boxed) * boxed.element_size() % 16 == 0
     readable = format == "batch_last" and (batch == 16 or dtype == torch.float32)
     assert (boxed.data_ptr() == tensor.data_ptr()) == readable
+
+
+@pytest.mark.parametrize(
+    ("batch", "itemsize", "expected"), [(4, 4, True), (4, 2, False), (8, 2, True), (15, 4, False), (17, 2, True)]
+)
+def test_batches_are_filled_up_to_less_than_twice_as_much(batch, itemsize, expected):
+    assert is_boxable(batch, itemsize) == expected
 
 
 def test_an_unknown_format_is_refused():

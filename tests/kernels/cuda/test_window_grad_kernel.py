@@ -238,8 +238,8 @@ def test_what_does_not_fit_is_no_plan(blocks):
 
 @pytest.mark.parametrize(
     "change",
-    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (0, 2, 9, 9)}],
-    ids=["groups", "dilation", "empty"],
+    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (2, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
+    ids=["groups", "dilation", "small_batch", "empty"],
 )
 def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
     monkeypatch.setattr(window_grad_candidates, "can_compile", lambda device: True)

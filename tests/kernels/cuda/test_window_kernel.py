@@ -21,7 +21,7 @@ from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
-from pytensor_convnet.kernels.cuda.window_filters import format_to_read  # noqa: E402
+from pytensor_convnet.kernels.cuda.window_filters import boxes_of_stage, format_to_read  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks, fits_windows, window_plan  # noqa: E402
 from tests.kernels.cuda.common import whole  # noqa: E402
 
@@ -482,6 +482,23 @@ def test_filters_are_read_as_they_are_where_their_format_says_so(name, layer, fo
     assert {method.blocks.packed for method in methods} == ({True} if format == "bc01" else {True, False})
 
 
+def test_some_methods_with_packed_filters_are_measured_beside_those_that_read_them(monkeypatch):
+    monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
+    task, _ = of_filters_as_they_are("gradient", False, "cpu")
+    packed = [method.blocks.packed for method in windows(replace(task, filter_format="batch_last"), 7)]
+    assert (packed.count(False), packed.count(True)) == (5, 2)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("layer", READ_AS_THEY_ARE)
+def test_estimates_know_how_many_boxes_bring_filters(layer, flip):
+    task, method = of_filters_as_they_are(layer, flip, "cpu")
+    how = plan_of_windows(task, method)[1]
+    assert boxes_of_stage(how.constants) == len(list(boxes_of_filters(how.constants, 0, 0, 0)))
+    packed = replace(method, blocks=replace(method.blocks, packed=True))
+    assert boxes_of_stage(plan_of_windows(task, packed)[1].constants) == 0
+
+
 @pytest.mark.parametrize(
     ("shape", "format", "dtype", "is_read"),
     [
@@ -504,8 +521,14 @@ def test_more_columns_than_can_be_copied_at_a_time_are_no_plan():
 
 @pytest.mark.parametrize(
     "change",
-    [{"groups": 2, "filters": (4, 1, 3, 3)}, {"dilation": (2, 1)}, {"images": (17, 2, 9, 9)}, {"images": (0, 2, 9, 9)}],
-    ids=["groups", "dilation", "odd_batch", "empty"],
+    [
+        {"groups": 2, "filters": (4, 1, 3, 3)},
+        {"dilation": (2, 1)},
+        {"images": (17, 2, 9, 9)},
+        {"images": (2, 2, 9, 9)},
+        {"images": (0, 2, 9, 9)},
+    ],
+    ids=["groups", "dilation", "odd_batch", "small_batch", "empty"],
 )
 def test_what_windows_cannot_do_is_left_to_others(change, monkeypatch):
     monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
-from pytensor_convnet.kernels.cuda.estimates import FAR, FEW, LEAST_IMAGES, size
+from pytensor_convnet.kernels.cuda.estimates import FAR, FEW, LEAST_IMAGES, boxing_time, size
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
@@ -40,6 +40,9 @@ long; it is their order that counts.)"""
 WINDOWS = 0.6
 """Of the methods that are measured, so many at most are over windows, where these are possible."""
 
+FEW_BOXED = 3
+"""So many of a filter gradient whose operands have to be filled up for it."""
+
 UNROLLED, MOST_UNROLLED = 0.75, 2**28
 """Of the methods for few images, so many at most have columns in the place of images; and the most bytes that these
 make of a source."""
@@ -53,8 +56,9 @@ def candidates(task: Task, limit: int) -> list[Method]:
     """
     ordered = _by_estimate(task)
     share = int(limit * WINDOWS)
+    of_grads = share if boxing_time(task) == 0 else min(share, FEW_BOXED)
     others: list[Any] = _unrolled(task, ceil(limit * UNROLLED))
-    others = others or [*windows(task, share), *window_grads(task, share)]
+    others = others or [*windows(task, share), *window_grads(task, of_grads)]
     chosen = [*_selected(ordered, limit - len(others)), *others]
     if task.device.type != "cuda" or _cudnn_time(task) > HOPELESS * ordered[0][1]:
         return chosen

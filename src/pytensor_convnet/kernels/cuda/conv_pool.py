@@ -17,6 +17,7 @@ from pytensor_convnet.kernels.cuda.max_pooling_grad import check_winners
 from pytensor_convnet.kernels.cuda.pool_plans import Windows, check_pool, check_pooled
 from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
+from pytensor_convnet.kernels.cuda.window_filters import format_to_read
 
 
 @torch.no_grad()
@@ -65,7 +66,9 @@ def correlate2d_max_pool2d(
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     images = as_format(images)
     formats = str(format_of(images)), memory_format or str(format_of(images))
-    task = _task("correlate2d_max_pool2d", geometry, images, precision, formats, windows, activation, winners_dtype)
+    task = _task(
+        "correlate2d_max_pool2d", geometry, images, precision, formats, windows, activation, winners_dtype, filters
+    )  # fmt: skip
     operands = images, filters, biases.contiguous()
     maxima, winners = carry_out(task, choose(task, operands), *operands)
     return maxima, winners
@@ -160,16 +163,27 @@ def _checked(
     return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding)
 
 
-def _task(name, geometry, tensor, precision, formats, windows, activation, winners_dtype) -> PoolTask:
+def _task(name, geometry, tensor, precision, formats, windows, activation, winners_dtype, filters) -> PoolTask:
     precision = precision if tensor.dtype == torch.float32 else "medium"
-    return PoolTask(name, geometry, tensor.dtype, precision, formats, tensor.device, windows, activation, winners_dtype)
+    read = "bc01" if filters is None else format_to_read(filters)
+    facts = geometry, tensor.dtype, precision, formats, tensor.device, windows, activation, winners_dtype
+    return PoolTask(name, *facts, format_to_read=read)
 
 
 def _gradients(name, geometry, operands, precision, formats, memory_format, windows) -> tuple[torch.Tensor, ...]:
     check_format(memory_format)
     check_precision(precision)
-    *_, winners, maps = operands
+    *sources, winners, maps = operands
+    filters = None if name == "filter_grad" else sources[-1]
     task = _task(
-        f"correlate2d_max_pool2d_{name}", geometry, maps, precision, formats, windows, "identity", winners.dtype
+        f"correlate2d_max_pool2d_{name}",
+        geometry,
+        maps,
+        precision,
+        formats,
+        windows,
+        "identity",
+        winners.dtype,
+        filters,
     )
     return carry_out(task, choose(task, operands), *operands)

@@ -176,6 +176,11 @@ def boxable(tensor: torch.Tensor) -> torch.Tensor:
     return aligned(change_format(tensor, "batch_last"))
 
 
+def is_boxable(batch: int, itemsize: int) -> bool:
+    """Whether the copying engine reads such a batch as it is, or filled up to less than twice as much."""
+    return batch * itemsize % BOXED_BYTES == 0 or batch >= BATCH_MULTIPLE
+
+
 def aligned(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that begins at a multiple of 16 bytes."""
     return tensor if tensor.device.type == "meta" or tensor.data_ptr() % BOXED_BYTES == 0 else tensor.clone()

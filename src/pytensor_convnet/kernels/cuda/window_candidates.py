@@ -7,12 +7,14 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.copying import is_boxable
 from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, window_products
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
 from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
+from pytensor_convnet.kernels.cuda.window_filters import boxes_of_stage
 from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, WindowBlocks, WindowPlan, fits_windows
 
 SHARED, CACHED = 128, 64
@@ -22,8 +24,9 @@ STORED, SPILLED, COLLECTED = 35, 10, 50
 """Bytes of results that it stores in a cycle; and where there are so many sums that not all of what their places in
 memory are is in registers; and where they are collected."""
 
-STAGE_CYCLES, LATENCY = 20, 2800
-"""Cycles that a stage takes however small it is, and those from asking for one until it is there."""
+STAGE_CYCLES, LATENCY, ASKING = 20, 2800, 50
+"""Cycles that a stage takes however small it is, those from asking for one until it is there, and those in which a
+thread asks for a box of filters that are read as they are (a guess)."""
 
 LOADED = {"native": 0, "tf32": 34, "float16": 42}
 """Cycles in which a warp brings its part of a product to registers."""
@@ -56,6 +59,9 @@ MOST_BESIDE_PLACES = 160
 WORTH_JOINING = 0.95
 """Rows of the source are joined in a stage where that leaves so much of the products, or less."""
 
+PACKED_BESIDE = 2
+"""Methods with packed filters that are measured, beside those that read filters as they are."""
+
 MOST_ALIKE = 2
 """So many methods of a product, a patch and a tile are measured, with results collected and without."""
 
@@ -67,14 +73,18 @@ def windows(task: Task, limit: int, prepared: bool = False) -> list[Window]:
     """
     products = window_products(task, prepared)
     possible = task.name in ("correlate2d", "correlate2d_input_grad") and task.formats[0] == "batch_last"
-    if limit < 1 or not possible or not products or not can_compile(task.device):
+    boxable = is_boxable(task.geometry.images[0], task.dtype.itemsize)
+    if limit < 1 or not possible or not products or not boxable or not can_compile(task.device):
         return []
-    seconds = {}
+    packed, as_they_are = {}, {}
     for method in _methods(task, products, prepared and products != ("native",)):
         _, how = plan_of_windows(task, method)
-        if how is not None:
-            seconds[method] = window_time(task, method, how)
-    return most_promising(seconds, limit, _kind, MOST_ALIKE)
+        if how is not None and method.blocks.packed:
+            packed[method] = window_time(task, method, how)
+        elif how is not None:
+            as_they_are[method] = window_time(task, method, how)
+    first = most_promising(as_they_are, limit - min(limit // 2, PACKED_BESIDE), _kind, MOST_ALIKE)
+    return [*first, *most_promising(packed, limit - len(first), _kind, MOST_ALIKE)]
 
 
 def _kind(method: Window) -> tuple:
@@ -143,10 +153,11 @@ def window_time(task: Task, method: Window, how: WindowPlan) -> float:
     spills = sums > MOST_BESIDE_PLACES and k["PATCH_ROWS"] * k["PATCH_COLUMNS"] > 1
     rate = COLLECTED if k["COLLECTED"] else SPILLED if spills else STORED
     storing = 4 * sums * IMAGES * item / rate
-    stage = k["CHUNKS"] * max(cached, multiplied, around)
+    asking = ASKING * boxes_of_stage(k)
+    stage = k["CHUNKS"] * max(cached, multiplied, around, 0 if k["RESIDENT"] else asking)
     tiles = max(most_stages * stage + storing, ceil(k["TILES"] / MULTIPROCESSORS) * (stages * stage + storing))
-    filters = k["STAGES_DOWN"] * k["CHUNKS"] * k["FILTER_BYTES"] if k["RESIDENT"] else 0
-    working = (tiles + filters / CACHED) / CLOCK
+    filters = k["STAGES_DOWN"] * k["CHUNKS"] * (k["FILTER_BYTES"] / CACHED + asking) if k["RESIDENT"] else 0
+    working = (tiles + filters) / CLOCK
     source = item * prod(task.geometry.images if task.name == "correlate2d" else task.geometry.maps)
     again = max(0.0, rows / (k["STEP_ROWS"] * k["TILE_ROWS"]) - 1) * READ_AGAIN if source > LEAST_READ_AGAIN else 0.0
     moving = (bytes_moved(task) + again * source) / MEMORY_RATE

@@ -75,6 +75,14 @@ def _first_tap(axis: Axis) -> int:
     return axis.row_factor * axis.classes[0].places[0] + axis.before
 
 
+def boxes_of_stage(k: dict[str, int]) -> int:
+    """How many boxes bring a stage's filters, by the constants of a kernel; 0 where they are packed."""
+    if k["PACKED"]:
+        return 0
+    of_place = k["FILTER_BOXES"] * (1 if k["OUTPUTS_INNERMOST"] else 2 * k["CHANNELS"] // k["FILTER_ROW_BYTES"])
+    return of_place * (k["PLACES"] * k["PLACES_ACROSS"] // k["BOX_PLACES"])
+
+
 def boxes_of_filters(filters: torch.Tensor, k: dict[str, int]) -> TensorMap:
     """What one copy brings, by the constants of a kernel."""
     (count, channels, rows, columns) = filters.shape

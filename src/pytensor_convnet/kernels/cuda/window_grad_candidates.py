@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from math import ceil
 
+from pytensor_convnet.kernels.cuda.copying import is_boxable
 from pytensor_convnet.kernels.cuda.estimates import (
     FAR,
     FEW,
@@ -48,7 +49,8 @@ def window_grads(task: Task, limit: int, prepared: bool = False) -> list[WindowS
     Of operands that are ``prepared``: bfloat16, or float16 that stands for float32. float32 that is not may be
     prepared for it: that is worth it where there is much to multiply.
     """
-    if limit < 1 or task.name != "correlate2d_filter_grad" or not can_compile(task.device):
+    boxable = is_boxable(task.geometry.images[0], task.dtype.itemsize)
+    if limit < 1 or task.name != "correlate2d_filter_grad" or not boxable or not can_compile(task.device):
         return []
     by_product = [
         seconds for product in window_products(task, prepared) if (seconds := _seconds(task, product, prepared))

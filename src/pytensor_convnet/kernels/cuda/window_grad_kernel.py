@@ -29,6 +29,7 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE, BOXED_BYTES
 from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
@@ -171,6 +172,7 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str)
 
     if 4 * shares * blocks.split * program_blocks * row_count * tile_columns >= MOST_BYTES:
         return None
+    in_memory = batch if batch * 4 % BOXED_BYTES == 0 else BATCH_MULTIPLE * ceil(batch / BATCH_MULTIPLE)  # of float32
     room = SHARED_BYTES - BARRIER_BYTES
     wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
     fewest = max(FEWEST_STAGES, min(4, blocks.run // blocks.pixels))
@@ -188,7 +190,8 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str)
         "COLUMNS": columns, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
         "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
-        "ADDING_THREADS": ADDING_THREADS, "IMAGE_ELEMENTS": prod(geometry.images), "MAP_ELEMENTS": prod(geometry.maps),
+        "ADDING_THREADS": ADDING_THREADS, "IMAGE_ELEMENTS": in_memory * prod(geometry.images[1:]),
+        "MAP_ELEMENTS": in_memory * prod(geometry.maps[1:]),
         "RUNS_OF_SAMPLE": RUNS_OF_SAMPLE,
     }  # fmt: skip
     return WindowGradPlan({name: int(value) for name, value in constants.items()})
