@@ -17,9 +17,9 @@ A pixel beyond the last of a row of maps has maps of zero, and the window of the
 NaN where the sum would be infinite.
 
 Floors: images and maps read once; two floating-point operations a multiply-add, at the product's rate. Measured on an
-H100 (`docs/cuda-kernels.md`): 64 to 103% of the floor in float32 and 52 to 90% in bfloat16 for alex1, cb1,
+H100 (`docs/cuda-kernels.md`): 64 to 105% of the floor in float32 and 53 to 89% in bfloat16 for alex1, cb1,
 cifar1_b1024, stride2_1024 and vgg3, held back by waiting for maps and windows; of lenet1, cifar1 and the layers with
-strides at batch 128 29 to 53%, by what each map row takes besides its products, and by sums of all shares that go
+strides at batch 128 25 to 53%, by what each map row takes besides its products, and by sums of all shares that go
 through memory.
 """
 
