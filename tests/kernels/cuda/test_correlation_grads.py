@@ -81,7 +81,7 @@ def operands(task, seed=0):
 def test_the_gradient_of_images_is_told_how_filters_lie(format):
     task = task_of(LAYERS["one_channel"], "native", "cpu")
     of_images, of_filters = replace(task, format_to_read=format).parts
-    assert (of_images.filter_format, of_filters.filter_format) == (format, "bc01")
+    assert (of_images.format_to_read, of_filters.filter_format) == (format, "bc01")
 
 
 def assert_close(results, expected, most):

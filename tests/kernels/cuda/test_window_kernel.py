@@ -478,14 +478,14 @@ def test_rows_of_filters_are_as_long_as_the_copying_engine_can_place_them(flip):
 def test_filters_are_read_as_they_are_where_their_format_says_so(name, layer, format, monkeypatch):
     monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
     task, _ = of_filters_as_they_are(layer, False, "cpu")
-    methods = windows(replace(task, filter_format=format), 10**6)
+    methods = windows(replace(task, format_to_read=format), 10**6)
     assert {method.blocks.packed for method in methods} == ({True} if format == "bc01" else {True, False})
 
 
 def test_some_methods_with_packed_filters_are_measured_beside_those_that_read_them(monkeypatch):
     monkeypatch.setattr(window_candidates, "can_compile", lambda device: True)
     task, _ = of_filters_as_they_are("gradient", False, "cpu")
-    packed = [method.blocks.packed for method in windows(replace(task, filter_format="batch_last"), 7)]
+    packed = [method.blocks.packed for method in windows(replace(task, format_to_read="batch_last"), 7)]
     assert (packed.count(False), packed.count(True)) == (5, 2)
 
 

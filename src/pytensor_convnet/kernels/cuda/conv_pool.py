@@ -174,16 +174,6 @@ def _gradients(name, geometry, operands, precision, formats, memory_format, wind
     check_format(memory_format)
     check_precision(precision)
     *sources, winners, maps = operands
-    filters = None if name == "filter_grad" else sources[-1]
-    task = _task(
-        f"correlate2d_max_pool2d_{name}",
-        geometry,
-        maps,
-        precision,
-        formats,
-        windows,
-        "identity",
-        winners.dtype,
-        filters,
-    )
+    facts = geometry, maps, precision, formats, windows, "identity", winners.dtype
+    task = _task(f"correlate2d_max_pool2d_{name}", *facts, None if name == "filter_grad" else sources[-1])
     return carry_out(task, choose(task, operands), *operands)

@@ -1,6 +1,6 @@
 """The ways to compute a correlation with max pooling, and its gradients, as plain values; how each is carried out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,14 +46,11 @@ class PoolTask(Task):
         That slide over the maps.
     activation : str
     winners : torch dtype
-    format_to_read : str
-        Of the filters, where they are an operand; see `window_filters`. The pair may read them so.
     """
 
     windows: Windows
     activation: str
     winners: torch.dtype
-    format_to_read: str = field(default="bc01", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -171,14 +171,24 @@ def boxable(tensor: torch.Tensor) -> torch.Tensor:
 
     It is the tensor itself where that is so, else a copy, with the batch filled up as `prepare` does.
     """
-    if tensor.shape[0] * tensor.element_size() % BOXED_BYTES:
+    if has_to_be_filled_up(tensor.shape[0], tensor.element_size()):
         return prepare(tensor, "native", None)[0]
     return aligned(change_format(tensor, "batch_last"))
 
 
+def has_to_be_filled_up(batch: int, itemsize: int) -> bool:
+    """Whether pixels of a batch are not such that the copying engine reads them."""
+    return batch * itemsize % BOXED_BYTES != 0
+
+
 def is_boxable(batch: int, itemsize: int) -> bool:
     """Whether the copying engine reads such a batch as it is, or filled up to less than twice as much."""
-    return batch * itemsize % BOXED_BYTES == 0 or batch >= BATCH_MULTIPLE
+    return batch >= BATCH_MULTIPLE or not has_to_be_filled_up(batch, itemsize)
+
+
+def filled_up(batch: int) -> int:
+    """The images that memory holds of a batch that is prepared."""
+    return -(-batch // BATCH_MULTIPLE) * BATCH_MULTIPLE
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:
@@ -192,7 +202,7 @@ def preparation(source: torch.Tensor, product: str) -> tuple[torch.Tensor, Copy 
     if before is None:
         return preparation(to_format(source, "batch_last"), product)
     batch, channels, rows, columns = source.shape
-    padded = -(-batch // BATCH_MULTIPLE) * BATCH_MULTIPLE
+    padded = filled_up(batch)
     planes = 2 if product == "bf16x3" else 1
     dtype = DTYPES.get(product, source.dtype)
     memory = torch.empty((planes, channels, rows, columns, padded), dtype=dtype, device=source.device)

@@ -117,7 +117,7 @@ def correlate2d_grads(
     factor = factor if bounded else 0.0
     task = GradsTask(
         "correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor,
-        format_to_read(filters), filter_format=filter_format,
+        filter_format=filter_format, format_to_read=format_to_read(filters),
     )  # fmt: skip
     operands = (images, filters, maps, dense(searched)) if bounded else (images, filters, maps)
     method = choose(task, operands)
@@ -164,11 +164,11 @@ def _run(
     check_precision(precision)
     formats = tuple(str(format_of(tensor)) for tensor in formatted)
     if name == "correlate2d_filter_grad":
-        filter_format = memory_format or "bc01"
+        filters = {"filter_format": memory_format or "bc01"}
     else:
-        filter_format = format_to_read(operands[1 if name == "correlate2d" else 0])
+        filters = {"format_to_read": format_to_read(operands[1 if name == "correlate2d" else 0])}
         formats += (memory_format or formats[0],)
     device, dtype = operands[0].device, operands[0].dtype
     precision = precision if dtype == torch.float32 else "medium"
-    task = Task(name, geometry, dtype, precision, formats, device, filter_format=filter_format)
+    task = Task(name, geometry, dtype, precision, formats, device, **filters)
     return carry_out(task, choose(task, operands), *operands)

@@ -45,12 +45,9 @@ class GradsTask(Task):
     ----------
     factor : float
         Of the `Bound` that the maps have, of which the tensor is the last operand; 0 where none is known.
-    format_to_read : str
-        Of the filters, which are an operand, too; see `window_filters`.
     """
 
     factor: float = 0.0
-    format_to_read: str = "bc01"
 
     @property
     def parts(self) -> tuple[Task, Task]:
@@ -58,7 +55,7 @@ class GradsTask(Task):
         images, maps, result = self.formats
         of_images = self.part("correlate2d_input_grad", (maps, result))
         return (
-            replace(of_images, filter_format=self.format_to_read),
+            replace(of_images, format_to_read=self.format_to_read),
             self.part("correlate2d_filter_grad", (images, maps)),
         )
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 import triton
 
-from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE, BOXED_BYTES
+from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE, has_to_be_filled_up
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, REGISTERS, SHARED_BYTES, THREADS
 from pytensor_convnet.kernels.cuda.magnitudes import BLOCK, LEAST_SAMPLED, SEARCHERS
 from pytensor_convnet.kernels.cuda.methods import Task
@@ -115,7 +115,7 @@ def preparation_time(task: Task, product: str) -> float:
 
 def boxing_time(task: Task) -> float:
     """Seconds in which images and maps are filled up where the copying engine cannot read them as they are."""
-    if task.geometry.images[0] * task.dtype.itemsize % BOXED_BYTES == 0:
+    if not has_to_be_filled_up(task.geometry.images[0], task.dtype.itemsize):
         return 0.0
     return 2 * LAUNCH + 2 * bytes_moved(task) / MEMORY_RATE
 

@@ -161,8 +161,9 @@ class Task:
         Of the operands that are bc01 (images, maps), and of the result if that is.
     device : torch device
     filter_format : str
-        Of the gradient of filters, where that is a result, or the filters' `window_filters.format_to_read`. (They are
-        taken with any strides.)
+        Of the gradient of filters, where that is a result. (Filters are taken with any strides.)
+    format_to_read : str
+        Of filters, where they are an operand; see `window_filters`.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Task:
     formats: tuple[str, ...]
     device: torch.device
     filter_format: str = field(default="bc01", kw_only=True)
+    format_to_read: str = field(default="bc01", kw_only=True)
 
     def part(self, name: str, formats: tuple[str, ...]) -> "Task":
         """A pass of the correlation alone, where this is more than one."""

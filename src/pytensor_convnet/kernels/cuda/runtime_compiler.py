@@ -20,6 +20,7 @@ import torch
 
 from pytensor_convnet.kernels.cuda.compiling_ahead import is_launching
 from pytensor_convnet.kernels.cuda.disk_caches import file_of, folder_of, keep
+from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.hardware import capability_of
 
 ARCHITECTURE, CAPABILITY = "sm_90a", (9, 0)
@@ -189,6 +190,13 @@ class TensorMap:
         )  # fmt: skip
         _driven(status, f"map of a box {self.box} of {self.lengths}")
         return memory, address
+
+
+def batch_last_map(tensor: torch.Tensor, box: tuple[int, int, int, int]) -> TensorMap:
+    """A batch-last tensor, and a swizzled box of its batch, channels, rows and columns."""
+    (batch, channels, rows, columns), step = tensor.shape, pixel_step(tensor)
+    strides = rows * columns * step, columns * step, step
+    return TensorMap(tensor, (batch, channels, rows, columns), strides, box, swizzled=True)
 
 
 def launch(

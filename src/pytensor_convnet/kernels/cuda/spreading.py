@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pytensor_convnet.kernels.cuda.copying import AGAIN_PROGRAMS, BATCH_MULTIPLE
+from pytensor_convnet.kernels.cuda.copying import AGAIN_PROGRAMS, filled_up
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import is_wide, unit_of
 from pytensor_convnet.kernels.cuda.magnitudes import exceeds_bound, finite_magnitudes, sampled_part
@@ -199,7 +199,7 @@ def spread(
     """
     batch, channels = maps.shape[:2]
     map_unit = unit_of(maps)
-    padded = -(-batch // BATCH_MULTIPLE) * BATCH_MULTIPLE
+    padded = filled_up(batch)
     planes = 2 if product == "bf16x3" else 1
     dtype = DTYPES.get(product, maps.dtype)
     memory = torch.empty((planes, channels, windows.rows, windows.columns, padded), dtype=dtype, device=maps.device)

@@ -113,7 +113,7 @@ def _methods(task: Task, products: tuple[str, ...], prepared: bool) -> Iterator[
             continue
         cuts = {ceil(plan.outputs / most) for most in (MOST_COLUMNS, MOST_COLUMNS // 2, MOST_COLUMNS // 4)}
         collections = (False, True) if narrow else (False,)
-        as_they_are = narrow and task.filter_format == "batch_last"
+        as_they_are = narrow and task.format_to_read == "batch_last"
         packings = (False, True) if as_they_are else (True,)
         for product, count in itertools.product(products, sorted(set(chunks))):
             ways = POSITIONS, (1, 2), sorted(cuts), _places(plan, product, count), collections, packings

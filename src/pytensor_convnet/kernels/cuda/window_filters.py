@@ -14,16 +14,20 @@ import torch
 from pytensor_convnet.kernels.cuda.formats import memory_format
 from pytensor_convnet.kernels.cuda.gathering import Axis, Gathering
 from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, BOX_ALIGNMENT, MOST_OF_A_BOX
-from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap
+from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, batch_last_map
 
 WIDTHS = (64, 32)
 """Filters of a row of shared memory, of 128 or 64 bytes."""
 
 
+def can_be_read(filters: torch.Tensor) -> bool:
+    """Whether the copying engine can read filters as they are, if they are batch-last."""
+    return filters.dtype == torch.bfloat16 and filters.shape[0] % BATCH_MULTIPLES[True] == 0
+
+
 def format_to_read(filters: torch.Tensor) -> str:
-    """'batch_last' of filters that the copying engine can read as they are; 'bc01' of others, whatever theirs is."""
-    suits = filters.dtype == torch.bfloat16 and filters.shape[0] % BATCH_MULTIPLES[True] == 0
-    return "batch_last" if suits and memory_format(filters) == "batch_last" else "bc01"
+    """'batch_last' of filters that it does read so; 'bc01' of others, whatever their format is."""
+    return "batch_last" if can_be_read(filters) and memory_format(filters) == "batch_last" else "bc01"
 
 
 def filter_rows(plan: Gathering, cut: dict[str, int], flipped: bool) -> dict[str, int] | None:
@@ -36,7 +40,7 @@ def filter_rows(plan: Gathering, cut: dict[str, int], flipped: bool) -> dict[str
     flipped : bool
         Whether taps come in the other order.
     """
-    gradient, channels, outputs = is_gradient(plan), cut["CHANNELS"], cut["OUTPUTS"]
+    gradient, channels, outputs = _is_gradient(plan), cut["CHANNELS"], cut["OUTPUTS"]
     dilated = max(plan.rows.dilation, plan.columns.dilation) > 1
     if dilated or (plan.source_channels if gradient else plan.outputs) % BATCH_MULTIPLES[True]:
         return None
@@ -65,7 +69,7 @@ def filter_rows(plan: Gathering, cut: dict[str, int], flipped: bool) -> dict[str
     }  # fmt: skip
 
 
-def is_gradient(plan: Gathering) -> bool:
+def _is_gradient(plan: Gathering) -> bool:
     """Whether this is an input gradient, in which places follow each other against taps."""
     return plan.rows.row_factor < 0
 
@@ -85,14 +89,10 @@ def boxes_of_stage(k: dict[str, int]) -> int:
 
 def boxes_of_filters(filters: torch.Tensor, k: dict[str, int]) -> TensorMap:
     """What one copy brings, by the constants of a kernel."""
-    (count, channels, rows, columns) = filters.shape
     if not k["OUTPUTS_INNERMOST"]:
         box = k["BOX_OUTPUTS"], 1, 1
     elif k["BOX_PLACES"] == 1:
         box = k["CHANNELS"], 1, 1
     else:
         box = k["CHANNELS"], k["PLACES"], k["PLACES_ACROSS"]
-    return TensorMap(
-        filters, (count, channels, rows, columns), (rows * columns * count, columns * count, count),
-        (k["FILTER_ROW_BYTES"] // 2, *box), swizzled=True,
-    )  # fmt: skip
+    return batch_last_map(filters, (k["FILTER_ROW_BYTES"] // 2, *box))

@@ -29,7 +29,7 @@ from math import ceil, prod
 
 import torch
 
-from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE, BOXED_BYTES
+from pytensor_convnet.kernels.cuda.copying import filled_up, has_to_be_filled_up
 from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
@@ -44,7 +44,7 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
     source_of,
     whole_patterns,
 )
-from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, launch
+from pytensor_convnet.kernels.cuda.runtime_compiler import TensorMap, batch_last_map, launch
 
 IMAGES_OF_A_ROW = {True: 64, False: 32}
 """Of 16 bits and of float32."""
@@ -172,7 +172,7 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str)
 
     if 4 * shares * blocks.split * program_blocks * row_count * tile_columns >= MOST_BYTES:
         return None
-    in_memory = batch if batch * 4 % BOXED_BYTES == 0 else BATCH_MULTIPLE * ceil(batch / BATCH_MULTIPLE)  # of float32
+    in_memory = filled_up(batch) if has_to_be_filled_up(batch, torch.float32.itemsize) else batch
     room = SHARED_BYTES - BARRIER_BYTES
     wanted = min(map_rows, ceil(units / shares) + 1) if step_down < down else 1
     fewest = max(FEWEST_STAGES, min(4, blocks.run // blocks.pixels))
@@ -224,10 +224,9 @@ def window_filter_grad(
 
 def boxes_of_images(images: torch.Tensor, plan: WindowGradPlan) -> tuple[TensorMap, TensorMap]:
     """What copies bring: a whole window, and of a column of it what is new one map row further down."""
-    k, (batch, channels, rows, columns), step = plan.constants, images.shape, pixel_step(images)
-    lengths, strides = (batch, channels, rows, columns), (rows * columns * step, columns * step, step)
+    k = plan.constants
     boxes = (k["TAPS_DOWN"], k["COLUMNS"]), (k["STEP_ROWS"], 1)
-    whole, added = (TensorMap(images, lengths, strides, (k["IMAGES"], k["CHANNELS"], *box), True) for box in boxes)
+    whole, added = (batch_last_map(images, (k["IMAGES"], k["CHANNELS"], *box)) for box in boxes)
     return whole, added
 
 

@@ -38,7 +38,6 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda import runtime_compiler
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
-from pytensor_convnet.kernels.cuda.formats import pixel_step
 from pytensor_convnet.kernels.cuda.gathering import Gathering
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.hopper_sources import (
@@ -323,22 +322,14 @@ def window_correlate(
 
 def _stages_of(source: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
     """What one copy brings: the columns, rows and channels of a stage, 128 bytes of images of each."""
-    (batch, channels, rows, columns), step = source.shape, pixel_step(source)
     k = plan.constants
-    return runtime_compiler.TensorMap(
-        source, (batch, channels, rows, columns), (rows * columns * step, columns * step, step),
-        (IMAGES // k["BOXES"], k["CHANNELS"], k["PLACES"], k["STAGE_ROWS"] // (k["PLACES"] * k["CHANNELS"])),
-        swizzled=True,
-    )  # fmt: skip
+    columns = k["STAGE_ROWS"] // (k["PLACES"] * k["CHANNELS"])
+    return runtime_compiler.batch_last_map(source, (IMAGES // k["BOXES"], k["CHANNELS"], k["PLACES"], columns))
 
 
 def _boxes_of(target: torch.Tensor, plan: WindowPlan) -> runtime_compiler.TensorMap:
     """What one copy writes: channels of a pixel, 128 bytes of images of each."""
-    batch, channels, rows, columns = target.shape
-    return runtime_compiler.TensorMap(
-        target, (batch, channels, rows, columns), (rows * columns * batch, columns * batch, batch),
-        (IMAGES, plan.constants["BOX_CHANNELS"], 1, 1), swizzled=True,
-    )  # fmt: skip
+    return runtime_compiler.batch_last_map(target, (IMAGES, plan.constants["BOX_CHANNELS"], 1, 1))
 
 
 @triton.jit(do_not_specialize=["size"])

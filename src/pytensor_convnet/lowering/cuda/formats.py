@@ -9,9 +9,6 @@ import torch
 LEAST_BATCH = 16
 """The smallest batch that is kept batch-last."""
 
-COUNT_READ = 8
-"""Kernels read batch-last filters of bfloat16 as they are where their count is a multiple of this."""
-
 LEAST_TILED = 4 << 20
 """Bytes of images that a kernel of its own copies faster than a fused one, in which one side is not coalesced."""
 
@@ -41,9 +38,10 @@ def formatted(images: torch.Tensor, dtype: torch.dtype | None = None) -> torch.T
 
 def formatted_filters(filters: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Filters in the dtype that kernels are to compute in, and in the format in which they are read fastest."""
+    from pytensor_convnet.kernels.cuda.window_filters import can_be_read
+
     filters = filters.to(dtype)
-    as_they_are = dtype == torch.bfloat16 and filters.shape[0] % COUNT_READ == 0
-    return batch_last_by_torch(filters) if as_they_are else filters.contiguous()
+    return batch_last_by_torch(filters) if can_be_read(filters) else filters.contiguous()
 
 
 def _batch_last(images: torch.Tensor) -> torch.Tensor:
