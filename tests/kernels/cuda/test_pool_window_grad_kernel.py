@@ -121,30 +121,30 @@ def rounded(array, product):
     return torch.from_numpy(np.ascontiguousarray(array)).to(PRODUCTS[product]).float().numpy()
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 3, 132])
+@pytest.mark.parametrize(("spreading", "multiprocessors"), [(256, 1), (256, 3), (256, 132), (384, 2), (512, 132)])
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_filter_gradient_of_whole_numbers(layer, product, multiprocessors, hopper, on_so_many):
+def test_the_filter_gradient_of_whole_numbers(layer, product, spreading, multiprocessors, hopper, on_so_many):
     on_so_many(multiprocessors)
     task = task_of(layer, "filter_grad", product)
     arrays, (images, _, winners, maps) = operands_of(layer, task, hopper)
-    method = Spread(None, PoolWindowShare(product, False, LAYERS[layer][-1]))
+    method = Spread(None, PoolWindowShare(product, False, LAYERS[layer][-1], spreading))
     (result,) = carry_out(task, method, images, winners, maps)
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], product))
 
 
-@pytest.mark.parametrize("as_it_goes", [True, False], ids=["as it goes", "before"])
+@pytest.mark.parametrize("spreading", [256, 512, None], ids=["as it goes", "by more threads", "before"])
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_both_gradients_of_whole_numbers(layer, product, as_it_goes, hopper):
+def test_both_gradients_of_whole_numbers(layer, product, spreading, hopper):
     task = task_of(layer, "grads", product)
     arrays, operands = operands_of(layer, task, hopper)
     blocks = LAYERS[layer][-1]
     of_images = Window(product, task.geometry.stride, WindowBlocks(2, 1, 8, 1), prepared=product == "float16")
-    method = Spread(
-        of_images,
-        PoolWindowShare(product, product == "float16", blocks) if as_it_goes else WindowShare(product, blocks),
-    )
+    of_filters = WindowShare(product, blocks)
+    if spreading:
+        of_filters = PoolWindowShare(product, product == "float16", blocks, spreading)
+    method = Spread(of_images, of_filters)
     for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
         np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected, product))
 
@@ -160,7 +160,7 @@ def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopp
     )
     images, maps = images.to(task.dtype), (maps / size**1.5).to(task.dtype)
     tensors = to_format(images, "batch_last"), to_format(torch.from_numpy(arrays[2]).to(hopper), "batch_last")
-    method = Spread(None, PoolWindowShare(product, False, LAYERS["overlapping"][-1]))
+    method = Spread(None, PoolWindowShare(product, False, LAYERS["overlapping"][-1], 256))
     (result,) = carry_out(task, method, *tensors, to_format(maps, "batch_last"))
     doubles = images.double().cpu().numpy(), None, arrays[2], maps.double().cpu().numpy()
     geometry, windows = task.geometry, task.windows
@@ -177,7 +177,7 @@ def test_errors_are_those_of_the_product_at_every_size(size, product, most, hopp
 def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     task = task_of("overlapping", "filter_grad", "float16")
     _, (images, _, winners, maps) = operands_of("overlapping", task, hopper)
-    method = Spread(None, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]))
+    method = Spread(None, PoolWindowShare("float16", True, LAYERS["overlapping"][-1], 256))
     (expected,) = carry_out(task, method, images, winners, maps)
     maps[:, 5] = stray
     (result,) = carry_out(task, method, images, winners, maps)
@@ -186,18 +186,19 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     assert torch.equal(result[others], expected[others])
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("spreading", [256, 384, 512])
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_registers_of_a_program_are_enough_and_not_too_many(layer, product, kept):
-    task, method = task_of(layer, "grads", product, "meta"), PoolWindowShare(product, False, LAYERS[layer][-1])
-    k = plan_of_pool_window_share(task, method, kept).constants
-    both, begun = k["MULTIPLYING_REGISTERS"] + k["SPREADING_REGISTERS"], k["LAUNCHED_REGISTERS"]
-    assert both <= 2 * begun  # more, and a warpgroup that asks for its part would wait for ever
+def test_registers_of_a_program_are_enough_and_not_too_many(layer, product, spreading):
+    method = PoolWindowShare(product, False, LAYERS[layer][-1], spreading)
+    k = plan_of_pool_window_share(task_of(layer, "grads", product, "meta"), method, False).constants
+    asked = 256 * k["MULTIPLYING_REGISTERS"] + spreading * k["SPREADING_REGISTERS"]
+    begun = k["LAUNCHED_REGISTERS"]
+    assert k["THREADS"] == 256 + spreading
+    assert asked <= k["THREADS"] * begun <= 65536  # more, and a warpgroup that asks for its part would wait for ever
     assert begun % 8 == k["MULTIPLYING_REGISTERS"] % 8 == k["SPREADING_REGISTERS"] % 8 == 0
-    assert begun * k["THREADS"] <= 65536
     assert k["TILES_EACH"] * k["TILE_N"] // 2 + 24 <= k["MULTIPLYING_REGISTERS"]
-    each, down = -(-k["FILTERS"] // 32), -(-k["POOL_ROWS"] // k["POOL_STEP_ROWS"])
+    each, down = -(-k["FILTERS"] * 8 // spreading), -(-k["POOL_ROWS"] // k["POOL_STEP_ROWS"])
     read = (k["AHEAD"] + 1) * each * down * (2 * k["MAP_BYTES"] + 2)
     assert read + 4 * each * k["POOL_COLUMNS"] <= k["SPREADING_REGISTERS"]
 
@@ -207,13 +208,13 @@ def test_what_registers_do_not_hold_is_no_plan():
     blocks = WindowGradBlocks(False, 1, 1, 3, 256, 1)
     task = replace(task, geometry=replace(task.geometry, filters=(256, 3, 5, 5)))
     assert window_grad_kernel.window_grad_plan(task.geometry, blocks, "native") is not None
-    assert plan_of_pool_window_share(task, PoolWindowShare("native", False, blocks), False) is None
+    assert plan_of_pool_window_share(task, PoolWindowShare("native", False, blocks, 256), False) is None
 
 
 @pytest.mark.parametrize(("window", "is_planned"), [((15, 16), True), ((16, 16), False)])
 def test_windows_of_more_taps_than_a_byte_tells_are_no_plan(window, is_planned):
     task = task_of("overlapping", "grads", "native", "meta")
-    method = PoolWindowShare("native", False, WindowGradBlocks(True, 4, 2, 3, 8, 1))
+    method = PoolWindowShare("native", False, WindowGradBlocks(True, 4, 2, 3, 8, 1), 256)
     windows = check_pool(task.geometry.maps, window, (8, 8), ((8, 8), (8, 8)), True)
     assert (plan_of_pool_window_share(replace(task, windows=windows), method, True) is not None) == is_planned
 
@@ -222,10 +223,11 @@ def test_the_last_batch_may_be_filled_in_part(hopper):
     task = task_of("overlapping", "filter_grad", "native")
     task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
     arrays, (images, _, winners, maps) = operands_of("overlapping", task, hopper)
-    method = Spread(None, PoolWindowShare("native", False, LAYERS["overlapping"][-1]))
+    method = Spread(None, PoolWindowShare("native", False, LAYERS["overlapping"][-1], 256))
     (result,) = carry_out(task, method, images, winners, maps)
     np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected_of(task, arrays)[1], "native"))
-    assert plan_of_pool_window_share(task, PoolWindowShare("float16", True, LAYERS["overlapping"][-1]), False) is None
+    prepared = PoolWindowShare("float16", True, LAYERS["overlapping"][-1], 256)
+    assert plan_of_pool_window_share(task, prepared, False) is None
 
 
 def test_both_gradients_of_a_batch_filled_in_part(hopper):
@@ -233,7 +235,7 @@ def test_both_gradients_of_a_batch_filled_in_part(hopper):
     task = replace(task, geometry=replace(task.geometry, images=(24, *task.geometry.images[1:])))
     arrays, operands = operands_of("side_by_side", task, hopper)
     of_images = Window("native", (1, 1), WindowBlocks(2, 1, 8, 1))
-    method = Spread(of_images, PoolWindowShare("native", False, LAYERS["side_by_side"][-1]))
+    method = Spread(of_images, PoolWindowShare("native", False, LAYERS["side_by_side"][-1], 384))
     for result, expected in zip(carry_out(task, method, *operands), expected_of(task, arrays), strict=True):
         np.testing.assert_array_equal(result.float().cpu().numpy(), rounded(expected, "native"))
 
@@ -246,7 +248,7 @@ def test_gradients_are_the_same_by_a_sample(outlier, way, hopper, monkeypatch):
     images[3, 1, 6, 5], maps[7, 20, 3, 2] = outlier, outlier  # in no sample
     blocks = LAYERS["overlapping"][-1]
     of_filters = WindowShare("float16", blocks) if way == "before" else PoolWindowShare(
-        "float16", way.endswith("prepared"), blocks
+        "float16", way.endswith("prepared"), blocks, 256
     )  # fmt: skip
     method = Spread(Window("float16", (1, 1), WindowBlocks(2, 1, 8, 1), prepared=True), of_filters)
     whole_, by_sample = [], []

@@ -48,6 +48,9 @@ from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
 OVER_WINDOWS = 3
 """Methods of each gradient of spread maps that are over windows, where these are possible."""
 
+KEEPING = 2
+"""Of filter gradients that spread as they go, where the input gradient is asked for, too."""
+
 PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
 """What may stand for float32 in each precision; for `ieee`, the keys by which maxima are compared are too coarse."""
 
@@ -265,7 +268,12 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
         inputs = _spread_parts(task, "correlate2d_input_grad", product, 2 * each)
         filters = _spread_parts(task, "correlate2d_filter_grad", product, each)
         if product in ("native", "float16"):
-            inputs, filters = _over_windows(task, inputs, filters)
+            of_images, of_filters = _over_windows(task)
+            inputs, filters = [*of_images, *inputs], [*of_filters, *filters]
+            if of_images and task.name.endswith("grads"):
+                yield from map(Spread, of_images[:2], of_filters[:2])
+                # What spreads as it goes stands beside an input gradient over windows: others want batches filled up.
+                yield from (Spread(of_images[0], method) for method in pool_window_shares(task, KEEPING, kept=True))
         if task.name.endswith("input_grad"):
             yield from (Spread(method, None) for method in inputs)
         elif task.name.endswith("filter_grad"):
@@ -274,17 +282,10 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
             yield from map(Spread, inputs, filters)
 
 
-def _over_windows(task: PoolTask, inputs: list[Any], filters: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Methods for both gradients, those over windows first: of the filters' ones two of maps that are spread before.
-
-    That which spreads as it goes stands beside an input gradient over windows: others want batches filled up.
-    """
+def _over_windows(task: PoolTask) -> tuple[list[Any], list[Any]]:
+    """Methods over windows for each of the gradients, of maps that are spread before."""
     parts = [task.part(name, ("batch_last",) * 2) for name in ("correlate2d_input_grad", "correlate2d_filter_grad")]
-    before = window_grads(parts[1], OVER_WINDOWS, prepared=True)
-    of_images = over_windows(parts[0], OVER_WINDOWS, prepared=True)
-    both = len(of_images) > len(before[:2]) and not task.name.endswith("filter_grad")
-    together = pool_window_shares(task, 1, kept=True) if both else []
-    return [*of_images, *inputs], [*before[:2], *together, *before[2:], *filters]
+    return over_windows(parts[0], OVER_WINDOWS, prepared=True), window_grads(parts[1], OVER_WINDOWS, prepared=True)
 
 
 def _spread_parts(task: PoolTask, name: str, product: str, limit: int) -> list[Any]:

@@ -81,11 +81,18 @@ class PoolShare:
 
 @dataclass(frozen=True)
 class PoolWindowShare:
-    """The filter gradient by `pool_window_grad_kernel`; for float16 images are prepared, and maps if ``prepared``."""
+    """The filter gradient by `pool_window_grad_kernel`; for float16 images are prepared, and maps if ``prepared``.
+
+    Attributes
+    ----------
+    spreading : int
+        Threads of a program that spread.
+    """
 
     product: str
     prepared: bool
     blocks: WindowGradBlocks
+    spreading: int
 
 
 @dataclass(frozen=True)
@@ -243,7 +250,8 @@ def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnit
 
 def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: bool) -> WindowGradPlan | None:
     """How a method computes; None where it does not fit into a multiprocessor."""
-    return pool_window_grad_plan(task.geometry, task.windows, method.blocks, method.product, method.prepared, kept)
+    how = method.blocks, method.spreading, method.product, method.prepared, kept
+    return pool_window_grad_plan(task.geometry, task.windows, *how)
 
 
 def _gradients_as_it_goes(

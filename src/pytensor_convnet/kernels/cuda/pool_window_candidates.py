@@ -16,16 +16,23 @@ from pytensor_convnet.kernels.cuda.estimates import (
     window_products,
 )
 from pytensor_convnet.kernels.cuda.hardware import CLOCK
+from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import OF_A_FILTER
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, window_grad_cycles
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan, fits_window_grads
 
-COLUMN, FILTERS, WAITED = 400, {2: 600, 4: 780}, {2: 1200, 4: 2400}
-"""Cycles that a window of the pool takes: any; for each filter of a thread, by the bytes of a pooled gradient; and if
-nothing is read ahead, by these. Fitted to 48 ways to compute the gradients of three layers."""
+COLUMN, FILTER, WAITED = 400, {2: 19, 4: 24}, {2: 350, 4: 300}
+"""Cycles that a window of the pool takes: any; for each filter that threads have room for, by the bytes of a pooled
+gradient; and if nothing is read ahead. Fitted, as what follows, to 140 ways to compute the gradients of four layers."""
+
+SPREADING = {256: 1.0, 384: 0.94, 512: 0.88}
+"""Threads of a program that spread, and how long they take for the same."""
 
 START, REST = 5e-6, 0.3
 """Seconds of launches and first rows; and what of the shorter of spreading and multiplying the longer does not hide."""
+
+SOME_FILTERS = (32, 48, 64, 96, 128)
+"""Of a program, if not all."""
 
 RUNS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 """Map pixels of a window: where rows are cut less, fewer windows of the pool are read twice."""
@@ -41,9 +48,10 @@ def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindo
     if limit < 1 or not possible or not can_compile(task.device) or not fits_window_grads(task.geometry):
         return []
     [product] = products
+    all_blocks = list(blocks_of(task.geometry, RUNS, SOME_FILTERS))
     preparations, seconds = (False,) if product == "native" else (False, True), {}
-    for prepared, blocks in itertools.product(preparations, blocks_of(task.geometry, RUNS)):
-        method = PoolWindowShare(product, prepared, blocks)
+    for prepared, blocks, spreading in itertools.product(preparations, all_blocks, SPREADING):
+        method = PoolWindowShare(product, prepared, blocks, spreading)
         how = plan_of_pool_window_share(task, method, kept)
         if how is not None:
             seconds[method] = pool_window_share_time(task, method, how)
@@ -56,10 +64,10 @@ def pool_window_share_time(task: PoolTask, method: PoolWindowShare, how: WindowG
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     k, windows, images = how.constants, task.windows, task.geometry.images
     columns = 2 * k["RUN"] / windows.stride[1] + ceil(max(windows.window[1] - windows.stride[1], 0) / windows.stride[1])
-    each = FILTERS[k["MAP_BYTES"]] * ceil(k["FILTERS"] / 32) * windows.taps / (windows.stride[0] * 4.5)
-    spreading = (
-        ceil(k["UNITS"] / k["SHARES"]) * columns * (COLUMN + each + (0 if k["AHEAD"] else WAITED[k["MAP_BYTES"]]))
-    )
+    room = ceil(k["FILTERS"] * OF_A_FILTER / k["SPREADING"]) * k["SPREADING"] / OF_A_FILTER
+    each = COLUMN + FILTER[k["MAP_BYTES"]] * room * windows.taps / (windows.stride[0] * 4.5)
+    waited = 0 if k["AHEAD"] else WAITED[k["MAP_BYTES"]]
+    spreading = ceil(k["UNITS"] / k["SHARES"]) * columns * (each + waited) * SPREADING[k["SPREADING"]]
     multiplying = window_grad_cycles(how)
     seconds = START + (max(spreading, multiplying) + REST * min(spreading, multiplying)) / CLOCK
     if method.product == "float16":

@@ -1,11 +1,12 @@
 // The filter gradient over windows, of maps that a max pool's gradient spreads over (pool_window_grad_kernel.py): the
-// copying engine brings images; threads of two warpgroups compute stages of maps from pooled gradients and winners.
+// copying engine brings images; threads of some warpgroups compute stages of maps from pooled gradients and winners.
 //
 // A thread has the same 8 images of the same filters all along a row of maps, and goes from window to window of the
 // pool: it reads cells of those windows in a column that hold the row of maps, adds each where its winner says to the
 // pixels it holds, and puts those pixels that no later window holds into shared memory, as the copying engine would.
 
-#define EACH ((FILTERS * 8 + SPREADING - 1) / SPREADING)  // filters of a thread
+#define FILTERS_AT_ONCE (SPREADING / 8)
+#define EACH ((FILTERS + FILTERS_AT_ONCE - 1) / FILTERS_AT_ONCE)  // filters of a thread
 #define DOWN ((POOL_ROWS + POOL_STEP_ROWS - 1) / POOL_STEP_ROWS)  // rows of windows that may hold a row of maps
 #define WIDTH (POOL_COLUMNS > POOL_STEP_COLUMNS ? POOL_COLUMNS : POOL_STEP_COLUMNS)
 #define LATER (WIDTH - POOL_STEP_COLUMNS)  // pixels of a window that the next one may hold
@@ -48,23 +49,34 @@ DEVICE void pairs_of(const Cell &c, float scale, u32 (&pairs)[4]) {
 #endif
 }
 
-// What a thread is about: where its images and filters are, and what they are read from.
-struct Part { const unsigned char *pooled, *winners; int thread, image, filter; };
-// A row of maps in a strip, and the windows that hold it: so many rows of them, the lowest first.
-struct Row { int y, batch, start, end, lowest; bool there[DOWN]; u32 first_winner[DOWN]; };
-DEVICE Row row_of(const Place &p) {
+// What a thread is about: where its images and filters are, which of these there are, and what they are read from.
+struct Part { const unsigned char *pooled, *winners; int thread, image, filter; bool has[EACH]; };
+DEVICE Part part_of(const unsigned char *pooled, const unsigned char *winners, int thread, int first_filter) {
+    Part part = {pooled, winners, thread, (thread & 7) * 8, first_filter + (thread >> 3)};
+#pragma unroll
+    for (int v = 0; v < EACH; ++v) {
+        int f = v * FILTERS_AT_ONCE + (thread >> 3);
+        part.has[v] = f < FILTERS && first_filter + f < ALL_FILTERS;
+    }
+    return part;
+}
+// A row of maps in a strip, and the windows that hold it: so many rows of them, the lowest first. ``first``: where the
+// first window of each lies, for each filter of a thread.
+struct Row { int start, end; bool there[DOWN]; u32 first_winner[DOWN]; int first[EACH][DOWN]; };
+DEVICE Row row_of(const Place &p, const Part &part) {
     Row row;
-    row.y = p.y;
-    row.batch = p.batch;
     row.start = p.strip * 2 * RUN;
     int pixels = smaller(2 * RUN, MAP_COLUMNS - row.start);
     row.end = row.start + (pixels + STAGE_PIXELS - 1) / STAGE_PIXELS * STAGE_PIXELS;
-    row.lowest = (p.y + POOL_TOP) / POOL_STEP_ROWS;
+    int lowest = (p.y + POOL_TOP) / POOL_STEP_ROWS, image = p.batch + part.image;
 #pragma unroll
     for (int r = 0; r < DOWN; ++r) {
-        int within = p.y + POOL_TOP - (row.lowest - r) * POOL_STEP_ROWS;
-        row.there[r] = within < POOL_ROWS && row.lowest - r >= 0 && row.lowest - r < OUT_ROWS;
+        int within = p.y + POOL_TOP - (lowest - r) * POOL_STEP_ROWS;
+        row.there[r] = within < POOL_ROWS && lowest - r >= 0 && lowest - r < OUT_ROWS && image < BATCH;
         row.first_winner[r] = (0x6400 + within * POOL_COLUMNS) * 0x00010001u;
+#pragma unroll
+        for (int v = 0; v < EACH; ++v)
+            row.first[v][r] = ((part.filter + v * FILTERS_AT_ONCE) * OUT_ROWS + lowest - r) * (OUT_COLUMNS * BATCH) + image;
     }
     return row;
 }
@@ -73,18 +85,17 @@ DEVICE void load_column(Cell (&cells)[EACH][DOWN], const Part &part, const Row &
     for (int v = 0; v < EACH; ++v)
 #pragma unroll
         for (int r = 0; r < DOWN; ++r) {
-            int f = v * 32 + (part.thread >> 3), image = row.batch + part.image;
-            u64 place = (((part.filter + v * 32) * OUT_ROWS + row.lowest - r) * OUT_COLUMNS + column) * BATCH + image;
             cells[v][r] = {};
-            if (!row.there[r] || f >= FILTERS || part.filter + v * 32 >= ALL_FILTERS || image >= BATCH || column < 0
-                || column >= OUT_COLUMNS) continue;
+            if (!row.there[r] || !part.has[v] || (u32)column >= OUT_COLUMNS) continue;
+            u64 place = row.first[v][r] + column * BATCH;
 #pragma unroll
             for (int i = 0; i < MAP_BYTES / 2; ++i)
                 cells[v][r].values[i] = __ldg((const uint4 *)(part.pooled + place * MAP_BYTES) + i);
             cells[v][r].winners = __ldg((const uint2 *)(part.winners + place));
         }
 }
-// Adds what windows have to pixels that they hold. ``later`` are those of the window before that this one may hold.
+// Adds what windows have to pixels that they hold. ``later`` are those of the window before that this one may hold. Of
+// the lowest window all have something, zeros where it is not there, so that other pixels begin with it.
 DEVICE void add_column(u32 (&sums)[EACH][WIDTH][4], u32 (&later)[EACH][LATER + 1][4], const Cell (&cells)[EACH][DOWN],
     const Row &row, float scale)
 {
@@ -96,7 +107,7 @@ DEVICE void add_column(u32 (&sums)[EACH][WIDTH][4], u32 (&later)[EACH][LATER + 1
             for (int i = 0; i < 4; ++i) sums[v][j][i] = j < LATER ? later[v][j][i] : 0;
 #pragma unroll
         for (int r = 0; r < DOWN; ++r) {
-            if (!row.there[r]) continue;
+            if (r > 0 && !row.there[r]) continue;
             u32 pairs[4];
             pairs_of(cells[v][r], scale, pairs);
 #pragma unroll
@@ -105,8 +116,8 @@ DEVICE void add_column(u32 (&sums)[EACH][WIDTH][4], u32 (&later)[EACH][LATER + 1
                 u32 won = winner_pair(i < 2 ? winners.x : winners.y, i % 2 ? 0x4342 : 0x4140);
 #pragma unroll
                 for (int j = 0; j < POOL_COLUMNS; ++j) {
-                    u32 winner = row.first_winner[r] + j * 0x00010001u;
-                    sums[v][j][i] = sum_of_pairs(sums[v][j][i], pairs[i] & alike(won, winner));
+                    u32 added = pairs[i] & alike(won, row.first_winner[r] + j * 0x00010001u);
+                    sums[v][j][i] = r == 0 && j >= LATER ? added : sum_of_pairs(sums[v][j][i], added);
                 }
             }
         }
@@ -116,19 +127,14 @@ DEVICE void add_column(u32 (&sums)[EACH][WIDTH][4], u32 (&later)[EACH][LATER + 1
             for (int i = 0; i < 4; ++i) later[v][j][i] = sums[v][POOL_STEP_COLUMNS + j][i];
     }
 }
-// Pixel q of a stage, which is x of the row; and where maps are kept, there too.
-DEVICE void put_pixel(const u32 (&sums)[EACH][WIDTH][4], int j, u32 stage, int q, uint4 *kept, const Part &part,
-    const Row &row, int x)
-{
+// Pixel q of a stage.
+DEVICE void put_pixel(const u32 (&sums)[EACH][WIDTH][4], int j, u32 stage, int q, const Part &part) {
 #pragma unroll
     for (int v = 0; v < EACH; ++v) {
-        int f = v * 32 + (part.thread >> 3), at = q * FILTERS + f, filter = part.filter + v * 32;
+        int f = v * FILTERS_AT_ONCE + (part.thread >> 3), at = q * FILTERS + f;
         if (f >= FILTERS) continue;
         const u32 (&pixel)[4] = sums[v][j];
         store_cell(stage + at * ROW_BYTES + (((part.thread & 7) ^ (at & 7)) << 4), pixel[0], pixel[1], pixel[2], pixel[3]);
-        if (kept && filter < ALL_FILTERS && row.batch + part.image < BATCH && x < MAP_COLUMNS)
-            kept[(((filter * MAP_ROWS + row.y) * MAP_COLUMNS + x) * BATCH + row.batch + part.image) / 8]
-                = make_uint4(pixel[0], pixel[1], pixel[2], pixel[3]);
     }
 }
 
@@ -141,15 +147,15 @@ DEVICE void step(Coming &c) {
     advance(c.p);
 }
 
-DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, uint4 *kept, u32 shared, const Part &part,
-    int share, int channel, float scale)
+DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, u32 shared, const Part &part, int share,
+    int channel, float scale)
 {
     int lane = part.thread & 31, warp = __shfl_sync(0xffffffffu, part.thread >> 5, 0);
     u32 slot = 0, phase = 1, window_phases = 3;
     Coming coming = {first_place(share), 0};
     bool due = true;
     for (Place p = first_place(share); p.unit < p.last; advance(p)) {
-        Row row = row_of(p);
+        Row row = row_of(p, part);
         u32 later[EACH][LATER + 1][4] = {};
         Cell cells[AHEAD + 1][EACH][DOWN];  // of the present window, and of those that are read ahead
         int column = (row.start + POOL_LEFT) / POOL_STEP_COLUMNS - BACK;
@@ -176,7 +182,7 @@ DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, uint4 *k
                     due = coming.p.unit < coming.p.last;
                 }
                 if (q == 0) barrier_wait(MAP_EMPTY(slot), phase);
-                put_pixel(sums, j, MAPS(slot), q, kept, part, row, x);
+                put_pixel(sums, j, MAPS(slot), q, part);
                 if (q < STAGE_PIXELS - 1) continue;
                 __syncwarp();
                 if (lane == 0) barrier_arrive(MAP_FULL(slot));
@@ -195,11 +201,19 @@ DEVICE void spread_maps(const TensorMap *whole, const TensorMap *added, uint4 *k
     if ((count) > LAUNCHED_REGISTERS) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(count)); \
 } while (0)
 
+#if KEPT
+#define KEPT_PARAMETER const __grid_constant__ TensorMap kept_map
+#else
+#define KEPT_PARAMETER const void *kept
+#endif
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 pooled_window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_constant__ TensorMap added,
-    const unsigned char *pooled, const unsigned char *winners, const float *found, int finders, uint4 *kept,
+    const unsigned char *pooled, const unsigned char *winners, const float *found, int finders, KEPT_PARAMETER,
     float *partial)
 {
+#if KEPT
+    const void *kept = &kept_map;
+#endif
     extern __shared__ __align__(1024) unsigned char memory[];
     u32 shared = shared_address(memory);
     int lane = threadIdx.x & 31, warpgroup = __shfl_sync(0xffffffffu, threadIdx.x >> 7, 0);
@@ -207,15 +221,14 @@ pooled_window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_
     begin(shared, threadIdx.x, SPREADING / 32);
     if (warpgroup < 2) {
         SET_REGISTERS(MULTIPLYING_REGISTERS);
-        multiply(partial, shared, warpgroup, (threadIdx.x >> 5) & 3, lane, share, block);
+        multiply(partial, kept, shared, warpgroup, (threadIdx.x >> 5) & 3, lane, share, block);
     } else {
         SET_REGISTERS(SPREADING_REGISTERS);
         float scale = 1.0f;
 #if MAP_BYTES == 4
         scale = 1.0f / factor_of(largest_of(found + finders, finders, lane));
 #endif
-        int thread = threadIdx.x - 256, channel = block % CHUNKS * CHANNELS;
-        Part part = {pooled, winners, thread, (thread & 7) * 8, block / CHUNKS * FILTERS + (thread >> 3)};
-        spread_maps(&whole, &added, KEPT && channel == 0 ? kept : nullptr, shared, part, share, channel, scale);
+        Part part = part_of(pooled, winners, threadIdx.x - 256, block / CHUNKS * FILTERS);
+        spread_maps(&whole, &added, shared, part, share, block % CHUNKS * CHANNELS, scale);
     }
 }

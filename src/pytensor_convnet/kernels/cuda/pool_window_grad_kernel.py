@@ -17,6 +17,7 @@ import torch
 
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.gathering import Geometry
+from pytensor_convnet.kernels.cuda.hardware import REGISTERS
 from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, MOST_BYTES
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import launch
@@ -25,36 +26,40 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import (
     WindowGradPlan,
     add_shares,
     boxes_of_images,
+    boxes_of_maps,
     window_grad_plan,
 )
 
-THREADS, LAUNCHED_REGISTERS = 512, 128
-"""Of a program: two warpgroups multiply, two spread; and with how many registers all threads begin."""
+MULTIPLYING = 256
+"""Threads of a program that multiply; besides them some spread."""
 
 MOST_AHEAD = 2
 """Windows of the pool, in a row, that are read before they are needed."""
 
-BESIDE_SUMS, FEWEST_MULTIPLYING = 32, 104
-"""Registers of a multiplying thread besides its sums, and how many it has at least."""
+BESIDE_SUMS, FEWEST_MULTIPLYING, MOST_REGISTERS = 32, 80, 232
+"""Registers of a multiplying thread besides its sums, and how many it has at least; and that any asks for."""
 
 BESIDE_CELLS, FEWEST_SPREADING, MOST_SPILLED = 40, 72, 8
 """Registers of a spreading thread besides what it reads and sums, where it reads ahead; how many it has at least; and
 in how many more than those it may read and sum, as not all are needed at once."""
 
-SPREADING, FILTERS_AT_ONCE = 256, 32
-"""Threads that spread, and how many filters' 64 images they have at a time, 8 images each."""
+OF_A_FILTER = 8
+"""Threads that have 64 images of a filter, 8 each."""
 
 MOST_TAPS = 255
 """Of a window, whose winner is a byte; 255 stands for none."""
 
 
 def pool_window_grad_plan(
-    geometry: Geometry, windows: Windows, blocks: WindowGradBlocks, product: str, prepared: bool, kept: bool
-) -> WindowGradPlan | None:
+    geometry: Geometry, windows: Windows, blocks: WindowGradBlocks, spreading: int, product: str, prepared: bool,
+    kept: bool,
+) -> WindowGradPlan | None:  # fmt: skip
     """The constants of a kernel; None where it does not fit into a multiprocessor.
 
     Parameters
     ----------
+    spreading : int
+        Threads that spread: whole warpgroups.
     product : {'native', 'float16'}
         Of bfloat16, or of float32 whose images were brought to float16.
     prepared : bool
@@ -70,21 +75,23 @@ def pool_window_grad_plan(
     if plan is None or geometry.images[0] % multiple or windows.taps > MOST_TAPS or large:
         return None
     k = plan.constants
+    threads = MULTIPLYING + spreading
+    launched = REGISTERS // threads // 8 * 8
     multiplying = max(FEWEST_MULTIPLYING, 8 * ceil((k["TILES_EACH"] * k["TILE_N"] // 2 + BESIDE_SUMS) / 8))
-    spreading = 2 * LAUNCHED_REGISTERS - multiplying
-    each, width = ceil(blocks.filters / FILTERS_AT_ONCE), max(columns, step_columns)
+    registers = min(MOST_REGISTERS, (threads * launched - MULTIPLYING * multiplying) // spreading // 8 * 8)
+    each, width = ceil(blocks.filters * OF_A_FILTER / spreading), max(columns, step_columns)
     map_bytes = 4 if product == "float16" and not prepared else 2
     # Registers of the windows that lie in a column, and of the pixels that one holds or the next may hold.
     cells, sums = (2 * map_bytes + 2) * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
-    if spreading < FEWEST_SPREADING or cells + sums > spreading + MOST_SPILLED:
+    if registers < FEWEST_SPREADING or cells + sums > registers + MOST_SPILLED:
         return None
-    ahead = max(0, min(MOST_AHEAD, (spreading - sums - BESIDE_CELLS) // cells - 1))
+    ahead = max(0, min(MOST_AHEAD, (registers - sums - BESIDE_CELLS) // cells - 1))
     constants = {
         "BATCH": geometry.images[0], "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows,
         "POOL_STEP_COLUMNS": step_columns, "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
-        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept), "SPREADING": SPREADING,
-        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": THREADS, "LAUNCHED_REGISTERS": LAUNCHED_REGISTERS,
-        "SPREADING_REGISTERS": spreading, "MULTIPLYING_REGISTERS": multiplying,
+        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept), "SPREADING": spreading,
+        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": threads, "LAUNCHED_REGISTERS": launched,
+        "SPREADING_REGISTERS": registers, "MULTIPLYING_REGISTERS": multiplying,
     }  # fmt: skip
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 
@@ -109,7 +116,8 @@ def pooled_window_filter_grad(
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
     found, finders = (partial, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
     launch(
-        plan.source, "pooled_window_filter_grad", plan.programs, THREADS, plan.shared_bytes,
-        *boxes_of_images(images, plan), maps, winners, found, finders, partial if kept is None else kept, partial,
+        plan.source, "pooled_window_filter_grad", plan.programs, plan.constants["THREADS"], plan.shared_bytes,
+        *boxes_of_images(images, plan), maps, winners, found, finders,
+        partial if kept is None else boxes_of_maps(kept, plan), partial,
     )  # fmt: skip
     add_shares(partial, plan, found, finders, filters)

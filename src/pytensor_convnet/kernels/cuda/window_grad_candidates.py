@@ -82,11 +82,13 @@ def _kind(method: WindowShare) -> tuple:
     return method.blocks.taps_as_rows, method.blocks.channels, method.blocks.split
 
 
-def blocks_of(geometry: Geometry, runs: tuple[int, ...]) -> Iterator[WindowGradBlocks]:
-    """How a gradient may be cut, into windows of so many map pixels."""
+def blocks_of(
+    geometry: Geometry, runs: tuple[int, ...], some_filters: tuple[int, ...] = FILTERS
+) -> Iterator[WindowGradBlocks]:
+    """How a gradient may be cut, into windows of so many map pixels, and programs of so many filters, or of all."""
     filters, channels = geometry.filters[:2]
     chunks = {count for count in (*CHUNKS, channels) if channels % count == 0}
-    parts = {count for count in (*FILTERS, filters) if count <= filters}
+    parts = {count for count in (*some_filters, filters) if count <= filters}
     for as_rows, run, pixels, chunk, part, split in itertools.product(
         (True, False), runs, PIXELS, sorted(chunks), sorted(parts), (1, 2)
     ):

@@ -71,6 +71,6 @@ window_filter_grad(const __grid_constant__ TensorMap whole, const __grid_constan
 #endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(MULTIPLYING_REGISTERS));
-        multiply(partial, shared, warpgroup, (thread >> 5) & 3, lane, share, block);
+        multiply(partial, nullptr, shared, warpgroup, (thread >> 5) & 3, lane, share, block);
     }
 }

@@ -206,15 +206,11 @@ def window_filter_grad(
     Images and maps are batch-last, and `copying.boxable`.
     Prepared operands of float16 come with the two rows of `largest_magnitudes` that they were scaled by.
     """
-    k = plan.constants
     partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
-    (batch, channels, rows, columns), step = maps.shape, pixel_step(maps)
-    steps, box = (rows * columns * step, step, columns * step), (k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1)
-    pixels = TensorMap(maps, (batch, channels, columns, rows), steps, box, True)
     samples = torch.empty((plan.programs, 4), dtype=torch.float32, device=images.device)
     launch(
         plan.source, "window_filter_grad", plan.programs, THREADS, plan.shared_bytes, *boxes_of_images(images, plan),
-        pixels, images, maps, samples, partial,
+        boxes_of_maps(maps, plan), images, maps, samples, partial,
     )  # fmt: skip
     if magnitudes is None:
         add_shares(partial, plan, samples, plan.programs, filters)
@@ -228,6 +224,13 @@ def boxes_of_images(images: torch.Tensor, plan: WindowGradPlan) -> tuple[TensorM
     boxes = (k["TAPS_DOWN"], k["COLUMNS"]), (k["STEP_ROWS"], 1)
     whole, added = (batch_last_map(images, (k["IMAGES"], k["CHANNELS"], *box)) for box in boxes)
     return whole, added
+
+
+def boxes_of_maps(maps: torch.Tensor, plan: WindowGradPlan) -> TensorMap:
+    """What copies bring, or write: a stage of pixels of a row."""
+    (batch, channels, rows, columns), step, k = maps.shape, pixel_step(maps), plan.constants
+    steps, box = (rows * columns * step, step, columns * step), (k["IMAGES"], k["FILTERS"], k["STAGE_PIXELS"], 1)
+    return TensorMap(maps, (batch, channels, columns, rows), steps, box, swizzled=True)
 
 
 def add_shares(

@@ -64,13 +64,18 @@ DEVICE void fetch_window(const TensorMap *whole, const TensorMap *added, u32 sha
     __syncwarp();
 }
 
-DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int lane, int share, int block) {
+// ``kept``: a TensorMap of maps in memory, which stages of maps that were made here are written to, too.
+DEVICE void multiply(float *partial, const void *kept, u32 shared, int warpgroup, int warp, int lane, int share, int block)
+{
     float total[TILES_EACH][TILE_N / 2];
 #pragma unroll
     for (int t = 0; t < TILES_EACH; ++t)
 #pragma unroll
         for (int i = 0; i < TILE_N / 2; ++i) total[t][i] = 0.0f;
     int part = SUM_SPLIT == 2 ? warpgroup : 0, first_tile = SUM_SPLIT == 2 ? 0 : warpgroup * TILES_EACH;
+#if KEPT
+    bool keeps = warpgroup == 0 && warp == 0 && lane == 0 && block % CHUNKS == 0;
+#endif
     u32 slot = 0, phase = 0, window_phases = 0, before = STAGES, window_before = 2;  // that products may still read
     for (Place p = first_place(share); p.unit < p.last; advance(p)) {
 #pragma unroll 1
@@ -91,6 +96,12 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
 #ifdef SPREADING
                 asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // threads wrote what tensor cores read
 #endif
+#if KEPT
+                if (keeps) {
+                    store_box(kept, p.batch, block / CHUNKS * FILTERS, column_of(p, w) + i, p.y, MAPS(slot));
+                    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+                }
+#endif
                 asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
                 for (int turn = 0; turn < STAGE_PIXELS / SUM_SPLIT; ++turn) {
@@ -110,6 +121,9 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
                 }
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
                 asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+#if KEPT
+                if (keeps) asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory");
+#endif
                 if (lane == 0) {
                     if (before < STAGES) barrier_arrive(MAP_EMPTY(before));
                     if (window_before < 2) barrier_arrive(WINDOW_EMPTY(window_before));
@@ -126,6 +140,9 @@ DEVICE void multiply(float *partial, u32 shared, int warpgroup, int warp, int la
     for (int t = 0; t < TILES_EACH; ++t)
 #pragma unroll
         for (int i = 0; i < TILE_N / 2; ++i) asm volatile("" : "+f"(total[t][i]) :: "memory");
+#if KEPT
+    if (keeps) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+#endif
     float *to = partial + (((u64)share * SUM_SPLIT + part) * BLOCKS + block) * (PARTIAL_ROWS * TILE_N);
 #pragma unroll
     for (int t = 0; t < TILES_EACH; ++t)
