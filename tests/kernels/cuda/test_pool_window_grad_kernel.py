@@ -211,6 +211,14 @@ def test_what_registers_do_not_hold_is_no_plan():
     assert plan_of_pool_window_share(task, PoolWindowShare("native", False, blocks, 256), False) is None
 
 
+@pytest.mark.parametrize(("spreading", "is_planned"), [(256, True), (384, False)])
+def test_products_need_no_more_registers_than_threads_begin_with(spreading, is_planned):
+    task = task_of("overlapping", "filter_grad", "native", "meta")
+    task = replace(task, geometry=replace(task.geometry, filters=(64, 3, 7, 7)))  # tiles of 152 columns
+    method = PoolWindowShare("native", False, WindowGradBlocks(False, 2, 1, 3, 64, 1), spreading)
+    assert (plan_of_pool_window_share(task, method, False) is not None) == is_planned
+
+
 @pytest.mark.parametrize(("window", "is_planned"), [((15, 16), True), ((16, 16), False)])
 def test_windows_of_more_taps_than_a_byte_tells_are_no_plan(window, is_planned):
     task = task_of("overlapping", "grads", "native", "meta")

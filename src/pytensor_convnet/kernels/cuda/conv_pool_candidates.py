@@ -21,9 +21,11 @@ from pytensor_convnet.kernels.cuda.conv_pool_methods import (
     PoolGather,
     PoolShare,
     PoolTask,
+    PoolWindow,
     PoolWindowShare,
     Spread,
     carry_out,
+    plan_of_pool_window,
 )
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.estimates import (
@@ -37,7 +39,8 @@ from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS, REGISTERS, SHARED_BYTES
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Window, WindowShare
-from pytensor_convnet.kernels.cuda.pool_window_candidates import pool_window_shares
+from pytensor_convnet.kernels.cuda.pool_window_candidates import pool_window_shares, pool_window_time, pool_windows
+from pytensor_convnet.kernels.cuda.pool_window_kernel import PoolWindowBlocks
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.tuning import Family, register
 from pytensor_convnet.kernels.cuda.window_candidates import windows as over_windows
@@ -107,7 +110,9 @@ def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
     """
     limit = min(limit, POOL_CANDIDATES)
     if task.name == "correlate2d_max_pool2d":
-        fused: Iterator[Any] = _diverse(sorted(_gathers(task), key=lambda method: _seconds(task, method)), limit)
+        over = pool_windows(task, OVER_WINDOWS)
+        gathers = sorted(_gathers(task), key=lambda method: _seconds(task, method))
+        fused: Iterator[Any] = itertools.chain(over, _diverse(gathers, limit - len(over)))
     else:
         fused = _gradients(task, limit)
     return [*itertools.islice(dict.fromkeys(fused), limit), Pair()]
@@ -198,7 +203,7 @@ def _kind(method: PoolGather) -> tuple[str, bool, tuple[int, int]]:
     return method.product, method.prepared, method.blocks.group
 
 
-def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
+def _seconds(task: PoolTask, method: PoolGather | PoolWindow | Pair) -> float:
     geometry, windows = task.geometry, task.windows
     pooled = geometry.images[0] * geometry.filters[0] * windows.out_rows * windows.out_columns
     images, item = prod(geometry.images), task.dtype.itemsize
@@ -207,6 +212,10 @@ def _seconds(task: PoolTask, method: PoolGather | Pair) -> float:
         moved = (images + 2 * maps + 3 * pooled) * item + pooled
         operations = 2 * geometry.multiply_adds / (MULTIPROCESSORS * OPERATIONS * CLOCK)
         return max(operations, (images + maps) * item / MEMORY_RATE) + (moved - images * item) / MEMORY_RATE
+    if isinstance(method, PoolWindow):
+        how = plan_of_pool_window(task, method)
+        assert how is not None
+        return pool_window_time(task, method, how)
     blocks = method.blocks
     programs = ceil(geometry.filters[0] / geometry.groups / blocks.filters) * geometry.groups
     programs *= ceil(windows.out_columns / blocks.windows) * windows.out_rows * ceil(geometry.images[0] / blocks.images)
@@ -329,6 +338,8 @@ register(
             SlidingBlocks,
             Window,
             WindowShare,
+            PoolWindow,
+            PoolWindowBlocks,
             PoolWindowShare,
             WindowBlocks,
             WindowGradBlocks,

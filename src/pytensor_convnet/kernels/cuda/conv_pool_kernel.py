@@ -25,7 +25,7 @@ biased before that: maps that are negative then need not be told apart, which sa
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
 the product's rate. Measured on an H100 (`docs/cuda-kernels.md`): 12 to 35% of the floor, 1.0 to 4.0 times as fast as
 `correlate2d` and `max_pool2d`; held back by the latency of each map pixel, by what is read of the second-level cache,
-and by instructions that are no products.
+and by instructions that are no products. Where channels are few `pool_window_kernel` is mostly faster.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
-from pytensor_convnet.kernels.cuda.copying import aligned, change_format, prepare
+from pytensor_convnet.kernels.cuda.copying import aligned, boxable, change_format, prepare
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
@@ -30,6 +30,12 @@ from pytensor_convnet.kernels.cuda.methods import (
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import pool_window_grad_plan, pooled_window_filter_grad
+from pytensor_convnet.kernels.cuda.pool_window_kernel import (
+    PoolWindowBlocks,
+    PoolWindowPlan,
+    pool_window_plan,
+    pooled_windows,
+)
 from pytensor_convnet.kernels.cuda.spreading import spread
 from pytensor_convnet.kernels.cuda.streams import beside
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan
@@ -68,6 +74,14 @@ class PoolGather:
     prepared: bool
     product: str
     blocks: PoolBlocks
+
+
+@dataclass(frozen=True)
+class PoolWindow:
+    """The forward pass by `pool_window_kernel`; for float16 images are prepared."""
+
+    product: str
+    blocks: PoolWindowBlocks
 
 
 @dataclass(frozen=True)
@@ -160,12 +174,26 @@ def _empty_results(task: PoolTask, format: str) -> tuple[torch.Tensor, torch.Ten
     return empty(shape, format, task.dtype, task.device), empty(shape, format, task.winners, task.device)
 
 
-def _forward(task: PoolTask, method: PoolGather, images, filters, biases) -> tuple[torch.Tensor, torch.Tensor]:
+def plan_of_pool_window(task: PoolTask, method: PoolWindow) -> PoolWindowPlan | None:
+    """How a method computes; None where it does not fit into a multiprocessor."""
+    muting = task.activation == "muting_relu"
+    return pool_window_plan(task.geometry, task.windows, method.blocks, method.product, muting)
+
+
+def _forward(
+    task: PoolTask, method: PoolGather | PoolWindow, images, filters, biases
+) -> tuple[torch.Tensor, torch.Tensor]:
     geometry, windows = task.geometry, task.windows
     maxima, winners = _empty_results(task, "batch_last")
     magnitudes = None
     if method.product == "float16":
         magnitudes = largest_magnitudes(images, dense(filters), copied=(True, False))
+    if isinstance(method, PoolWindow):
+        how = plan_of_pool_window(task, method)
+        assert how is not None
+        source = boxable(images) if magnitudes is None else prepare(images, method.product, magnitudes[0])[0]
+        pooled_windows(source, filters, biases, how, magnitudes, maxima, winners)
+        return change_format(maxima, task.formats[-1]), change_format(winners, task.formats[-1])
     planes, unit = _planes(images, method, None if magnitudes is None else magnitudes[0])
     plan = gathering(geometry, False, method.blocks.group)
     wide = is_wide(planes[0], maxima)

@@ -72,3 +72,13 @@ DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127)
 DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
 // The inverse of what brings the largest magnitude to between 2**14 and 2**15.
 DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }
+// Of an operand, of what searchers found. What a warp does; all lanes know it then.
+DEVICE float largest_of(const float *found, int finders, int lane) {
+    float largest = 0.0f;
+#pragma unroll 8
+    for (int i = lane; i < finders; i += 32) largest = fmaxf(largest, found[i]);
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+    return largest;
+}

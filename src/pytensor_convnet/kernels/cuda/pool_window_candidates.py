@@ -1,4 +1,4 @@
-"""Ways to compute the filter gradient of a pooled correlation over windows, and about how long each takes."""
+"""Ways to compute a pooled correlation and its filter gradient over windows, and about how long each takes."""
 
 import itertools
 from dataclasses import replace
@@ -6,7 +6,14 @@ from math import ceil
 
 import torch
 
-from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, PoolWindowShare, plan_of_pool_window_share
+from pytensor_convnet.kernels.cuda.conv_pool_methods import (
+    PoolTask,
+    PoolWindow,
+    PoolWindowShare,
+    plan_of_pool_window,
+    plan_of_pool_window_share,
+)
+from pytensor_convnet.kernels.cuda.copying import has_to_be_filled_up
 from pytensor_convnet.kernels.cuda.estimates import (
     LAUNCH,
     MEMORY_RATE,
@@ -15,8 +22,9 @@ from pytensor_convnet.kernels.cuda.estimates import (
     size,
     window_products,
 )
-from pytensor_convnet.kernels.cuda.hardware import CLOCK
+from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import OF_A_FILTER
+from pytensor_convnet.kernels.cuda.pool_window_kernel import PoolWindowBlocks, PoolWindowPlan, fits_pool_windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_grad_candidates import blocks_of, window_grad_cycles
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan, fits_window_grads
@@ -39,6 +47,48 @@ RUNS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 
 MOST_ALIKE = 1
 """So many methods of the same filters, roles, split and pixels of a window are measured."""
+
+
+PARTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+"""Into how many runs a row of windows may be cut."""
+
+KEY_CYCLES, WRITTEN, TILE, FIRST = 2.5, 1200, 900, 2500
+"""Cycles that a scheduler takes for keys of a map pixel, for each filter; that a window takes besides, to be written;
+and a tile; and those until filters are there. As measured for three layers."""
+
+
+def pool_windows(task: PoolTask, limit: int) -> list[PoolWindow]:
+    """At most ``limit`` methods for the forward pass, the most promising first; none where none is possible."""
+    products = window_products(task, prepared=True)
+    possible = task.winners == torch.uint8 and fits_pool_windows(task.geometry, task.windows, task.activation)
+    if limit < 1 or not products or not possible or not can_compile(task.device):
+        return []
+    [product] = products
+    runs = {ceil(task.windows.out_columns / parts) for parts in PARTS}
+    seconds = {}
+    for run, rows in itertools.product(sorted(runs), range(1, task.windows.window[0] + 1)):
+        method = PoolWindow(product, PoolWindowBlocks(run, rows))
+        how = plan_of_pool_window(task, method)
+        if how is not None:
+            seconds[method] = pool_window_time(task, method, how)
+    return most_promising(seconds, limit, lambda method: method.blocks.run, limit)
+
+
+def pool_window_time(task: PoolTask, method: PoolWindow, how: PoolWindowPlan) -> float:
+    """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
+    k, windows, images = how.constants, task.windows, task.geometry.images
+    shares_column = windows.window[1] == windows.stride[1] + 1
+    columns = ceil(k["RUN"] / 2) * (windows.window[1] - shares_column) + shares_column
+    products = k["SLICES"] * k["SLICE_STEPS"] * max(k["FILTERS"] / 2, 16)
+    keys, latency = KEY_CYCLES * k["FILTERS"], 150 / method.blocks.rows
+    of_unit = 2 * columns * windows.window[0] * (max(products, keys) + REST * min(products, keys) + latency)
+    of_unit += TILE + ceil(k["RUN"] / 2) * WRITTEN + (0 if k["STAGES"] > 1 else k["STAGE_BYTES"] / 30)
+    seconds = LAUNCH + (FIRST + ceil(k["UNITS"] / MULTIPROCESSORS) * of_unit) / CLOCK
+    if method.product == "float16":
+        seconds += search_time(images) + LAUNCH + 6 * size(images) / MEMORY_RATE
+    elif task.formats[0] != "batch_last" or has_to_be_filled_up(images[0], task.dtype.itemsize):
+        seconds += LAUNCH + 4 * size(images) / MEMORY_RATE
+    return seconds
 
 
 def pool_window_shares(task: PoolTask, limit: int, kept: bool) -> list[PoolWindowShare]:

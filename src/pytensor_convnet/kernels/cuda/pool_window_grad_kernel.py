@@ -1,14 +1,14 @@
 """The kernel of a pooled correlation's filter gradient over windows, which spreads pooled gradients as it goes.
 
-It is that of `window_grad_kernel`, but no maps lie in memory: half of its threads compute them, from pooled gradients
+It is that of `window_grad_kernel`, but no maps lie in memory: some of its threads compute them, from pooled gradients
 and winners, stage by stage, while the others multiply the stage before. The input gradient needs them in memory; there
-they may be kept on the way. Sums of windows that share a pixel are rounded to 16 bits one after the other, where
+the copying engine may put them on the way. Sums of windows that share a pixel are rounded to 16 bits one after the other, where
 `spreading.spread` rounds their sum.
 
 Floors: images, pooled gradients and winners read once, maps written once where they are kept; two floating-point
-operations a multiply-add, at the product's rate. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 39%
-of the floor (alex1) and 24% (cifar1_b1024) in bfloat16, 24% and 22% in float32; held back by the instructions that
-compare winners and place what they won, and in alex1 by waiting for pooled gradients and windows.
+operations a multiply-add, at the product's rate. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 43%
+of the floor (alex1) and 28% (cifar1_b1024) in bfloat16, 26% and 22% in float32; held back by the instructions that
+compare winners and place what they won, and by waiting for pooled gradients and windows.
 """
 
 from math import ceil, prod
@@ -32,6 +32,9 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import (
 
 MULTIPLYING = 256
 """Threads of a program that multiply; besides them some spread."""
+
+BESIDE_A_PRODUCT = 28
+"""Registers that an instruction needs besides the sums of its tile, of those that threads begin with (ptxas, C7602)."""
 
 MOST_AHEAD = 2
 """Windows of the pool, in a row, that are read before they are needed."""
@@ -83,7 +86,8 @@ def pool_window_grad_plan(
     map_bytes = 4 if product == "float16" and not prepared else 2
     # Registers of the windows that lie in a column, and of the pixels that one holds or the next may hold.
     cells, sums = (2 * map_bytes + 2) * each * ceil(rows / step_rows), 4 * each * (2 * width - step_columns)
-    if registers < FEWEST_SPREADING or cells + sums > registers + MOST_SPILLED:
+    too_few = registers < FEWEST_SPREADING or cells + sums > registers + MOST_SPILLED
+    if too_few or k["TILE_N"] // 2 + BESIDE_A_PRODUCT > launched:
         return None
     ahead = max(0, min(MOST_AHEAD, (registers - sums - BESIDE_CELLS) // cells - 1))
     constants = {

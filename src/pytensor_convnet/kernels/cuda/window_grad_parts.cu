@@ -183,19 +183,6 @@ DEVICE float given_back(float of_all, float of_left) {
 }
 #endif
 
-#if SCALED
-// Of an operand, of what searchers found. What a warp does; all lanes know it then.
-DEVICE float largest_of(const float *found, int finders, int lane) {
-    float largest = 0.0f;
-#pragma unroll 8
-    for (int i = lane; i < finders; i += 32) largest = fmaxf(largest, found[i]);
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
-    return largest;
-}
-#endif
-
 // By what sums are multiplied, of what searchers or programs found: the inverse of what operands were scaled by, as two
 // factors that are alike, so that nothing between is larger or smaller than before or after both; or what tf32 cut off
 // of both. What a warp does.
