@@ -28,8 +28,8 @@ def correlate2d_max_pool2d(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The maxima of every window of the maps of `correlate2d`, biased and activated, and the taps that won.
 
-    Where `pool_window_kernel` or `conv_pool_kernel` is faster than `correlate2d` and `max_pool2d` after each other, which
-    is measured, the maps never reach memory.
+    Where `pool_window_kernel` or `conv_pool_kernel` is faster than `correlate2d` and `max_pool2d` after each other,
+    which is measured, the maps never reach memory.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 It is that of `window_grad_kernel`, but no maps lie in memory: some of its threads compute them, from pooled gradients
 and winners, stage by stage, while the others multiply the stage before. The input gradient needs them in memory; there
-the copying engine may put them on the way. Sums of windows that share a pixel are rounded to 16 bits one after the other, where
-`spreading.spread` rounds their sum.
+the copying engine may put them on the way. Sums of windows that share a pixel are rounded to 16 bits one after the
+other, where `spreading.spread` rounds their sum.
 
 Floors: images, pooled gradients and winners read once, maps written once where they are kept; two floating-point
 operations a multiply-add, at the product's rate. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 43%
