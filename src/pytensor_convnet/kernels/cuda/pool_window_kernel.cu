@@ -19,11 +19,6 @@
 #define CELLS (64 / CELL_IMAGES)  // of a filter's maxima, each stored at once
 #define NO_MAP (MUTING ? 0 : ONES)  // before any map: a zero, of no tap or of the first
 
-DEVICE u32 bfloat16_pair(float low, float high) {
-    u32 r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
 // The bits of a number but for the last, which a code takes: one instruction where the code is in a register.
 DEVICE int key_of(float map, int code) {
     int r;

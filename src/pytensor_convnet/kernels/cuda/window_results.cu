@@ -3,12 +3,6 @@
 // Rows of a warp's part of a tile are 16 images. Of each 8 columns, which are outputs, a thread has two, for rows lane /
 // 4 and 8 further.
 
-DEVICE u32 bfloat16_pair(float low, float high) {
-    u32 r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-
 #if COLLECTED
 // Results of bfloat16 go to shared memory, a piece of the outputs of a position at a time, as boxes of a pixel's
 // channels. From there the copying engine writes them, whole lines of memory, while the next tile is multiplied.
