@@ -16,6 +16,7 @@ import triton
 from pytensor_convnet.kernels.cuda.candidates import candidates_of_product
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, new_columns
+from pytensor_convnet.kernels.cuda.conv_pool_keys import MOST_TAPS
 from pytensor_convnet.kernels.cuda.conv_pool_methods import (
     Pair,
     PoolGather,
@@ -51,14 +52,14 @@ from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks
 OVER_WINDOWS = 3
 """Methods of each gradient of spread maps that are over windows, where these are possible."""
 
+FORWARD_WINDOWS = 2
+"""Forward passes over windows, where these are possible."""
+
 KEEPING = 2
 """Of filter gradients that spread as they go, where the input gradient is asked for, too."""
 
 PRODUCTS = {"medium": ("float16", "bf16x3"), "high": ("bf16x3",), "ieee": ()}
 """What may stand for float32 in each precision; for `ieee`, the keys by which maxima are compared are too coarse."""
-
-MOST_TAPS = 31
-"""Windows of more taps would take too many bits of a key."""
 
 MOST_ROWS = 512
 """Filters of more channels x taps do not stay in shared memory."""
@@ -99,8 +100,8 @@ def _products(task: PoolTask) -> tuple[tuple[str, bool], ...]:
 
 
 POOL_CANDIDATES = 8
-"""How many methods without maps are measured: of 24 forward ones, one of the first six by estimate was the fastest, in
-each of ten layers and dtypes on an H100."""
+"""How many methods without maps are measured: of 24 forward ones that gather, one of the first six by estimate was the
+fastest, in each of ten layers and dtypes on an H100; two over windows go before them."""
 
 
 def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
@@ -110,7 +111,7 @@ def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
     """
     limit = min(limit, POOL_CANDIDATES)
     if task.name == "correlate2d_max_pool2d":
-        over = pool_windows(task, OVER_WINDOWS)
+        over = pool_windows(task, FORWARD_WINDOWS)
         gathers = sorted(_gathers(task), key=lambda method: _seconds(task, method))
         fused: Iterator[Any] = itertools.chain(over, _diverse(gathers, limit - len(over)))
     else:
@@ -119,12 +120,11 @@ def pool_candidates(task: PoolTask, limit: int) -> list[Any]:
 
 
 def pool_fixed_choice(task: PoolTask) -> Any:
-    """The forward pass in one where that is estimated to be faster; the filter gradient alone by windows that spread as
-    they go, where these are possible, or if channels are few; both gradients of float32, which spread maps have as
-    float16."""
-    found = pool_candidates(task, 1)
+    """The forward pass by the shortest estimate; the filter gradient alone by windows that spread as they go, where
+    these are possible, or if channels are few; both gradients of float32, which spread maps have as float16."""
     if task.name == "correlate2d_max_pool2d":
-        return min(found, key=lambda method: _seconds(task, method))
+        return min(pool_candidates(task, POOL_CANDIDATES), key=lambda method: _seconds(task, method))
+    found = pool_candidates(task, 1)
     few = prod(task.geometry.filters[1:]) <= 128
     as_it_goes = isinstance(found[0], Spread) and isinstance(found[0].filters, PoolWindowShare)
     narrow = task.dtype != torch.float32
@@ -279,7 +279,7 @@ def _gradients(task: PoolTask, limit: int) -> Iterator[Spread]:
         if product in ("native", "float16"):
             of_images, of_filters = _over_windows(task)
             inputs, filters = [*of_images, *inputs], [*of_filters, *filters]
-            if of_images and task.name.endswith("grads"):
+            if of_images and task.name.endswith("grads"):  # before all others, which follow below
                 yield from map(Spread, of_images[:2], of_filters[:2])
                 # What spreads as it goes stands beside an input gradient over windows: others want batches filled up.
                 yield from (Spread(of_images[0], method) for method in pool_window_shares(task, KEEPING, kept=True))

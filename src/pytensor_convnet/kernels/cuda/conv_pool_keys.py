@@ -13,6 +13,9 @@ import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.products import INTERPRETED
 
+MOST_TAPS = 31
+"""Windows of more taps would take too many bits of a key."""
+
 
 @triton.jit
 def keys_of(values, inside, tap, RECTIFIED: tl.constexpr, TAP_BITS: tl.constexpr):

@@ -6,6 +6,7 @@ from math import ceil
 
 import torch
 
+from pytensor_convnet.kernels.cuda.conv_pool_kernel import new_columns
 from pytensor_convnet.kernels.cuda.conv_pool_methods import (
     PoolTask,
     PoolWindow,
@@ -46,7 +47,7 @@ RUNS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 """Map pixels of a window: where rows are cut less, fewer windows of the pool are read twice."""
 
 MOST_ALIKE = 1
-"""So many methods of the same filters, roles, split and pixels of a window are measured."""
+"""So many methods of the same filters, roles, split and pixels of a window are measured; or of the same run."""
 
 
 PARTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -71,14 +72,14 @@ def pool_windows(task: PoolTask, limit: int) -> list[PoolWindow]:
         how = plan_of_pool_window(task, method)
         if how is not None:
             seconds[method] = pool_window_time(task, method, how)
-    return most_promising(seconds, limit, lambda method: method.blocks.run, limit)
+    return most_promising(seconds, limit, lambda method: method.blocks.run, MOST_ALIKE)
 
 
 def pool_window_time(task: PoolTask, method: PoolWindow, how: PoolWindowPlan) -> float:
     """An estimate of the seconds that a method takes; it is the order of estimates that counts."""
     k, windows, images = how.constants, task.windows, task.geometry.images
-    shares_column = windows.window[1] == windows.stride[1] + 1
-    columns = ceil(k["RUN"] / 2) * (windows.window[1] - shares_column) + shares_column
+    new = new_columns(windows)
+    columns = ceil(k["RUN"] / 2) * new + windows.window[1] - new
     products = k["SLICES"] * k["SLICE_STEPS"] * max(k["FILTERS"] / 2, 16)
     keys, latency = KEY_CYCLES * k["FILTERS"], 150 / method.blocks.rows
     of_unit = 2 * columns * windows.window[0] * (max(products, keys) + REST * min(products, keys) + latency)

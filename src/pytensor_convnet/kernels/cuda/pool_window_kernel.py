@@ -26,6 +26,7 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.conv_pool_keys import MOST_TAPS
 from pytensor_convnet.kernels.cuda.copying import is_boxable
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import MULTIPROCESSORS, SHARED_BYTES
@@ -56,9 +57,6 @@ SUM_PITCH = 4 * (IMAGES + 4)
 MOST_STAGES, FEWEST_STAGES = 4, 1
 BESIDE_SUMS = 48
 """Registers of a multiplying thread besides sums, keys and biases."""
-
-MOST_TAPS = 31
-"""Of a window, which a key has bits for."""
 
 RECTIFIERS = ("relu", "muting_relu")
 
