@@ -32,7 +32,7 @@ from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradPlan, fit
 
 COLUMN, FILTER, WAITED = 400, {2: 19, 4: 24}, {2: 350, 4: 300}
 """Cycles that a window of the pool takes: any; for each filter that threads have room for, by the bytes of a pooled
-gradient; and if nothing is read ahead. Fitted, as what follows, to 140 ways to compute the gradients of four layers."""
+gradient; and if nothing is read ahead. Fitted, as what follows, to 102 ways to compute gradients of three layers."""
 
 SPREADING = {256: 1.0, 384: 0.94, 512: 0.88}
 """Threads of a program that spread, and how long they take for the same."""
