@@ -77,6 +77,12 @@ DEVICE float power_of_two(int exponent) { return __int_as_float((exponent + 127)
 DEVICE int exponent_of(float x) { return ((__float_as_int(x) >> 23) & 255) - 127; }
 // The inverse of what brings the largest magnitude to between 2**14 and 2**15.
 DEVICE float factor_of(float largest) { return power_of_two(-smaller(14 - exponent_of(largest), 126)); }
+// Powers of two that are alike, whose product is that of a and b: what is multiplied by one and then the other is no
+// larger or smaller between than before or after both.
+DEVICE float2 two_alike(float a, float b) {
+    int exponent = exponent_of(a) + exponent_of(b);
+    return make_float2(power_of_two(exponent / 2), power_of_two(exponent - exponent / 2));
+}
 // Of an operand, of what searchers found. What a warp does; all lanes know it then.
 DEVICE float largest_of(const float *found, int finders, int lane) {
     float largest = 0.0f;

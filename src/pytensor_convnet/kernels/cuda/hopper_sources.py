@@ -7,6 +7,9 @@ import functools
 from math import ceil
 from pathlib import Path
 
+from pytensor_convnet.kernels.cuda.gathering import Geometry
+from pytensor_convnet.kernels.cuda.pool_plans import Windows
+
 BATCH_MULTIPLES = {True: 8, False: 4}
 """Of 16 bits and of float32: 16 bytes, of which steps in memory are multiples where the copying engine reads. Other
 batches are filled up first (`copying.boxable`)."""
@@ -39,6 +42,27 @@ SHARED_CONSTANTS = {
 
 MOST_BYTES = 2**31
 """Of what is told apart by integers of 32 bits."""
+
+
+def constants_of_correlation(geometry: Geometry) -> dict[str, int]:
+    """How filters move over images, and the maps."""
+    (down, across), (step_down, step_across) = geometry.filters[2:], geometry.stride
+    map_rows, map_columns = geometry.maps[2:]
+    return {
+        "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down, "STEP_COLUMNS": step_across,
+        "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0], "FLIP": int(geometry.flip),
+        "MAP_ROWS": map_rows, "MAP_COLUMNS": map_columns,
+    }  # fmt: skip
+
+
+def constants_of_pool(windows: Windows) -> dict[str, int]:
+    """How windows of a pool move over maps."""
+    (rows, columns), (step_rows, step_columns) = windows.window, windows.stride
+    return {
+        "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows, "POOL_STEP_COLUMNS": step_columns,
+        "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0], "OUT_ROWS": windows.out_rows,
+        "OUT_COLUMNS": windows.out_columns,
+    }  # fmt: skip
 
 
 def whole_patterns(count: int) -> int:

@@ -18,7 +18,7 @@ import torch
 from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import REGISTERS
-from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, MOST_BYTES
+from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, MOST_BYTES, constants_of_pool
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import launch
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
@@ -91,12 +91,10 @@ def pool_window_grad_plan(
         return None
     ahead = max(0, min(MOST_AHEAD, (registers - sums - BESIDE_CELLS) // cells - 1))
     constants = {
-        "BATCH": geometry.images[0], "POOL_ROWS": rows, "POOL_COLUMNS": columns, "POOL_STEP_ROWS": step_rows,
-        "POOL_STEP_COLUMNS": step_columns, "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
-        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "KEPT": int(kept), "SPREADING": spreading,
-        "MAP_BYTES": map_bytes, "AHEAD": ahead, "THREADS": threads, "LAUNCHED_REGISTERS": launched,
-        "SPREADING_REGISTERS": registers, "MULTIPLYING_REGISTERS": multiplying,
-    }  # fmt: skip
+        "BATCH": geometry.images[0], "KEPT": int(kept), "SPREADING": spreading, "MAP_BYTES": map_bytes, "AHEAD": ahead,
+        "THREADS": threads, "LAUNCHED_REGISTERS": launched, "SPREADING_REGISTERS": registers,
+        "MULTIPLYING_REGISTERS": multiplying,
+    } | constants_of_pool(windows)  # fmt: skip
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 
 

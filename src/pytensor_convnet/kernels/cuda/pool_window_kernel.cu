@@ -220,21 +220,22 @@ DEVICE void pool(void *maxima, unsigned char *winners, const Biases &biases, u32
 #pragma unroll
             for (int n = 0; n < FILTERS / 2; ++n) window[n] = larger(window[n], largest[n]);
         };
+        auto leave = [&]() {
+            __syncwarp();
+            if (lane == 0) barrier_arrive(EMPTY(slot));
+        };
         if (CARRIED && begin < end) find(begin * POOL_STEP_COLUMNS, 0);
 #pragma unroll 1
         for (int x = begin; x < end; ++x) {
 #pragma unroll
             for (int j = POOL_COLUMNS - NEW_COLUMNS; j < POOL_COLUMNS; ++j) find(x * POOL_STEP_COLUMNS + j, j);
-            if (x == end - 1) {
-                __syncwarp();
-                if (lane == 0) barrier_arrive(EMPTY(slot));
-            }
+            if (x == end - 1) leave();
             write_window(window, maxima, winners, unit, unit.first + x, shared, warpgroup, warp, lane);
 #pragma unroll
             for (int n = 0; n < FILTERS / 2; ++n)
                 window[n] = CARRIED ? larger(NO_MAP, largest[n] + POOL_COLUMNS - 1) : NO_MAP;
         }
-        if (begin >= end && lane == 0) barrier_arrive(EMPTY(slot));
+        if (begin >= end) leave();
         if (++slot == STAGES) { slot = 0; phase ^= 1; }
     }
 }
@@ -283,10 +284,9 @@ pooled_windows(const __grid_constant__ TensorMap source, const unsigned char *fi
 #endif
         }
 #if SCALED
-        // Two factors that are alike: nothing between is larger or smaller than before or after both.
-        int exponent = exponent_of(factor) + exponent_of(filter_factor);
-        factor = power_of_two(exponent / 2);
-        filter_factor = power_of_two(exponent - exponent / 2);
+        float2 both = two_alike(factor, filter_factor);
+        factor = both.x;
+        filter_factor = both.y;
 #endif
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         asm volatile("bar.sync 3, 256;" ::: "memory");

@@ -39,6 +39,8 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
     ROW_BYTES,
     THREADS,
     add_product,
+    constants_of_correlation,
+    constants_of_pool,
     source_of,
     whole_patterns,
 )
@@ -145,18 +147,13 @@ def pool_window_plan(
     runs, batch_blocks = ceil(windows.out_columns / blocks.run), ceil(batch / IMAGES)
     constants = {
         "SCALED": scaled, "MUTING": muting, "BATCH": batch, "FILTERS": filters, "ALL_FILTERS": all_filters,
-        "CHANNELS": channels, "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down,
-        "STEP_COLUMNS": step_across, "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0],
-        "FLIP": geometry.flip, "MAP_ROWS": windows.rows, "MAP_COLUMNS": windows.columns,
-        "POOL_ROWS": windows.window[0], "POOL_COLUMNS": windows.window[1], "POOL_STEP_ROWS": windows.stride[0],
-        "POOL_STEP_COLUMNS": windows.stride[1], "POOL_TOP": windows.padding[0][0], "POOL_LEFT": windows.padding[1][0],
-        "OUT_ROWS": windows.out_rows, "OUT_COLUMNS": windows.out_columns, "RUN": blocks.run, "RUNS": runs,
-        "BATCH_BLOCKS": batch_blocks, "UNITS": batch_blocks * runs * windows.out_rows, "TILE_ROWS": rows,
-        "TILE_COLUMNS": columns, "SLICE_COLUMNS": slice_columns, "SLICES": slices, "SLICE_STEPS": steps,
+        "CHANNELS": channels, "RUN": blocks.run, "RUNS": runs, "BATCH_BLOCKS": batch_blocks,
+        "UNITS": batch_blocks * runs * windows.out_rows, "TILE_ROWS": rows, "TILE_COLUMNS": columns,
+        "SLICE_COLUMNS": slice_columns, "SLICES": slices, "SLICE_STEPS": steps,
         "AT_ONCE": blocks.rows, "ONES": 2 ** windows.taps.bit_length() - 1, "SUM_PITCH": SUM_PITCH,
         "CELL_IMAGES": stored, "COLLECTED_START": whole_patterns(collected_start), "COLLECTED_BYTES": collected_bytes,
         "STAGES_START": stages_start, "STAGE_BYTES": stage_bytes, "STAGES": stages,
-    }  # fmt: skip
+    } | constants_of_correlation(geometry) | constants_of_pool(windows)  # fmt: skip
     return PoolWindowPlan({name: int(value) for name, value in constants.items()})
 
 

@@ -41,6 +41,7 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
     ROW_BYTES,
     THREADS,
     add_product,
+    constants_of_correlation,
     source_of,
     whole_patterns,
 )
@@ -183,17 +184,15 @@ def window_grad_plan(geometry: Geometry, blocks: WindowGradBlocks, product: str)
     constants = {
         "NARROW": narrow, "SCALED": product == "float16", "IMAGES": images, "CHANNELS": channels,
         "ALL_CHANNELS": all_channels, "CHUNKS": chunks,
-        "FILTERS": filters, "ALL_FILTERS": all_filters, "BLOCKS": program_blocks, "MAP_ROWS": map_rows,
-        "MAP_COLUMNS": map_columns, "TAPS_DOWN": down, "TAPS_ACROSS": across, "STEP_ROWS": step_down,
-        "STEP_COLUMNS": step_across, "TOP": geometry.padding[0][0], "LEFT": geometry.padding[1][0], "RUN": blocks.run,
+        "FILTERS": filters, "ALL_FILTERS": all_filters, "BLOCKS": program_blocks, "RUN": blocks.run,
         "STAGE_PIXELS": blocks.pixels, "STRIPS": strips, "UNITS": units, "SHARES": shares, "LONGEST": longest,
         "COLUMNS": columns, "WINDOW_BYTES": window_bytes(longest), "STAGES": stages,
         "STAGE_BYTES": stage_bytes, "TAPS_AS_ROWS": blocks.taps_as_rows, "TILE_N": tile_columns,
-        "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count, "FLIP": geometry.flip,
+        "TILES_EACH": tiles_each, "SUM_SPLIT": blocks.split, "PARTIAL_ROWS": row_count,
         "ADDING_THREADS": ADDING_THREADS, "IMAGE_ELEMENTS": in_memory * prod(geometry.images[1:]),
         "MAP_ELEMENTS": in_memory * prod(geometry.maps[1:]),
         "RUNS_OF_SAMPLE": RUNS_OF_SAMPLE,
-    }  # fmt: skip
+    } | constants_of_correlation(geometry)  # fmt: skip
     return WindowGradPlan({name: int(value) for name, value in constants.items()})
 
 

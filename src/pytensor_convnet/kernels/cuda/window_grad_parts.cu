@@ -188,9 +188,7 @@ DEVICE float given_back(float of_all, float of_left) {
 // of both. What a warp does.
 DEVICE float2 factors_of(const float *found, int finders, int lane) {
 #if SCALED
-    int exponent = exponent_of(factor_of(largest_of(found, finders, lane)))
-        + exponent_of(factor_of(largest_of(found + finders, finders, lane)));
-    return make_float2(power_of_two(exponent / 2), power_of_two(exponent - exponent / 2));
+    return two_alike(factor_of(largest_of(found, finders, lane)), factor_of(largest_of(found + finders, finders, lane)));
 #elif !NARROW
     float4 all = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 5

@@ -173,11 +173,9 @@ DEVICE void multiply(TARGET *target, u32 shared, int warpgroup, int warp, int la
     const float scale = 1.0f / factor;
 #endif
 #if SCALED
-    // The kernel multiplies what it stores by both factors as two that are alike: between them a product is no larger or
-    // smaller than before or after both.
-    int exponent = exponent_of(factor) + exponent_of(filter_factor);
-    factor = power_of_two(exponent / 2);
-    filter_factor = power_of_two(exponent - exponent / 2);
+    float2 both = two_alike(factor, filter_factor);  // what the kernel stores is multiplied by both
+    factor = both.x;
+    filter_factor = both.y;
 #endif
     for (int t = blockIdx.x; t < TILES; t += gridDim.x) {
         Tile tile = tile_at(t);
