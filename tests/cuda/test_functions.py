@@ -177,10 +177,17 @@ def test_captures_are_bounded(mode):
     assert len(function.vm.captures) == MOST_CAPTURES
 
 
-def test_what_reads_the_host_is_named_once_and_runs(mode):
+READ_ON_THE_HOST = {
+    "how many entries a mask selects": lambda x: x[x > 0].sum(),
+    "how many different entries there are": lambda x: pt.unique(pt.maximum(x, 0)).sum(),
+}
+
+
+@pytest.mark.parametrize("what", READ_ON_THE_HOST)
+def test_what_reads_the_host_is_named_once_and_runs(mode, what):
     x = pt.fvector("x")
-    with pytest.warns(UserWarning, match="cannot be captured(?s:.*)how many entries a mask selects"):
-        function = pytensor.function([x], x[x > 0].sum(), mode=mode)
+    with pytest.warns(UserWarning, match=f"cannot be captured(?s:.*){what}"):
+        function = pytensor.function([x], READ_ON_THE_HOST[what](x), mode=mode)
     assert [float(function(np.array([1, -2, 3], "float32"))) for _ in range(3)] == [4, 4, 4]
     assert not function.vm.captures
 

@@ -139,7 +139,11 @@ SHAPING = {
     "identity": lambda x: pt.eye(x.shape[2], 5, 1), "vector": lambda x: pt.stack([x[0, 0, 0], x[1, 1, 1]]),
     "repeat": lambda x: pt.repeat(x, 2, axis=0), "tile": lambda x: pt.tile(x, (1, 2, 1)),
     "split": lambda x: pt.split(x, [1, 3], axis=2)[1], "specified": lambda x: pt.specify_shape(x, (2, None, 4)),
-    "cumulated": lambda x: pt.cumsum(x, axis=1), "sorted": lambda x: pt.sort(x, axis=2),
+    "repeat by entry": lambda x: pt.repeat(x, [1, 0, 3], axis=1), "repeat by all": lambda x: pt.repeat(x, [2], axis=1),
+    "cumulated": lambda x: pt.cumsum(x, axis=1), "multiplied up": lambda x: pt.cumprod(x, axis=0),
+    "sorted": lambda x: pt.sort(x, axis=2), "sorted from the end": lambda x: pt.sort(x, axis=-3, kind="stable"),
+    "order": lambda x: pt.argsort(x, axis=1),
+    "gradient of sorted": lambda x: pt.grad((pt.sort(x)[..., 1:] ** 3).sum(), x),
     "diagonal": lambda x: pt.diag(x[0]),
     "triangle": lambda x: pt.tril(x[0]),
 }  # fmt: skip

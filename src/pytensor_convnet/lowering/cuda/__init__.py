@@ -5,6 +5,7 @@
     linear          products of matrices
     shapes          making, viewing and joining tensors
     indexing        reading and writing parts of tensors
+    sorting         sorting, and what sorting finds
     random          random numbers
     collectives     the mean over processes
     convnet         our Ops, by `operators` (the Triton kernels) or `torch_operations`
@@ -27,6 +28,7 @@ from pytensor_convnet.lowering.cuda import (  # noqa: F401
     pooling,
     random,
     shapes,
+    sorting,
 )
 from pytensor_convnet.lowering.cuda.base import Lowering, Target, UnsupportedOp, lower
 

@@ -20,6 +20,7 @@ from pytensor.tensor.basic import (
     TensorFromScalar,
 )
 from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.extra_ops import Repeat
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 
 from pytensor_convnet.lowering.cuda.base import (
@@ -177,6 +178,16 @@ def _lower_split(op: Any, node: Apply, target: Target) -> Lowering:
     if hasattr(op, "axis"):
         return Lowering(lambda x, lengths: split(x, op.axis, lengths), frozenset({1}))
     return Lowering(split, frozenset({1, 2}))
+
+
+@lower.register(Repeat)
+def _lower_repeat(op: Any, node: Apply, target: Target) -> Lowering:
+    def repeat(x: Any, times: Any) -> torch.Tensor:
+        x = target.tensor(x)
+        positions = np.repeat(np.arange(x.shape[op.axis]), times)
+        return torch.index_select(x, op.axis, target.tensor(positions))
+
+    return Lowering(repeat, frozenset({1}))
 
 
 @lower.register(CheckAndRaise)
