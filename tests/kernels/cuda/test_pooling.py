@@ -87,6 +87,20 @@ def test_max_pool_and_its_gradients(device, format, name, case, special):
     same(gathered, reference.max_pool2d_gather(case.images, expected[1], *case.windows), format)
 
 
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=6)
+@given(case=pools(dtype="float32"), special=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-40]))
+def test_maxima_of_bfloat16_are_exact_and_the_first_of_equals_wins(device, format, name, case, special):
+    images = tensor(case.images, format, device).bfloat16()
+    images[images == 3] = special
+    expected = reference.max_pool2d(images.float().cpu().numpy(), np.uint8, *case.windows, case.ignore_border)
+    with way(name):
+        maxima, winners = max_pool2d(images, torch.uint8, *case.windows, case.ignore_border)
+    same(maxima.float(), expected[0])
+    same(winners, expected[1], format)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", WAYS)
 @settings(max_examples=6)

@@ -107,10 +107,10 @@ def _average_pool(
         at = first + i * columns * units * VECTOR
         total = working(tl.zeros((TILE_STRIPS, TILE_CELLS, VECTOR), images.dtype.element_ty))
         for j in tl.static_range(WINDOW_COLUMNS):
-            tap = load_tap(
+            tap = working(load_tap(
                 at, row_inside, cell, cells, columns, units, -float("inf") if RECTIFIED else 0, j, STRIDE_COLUMNS, LEFT,
                 PAIRED, VECTOR,
-            )  # fmt: skip
+            ))  # fmt: skip
             if RECTIFIED:
                 tap += bias
                 tap = tl.where(tap < 0, 0, tap)  # NaN stays NaN

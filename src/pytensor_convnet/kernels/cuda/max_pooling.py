@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.activations import finished
+from pytensor_convnet.kernels.cuda.bfloat16_keys import FIRST, OUTSIDE, keys_of, numbers_of
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
@@ -58,6 +59,75 @@ def _tile_biases(biases, plane, cell, units, channels, VECTOR: tl.constexpr, CHA
     return tl.load(biases + channel).to(tl.float32)
 
 
+@triton.jit
+def _greatest_of_row(
+    at, row_inside, cell, cells, columns, units, WINDOW_COLUMNS: tl.constexpr, LOWEST: tl.constexpr,
+    STRIDE: tl.constexpr, LEFT: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """The first greatest of each window's taps in a row of the image, and which it is."""
+    best = working(load_tap(at, row_inside, cell, cells, columns, units, LOWEST, 0, STRIDE, LEFT, PAIRED, VECTOR))
+    tap = tl.zeros(best.shape, tl.int32)
+    for j in tl.static_range(1, WINDOW_COLUMNS):
+        value = working(load_tap(at, row_inside, cell, cells, columns, units, LOWEST, j, STRIDE, LEFT, PAIRED, VECTOR))
+        wins = beats(value, best)
+        best, tap = tl.where(wins, value, best), tl.where(wins, j, tap)
+    return best, tap
+
+
+@triton.jit
+def _greatest(
+    bests, taps, first: tl.constexpr, first_row, skipped, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr,
+    TOP: tl.constexpr, LEFT: tl.constexpr,
+):  # fmt: skip
+    """The first greatest of windows' rows, which begin with ``first``, and its tap.
+
+    Where padding is as low as all that is inside the image, the first tap inside wins; ``skipped`` are left of it.
+    """
+    best, winner = bests[first], taps[first]
+    if LEFT > 0:
+        winner = tl.maximum(winner, skipped)
+    if TOP > 0:
+        above = tl.maximum(-(first_row + first), 0).to(tl.int32)
+        winner += (above * WINDOW_COLUMNS)[:, None, None]
+    for i in tl.static_range(1, WINDOW_ROWS):
+        value, tap = bests[first + i], taps[first + i]
+        if LEFT > 0:
+            tap = tl.maximum(tap, skipped)
+        wins = beats(value, best)
+        best, winner = tl.where(wins, value, best), tl.where(wins, tap + i * WINDOW_COLUMNS, winner)
+    return best, winner
+
+
+@triton.jit
+def _greatest_key_of_row(
+    at, row_inside, cell, cells, columns, units, WINDOW_COLUMNS: tl.constexpr, LOWEST: tl.constexpr,
+    STRIDE: tl.constexpr, LEFT: tl.constexpr, PAIRED: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """The same of bfloat16, as keys whose taps are numbered from the row's first."""
+    best = tl.full((1, 1, 1), -(2**31), tl.int32)
+    for j in tl.static_range(WINDOW_COLUMNS):
+        number = load_tap(at, row_inside, cell, cells, columns, units, LOWEST, j, STRIDE, LEFT, PAIRED, VECTOR)
+        lower = tl.full((1, 1, 1), FIRST - j, tl.int32)
+        if j < LEFT:
+            lower -= (cell // units * STRIDE < LEFT - j).to(tl.int32)[None, :, None] * OUTSIDE
+        best = tl.maximum(best, keys_of(number, lower))
+    return best
+
+
+@triton.jit
+def _greatest_key(
+    bests, first: tl.constexpr, first_row, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, TOP: tl.constexpr
+):
+    """The greatest of windows' rows of bfloat16, which begin with ``first``, and its tap."""
+    best = tl.full((1, 1, 1), -(2**31), tl.int32)
+    for i in tl.static_range(WINDOW_ROWS):
+        row = bests[first + i] - i * WINDOW_COLUMNS
+        if first + i < TOP:
+            row -= (first_row + first + i < 0).to(tl.int32)[:, None, None] * OUTSIDE
+        best = tl.maximum(best, row)
+    return numbers_of(best)
+
+
 @triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
 def _max_pool(
     images, maxima, winners, biases, channels, strips, strips_each, cells, units, rows, columns, out_rows, out_columns,
@@ -67,6 +137,7 @@ def _max_pool(
     WITH_WINNERS: tl.constexpr, ACTIVATION: tl.constexpr, CHANNELS_LAST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """For every strip: for each row of the image the greatest of each window's taps in it; then those of its rows."""
+    KEYED: tl.constexpr = images.dtype.element_ty == tl.bfloat16
     columns *= COLUMN_GROUP
     strip, cell = tile_place(cells, TILE_STRIPS, TILE_CELLS, WIDE)
     await_predecessor(DEPENDENT)
@@ -80,38 +151,30 @@ def _max_pool(
         row = first_row + i
         row_inside = (strip < strips) & (row >= 0) & (row < rows)
         at = first + i * columns * units * VECTOR
-        best = load_tap(
-            at, row_inside, cell, cells, columns, units, LOWEST, 0, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR
-        )  # fmt: skip
-        tap = tl.zeros(best.shape, tl.int32)
-        for j in tl.static_range(1, WINDOW_COLUMNS):
-            value = load_tap(
-                at, row_inside, cell, cells, columns, units, LOWEST, j, STRIDE_COLUMNS, LEFT, PAIRED, VECTOR
+        if KEYED:
+            best = _greatest_key_of_row(
+                at, row_inside, cell, cells, columns, units, WINDOW_COLUMNS, LOWEST, STRIDE_COLUMNS, LEFT, PAIRED,
+                VECTOR,
             )  # fmt: skip
-            wins = beats(value, best)
-            best, tap = tl.where(wins, value, best), tl.where(wins, j, tap)
+            tap = 0
+        else:
+            best, tap = _greatest_of_row(
+                at, row_inside, cell, cells, columns, units, WINDOW_COLUMNS, LOWEST, STRIDE_COLUMNS, LEFT, PAIRED,
+                VECTOR,
+            )  # fmt: skip
         bests = bests + (best,)
         taps = taps + (tap,)
-    # Where padding is as low as all that is inside the image, the first tap inside wins.
-    skipped = tl.maximum(LEFT - cell // units * STRIDE_COLUMNS, 0).to(tl.int32)[None, :, None]
     maxima += vectors_at((plane * out_rows + y) * out_columns * units, cell, VECTOR)
     if WITH_WINNERS:
         winners += vectors_at((plane * out_rows + y) * out_columns * units, cell, VECTOR)
     for k in tl.static_range(STRIP):
-        best = bests[k * STRIDE_ROWS]
-        winner = taps[k * STRIDE_ROWS]
-        if LEFT > 0:
-            winner = tl.maximum(winner, skipped)
-        if TOP > 0:
-            above = tl.maximum(-(first_row + k * STRIDE_ROWS), 0).to(tl.int32)
-            winner += (above * WINDOW_COLUMNS)[:, None, None]
-        for i in tl.static_range(1, WINDOW_ROWS):
-            value = bests[k * STRIDE_ROWS + i]
-            tap = taps[k * STRIDE_ROWS + i]
-            if LEFT > 0:
-                tap = tl.maximum(tap, skipped)
-            wins = beats(value, best)
-            best, winner = tl.where(wins, value, best), tl.where(wins, tap + i * WINDOW_COLUMNS, winner)
+        if KEYED:
+            best, winner = _greatest_key(bests, k * STRIDE_ROWS, first_row, WINDOW_ROWS, WINDOW_COLUMNS, TOP)
+        else:
+            skipped = tl.maximum(LEFT - cell // units * STRIDE_COLUMNS, 0).to(tl.int32)[None, :, None]
+            best, winner = _greatest(
+                bests, taps, k * STRIDE_ROWS, first_row, skipped, WINDOW_ROWS, WINDOW_COLUMNS, TOP, LEFT
+            )  # fmt: skip
         if ACTIVATION is not None:
             bias = _tile_biases(biases, plane, cell, units, channels, VECTOR, CHANNELS_LAST)
             best, winner = finished(best, winner, bias, ACTIVATION)

@@ -50,8 +50,8 @@ def _with_share(
 ):  # fmt: skip
     """Sums with what a window adds to a pixel, which is tap i, j of it, if it is one at all."""
     if i >= 0 and i < WINDOW_ROWS and j >= 0 and j < WINDOW_COLUMNS:
-        share = tl.where(winner == i * WINDOW_COLUMNS + j, value, 0.0)
-        sums = sums[:pixel] + (sums[pixel] + share,) + sums[pixel + 1 :]
+        total = tl.where(winner == i * WINDOW_COLUMNS + j, sums[pixel] + value, sums[pixel])
+        sums = sums[:pixel] + (total,) + sums[pixel + 1 :]
     return sums
 
 

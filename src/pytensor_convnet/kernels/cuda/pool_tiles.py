@@ -118,13 +118,13 @@ def load_tap(
         pair = load(first + shift, inside, fill)
         even, odd = tl.split(tl.reshape(pair, (pair.shape[0], cell.shape[0], 2)))
         if parity == 0:
-            return working(even)[:, :, None]
+            return even[:, :, None]
         else:
-            return working(odd)[:, :, None]
+            return odd[:, :, None]
     else:
         column = cell // units * STRIDE - LEFT + j
         inside = both(row_inside, (cell < cells) & (column >= 0) & (column < columns))
-        return working(load(first + j * units * VECTOR, inside, fill))
+        return load(first + j * units * VECTOR, inside, fill)
 
 
 @triton.jit
