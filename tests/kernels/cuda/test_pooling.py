@@ -90,7 +90,7 @@ def test_max_pool_and_its_gradients(device, format, name, case, special):
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("format", FORMATS)
 @settings(max_examples=6)
-@given(case=pools(dtype="float32"), special=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-40]))
+@given(case=pools(dtype="float32"), special=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf, -0.0]))
 def test_maxima_of_bfloat16_are_exact_and_the_first_of_equals_wins(device, format, name, case, special):
     images = tensor(case.images, format, device).bfloat16()
     images[images == 3] = special

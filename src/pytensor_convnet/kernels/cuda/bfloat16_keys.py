@@ -36,8 +36,9 @@ _TWO_KEYS = tl.constexpr("""{
 def keys_of(numbers, lower):
     """Keys of a tile of bfloat16; ``lower``, int32, are their lower halves."""
     if INTERPRETED:
-        wide = working(numbers) + 0.0
-        bits = tl.where(wide == wide, wide.to(tl.int32, bitcast=True), 0x7FFF0000)
+        bits = working(numbers).to(tl.int32, bitcast=True)
+        magnitudes = bits & 0x7FFF0000
+        bits = tl.where(magnitudes == 0, 0, tl.where(magnitudes > 0x7F800000, 0x7FFF0000, bits))
         return (bits ^ ((bits >> 31) & 0x7FFF0000)) | lower
     else:
         numbers, lower = tl.broadcast(numbers, lower)
