@@ -32,6 +32,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     strip_tile,
     tile_for,
 )
+from pytensor_convnet.kernels.cuda.pool_rows_kernel import goes_by_rows, pool_rows, rows_plan
 from pytensor_convnet.kernels.cuda.pool_tiles import (
     LENGTHS,
     beats,
@@ -322,6 +323,11 @@ def launch(
     if images.dtype == torch.bool:
         images, maxima = images.view(torch.uint8), maxima.view(torch.uint8)
     planes = Planes.of(images.shape, format)
+    bytes_win = winners is None or winners.dtype == torch.uint8
+    if tile is None and activation is None and bytes_win and goes_by_rows(images.dtype, images.device, format, windows):
+        plan = rows_plan(planes.number, windows, winners is not None)
+        if plan is not None:
+            return pool_rows(images, maxima, winners, plan)
     vector = planes.vector(images.element_size())
     units = planes.inner // vector
     cells = windows.out_columns * units

@@ -32,6 +32,7 @@ from pytensor_convnet.kernels.cuda.pool_plans import (
     patch_for,
     tile_for,
 )
+from pytensor_convnet.kernels.cuda.pool_rows_kernel import goes_by_rows, pool_rows_grad, rows_grad_plan
 from pytensor_convnet.kernels.cuda.pool_tiles import (
     LENGTHS,
     both,
@@ -256,6 +257,11 @@ def launch_grad(
     if not images.numel():
         return
     planes = Planes.of(images.shape, format)
+    bytes_win = winners.dtype == torch.uint8
+    if patch is tile is None and bytes_win and goes_by_rows(images.dtype, images.device, format, windows):
+        plan = rows_grad_plan(planes.number, windows)
+        if plan is not None:
+            return pool_rows_grad(winners, maps, images, plan)
     vector = planes.vector(images.element_size())
     units = planes.inner // vector
     constants = dict(**windows.constants(), VECTOR=vector, WIDE=is_wide(images, maps), **launch_options(images.device))

@@ -1,0 +1,78 @@
+// The gradient of max pooling, of bfloat16 in bc01, by rows in shared memory (pool_rows_kernel.py has the loop nest,
+// and defines all constants).
+//
+// Pixels are counted from the first row and column that a window without padding could begin at, BASE_ROW and
+// BASE_COLUMN before the image's.
+
+#define NO_WINDOW 0xffffu  // zero, won by no tap
+
+struct Strip { u64 plane; int row; bool exists; };
+DEVICE Strip strip_at(int within) {
+    int strip = blockIdx.x * STRIPS + within;
+    Strip s;
+    s.plane = strip / STRIPS_EACH;
+    s.row = strip % STRIPS_EACH * STRIP;
+    s.exists = strip < ALL_STRIPS;
+    return s;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsigned short *images)
+{
+    extern __shared__ u32 windows[];  // of each strip its rows of windows, with borders: the value above, its winner below
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    for (int item = threadIdx.x; item < STRIPS * PITCH; item += THREADS) {
+        Strip strip = strip_at(item / PITCH);
+        if (!strip.exists) break;
+        int y = (strip.row + FIRST_ROW) / POOL_STEP_ROWS - ROWS_BEFORE;
+        int x = item % PITCH + FIRST_COLUMN / POOL_STEP_COLUMNS - COLUMNS_BEFORE;
+        long long place = (long long)(strip.plane * OUT_ROWS) * OUT_COLUMNS + (long long)y * OUT_COLUMNS + x;
+        u32 value[TILE_ROWS], winner[TILE_ROWS];
+#pragma unroll
+        for (int k = 0; k < TILE_ROWS; ++k) {
+            bool inside = (u32)(y + k) < OUT_ROWS && (u32)x < OUT_COLUMNS;
+            value[k] = inside ? maps[place + k * OUT_COLUMNS] : 0;
+            winner[k] = inside ? winners[place + k * OUT_COLUMNS] : NO_WINDOW;
+        }
+#pragma unroll
+        for (int k = 0; k < TILE_ROWS; ++k)
+            windows[(item / PITCH * TILE_ROWS + k) * PITCH + item % PITCH] = __byte_perm(winner[k], value[k], 0x5410);
+    }
+    __syncthreads();
+    for (int item = threadIdx.x; item < STRIPS * PATCHES; item += THREADS) {
+        Strip strip = strip_at(item / PATCHES);
+        if (!strip.exists) break;
+        int patch = item % PATCHES;
+        const u32 *at = windows + item / PATCHES * (TILE_ROWS * PITCH) + patch * (PATCH_COLUMNS / POOL_STEP_COLUMNS);
+        float sum[STRIP][PATCH_COLUMNS] = {};
+#pragma unroll
+        for (int k = 0; k < TILE_ROWS; ++k)
+#pragma unroll
+            for (int m = 0; m < COLUMNS_BEFORE + PATCH_COLUMNS / POOL_STEP_COLUMNS; ++m) {
+                u32 window = at[k * PITCH + m];
+                float value = __uint_as_float(window & 0xffff0000u);
+                int winner = window & 0xffffu;
+#pragma unroll
+                for (int r = 0; r < STRIP; ++r)
+#pragma unroll
+                    for (int q = 0; q < PATCH_COLUMNS; ++q) {
+                        int i = r - (k - ROWS_BEFORE) * POOL_STEP_ROWS, j = q - (m - COLUMNS_BEFORE) * POOL_STEP_COLUMNS;
+                        if (i < 0 || i >= POOL_ROWS || j < 0 || j >= POOL_COLUMNS) continue;
+                        if (winner == i * POOL_COLUMNS + j) sum[r][q] += value;
+                    }
+            }
+        int row = strip.row + FIRST_ROW - POOL_TOP, column = patch * PATCH_COLUMNS + FIRST_COLUMN - POOL_LEFT;
+        unsigned short *to = images + strip.plane * (ROWS * COLUMNS) + (long long)row * COLUMNS + column;
+#pragma unroll
+        for (int q = 0; q < PATCH_COLUMNS; ++q) {
+            if ((u32)(column + q) >= COLUMNS) continue;
+#pragma unroll
+            for (int r = 0; r < STRIP; r += 2) {
+                u32 two = bfloat16_pair(sum[r][q], r + 1 < STRIP ? sum[r + 1][q] : 0.0f);
+                if ((u32)(row + r) < ROWS) to[r * COLUMNS + q] = two;
+                if (r + 1 < STRIP && (u32)(row + r + 1) < ROWS) to[(r + 1) * COLUMNS + q] = two >> 16;
+            }
+        }
+    }
+}
