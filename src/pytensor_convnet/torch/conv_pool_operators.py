@@ -15,7 +15,7 @@ from torch.library import custom_op
 from pytensor_convnet.kernels.cuda import conv_pool
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool
-from pytensor_convnet.torch.convolution_operators import correlate2d, format_of, map_lengths, moves_of
+from pytensor_convnet.torch.convolution_operators import correlate2d, format_of, map_lengths, moves_of, resolved
 from pytensor_convnet.torch.pooling_operators import max_pool2d_gather, sides_of, winners_dtype
 
 SLOPES: dict[str, Any] = {
@@ -36,7 +36,7 @@ def correlate2d_max_pool2d(
     """Maxima, biased and activated, and winners; see `kernels.cuda.conv_pool.correlate2d_max_pool2d`."""
     return conv_pool.correlate2d_max_pool2d(
         images, filters, winners_dtype(window), *moves_of(stride, padding, dilation, groups), window, pool_stride,
-        sides_of(pool_padding), not partial, biases, activation, precision=precision,
+        sides_of(pool_padding), not partial, biases, activation, precision=resolved(precision),
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def correlate2d_max_pool2d_input_grad(
     """The gradient of `correlate2d_max_pool2d` for images of ``rows`` x ``columns``."""
     return conv_pool.correlate2d_max_pool2d_input_grad(
         filters, winners, maps, rows, columns, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision, memory_format=format,
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision), memory_format=format,
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def correlate2d_max_pool2d_filter_grad(
     """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``."""
     return conv_pool.correlate2d_max_pool2d_filter_grad(
         images, winners, maps, rows, columns, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision,
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision),
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def correlate2d_max_pool2d_grads(
     """Both gradients."""
     return conv_pool.correlate2d_max_pool2d_grads(
         images, filters, winners, maps, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision, memory_format=format_of(images),
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision), memory_format=format_of(images),
     )  # fmt: skip
 
 
