@@ -1,5 +1,7 @@
 """The functions compute what those of torch.nn.functional do."""
 
+from functools import partial
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the front door is for programs of torch: pip install torch")
@@ -109,10 +111,11 @@ def test_results_are_in_the_format_of_the_images(device, kernels):
 @pytest.mark.parametrize("shape", [(4, 3, 3, 2), (4, 3, 1, 1), (4, 1, 3, 3), (1, 3, 2, 2)], ids=str)
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
 @pytest.mark.parametrize("with_images", [True, False])
-def test_the_gradient_of_a_weight_lies_as_the_weight_does(device, kernels, memory_format, shape, with_images):
+@pytest.mark.parametrize("function", [conv2d, partial(conv_max_pool2d, pool_size=2)], ids=["conv2d", "conv_max_pool2d"])
+def test_the_gradient_of_a_weight_lies_as_the_weight_does(device, kernels, function, memory_format, shape, with_images):
     x = random(2, shape[1], 6, 7, device=device).to(memory_format=torch.channels_last)
     w = random(*shape, device=device).contiguous(memory_format=memory_format).requires_grad_()
-    maps = conv2d(x.requires_grad_(with_images), w, padding=1)
+    maps = function(x.requires_grad_(with_images), w, padding=1)
     given = []
     w.register_hook(lambda gradient: given.append((gradient.data_ptr(), gradient.stride())))
     maps.sum().backward()
@@ -162,7 +165,7 @@ def test_under_torch_compile(device, kernels, function):
 
 @pytest.fixture
 def tf32_is_told():
-    """Say by the newer of torch's interfaces whether convolutions may be in tf32; its flag cannot be read after "ieee"."""
+    """Say by the newer of torch's interfaces whether tf32 is allowed; after "ieee" its flag cannot be read."""
     yield lambda precision: setattr(torch.backends.cudnn.conv, "fp32_precision", precision)
     torch.backends.cudnn.allow_tf32 = True
 
