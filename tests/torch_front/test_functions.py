@@ -1,5 +1,7 @@
 """The functions compute what those of torch.nn.functional do."""
 
+from functools import partial
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the front door is for programs of torch: pip install torch")
@@ -8,6 +10,9 @@ import torch.nn.functional as F  # noqa: E402
 
 from pytensor_convnet.torch import avg_pool2d, conv2d, conv_max_pool2d, max_pool2d, placing  # noqa: E402
 from pytensor_convnet.torch import to_batch_last as batch_last  # noqa: E402
+
+if placing.HAS_TRITON:
+    from pytensor_convnet.kernels.cuda import correlation
 
 needs_triton = pytest.mark.skipif(
     not placing.HAS_TRITON, reason="the kernels are written in Triton: pip install triton"
@@ -48,6 +53,7 @@ CONVOLUTIONS = [
     {"stride": 2, "padding": (1, 0)},
     {"padding": "same", "dilation": (1, 2)},
     {"padding": "valid", "groups": 2},
+    {"stride": [2], "padding": (1,), "dilation": [2]},
 ]
 
 
@@ -105,10 +111,11 @@ def test_results_are_in_the_format_of_the_images(device, kernels):
 @pytest.mark.parametrize("shape", [(4, 3, 3, 2), (4, 3, 1, 1), (4, 1, 3, 3), (1, 3, 2, 2)], ids=str)
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
 @pytest.mark.parametrize("with_images", [True, False])
-def test_the_gradient_of_a_weight_lies_as_the_weight_does(device, kernels, memory_format, shape, with_images):
+@pytest.mark.parametrize("function", [conv2d, partial(conv_max_pool2d, pool_size=2)], ids=["conv2d", "conv_max_pool2d"])
+def test_the_gradient_of_a_weight_lies_as_the_weight_does(device, kernels, function, memory_format, shape, with_images):
     x = random(2, shape[1], 6, 7, device=device).to(memory_format=torch.channels_last)
     w = random(*shape, device=device).contiguous(memory_format=memory_format).requires_grad_()
-    maps = conv2d(x.requires_grad_(with_images), w, padding=1)
+    maps = function(x.requires_grad_(with_images), w, padding=1)
     given = []
     w.register_hook(lambda gradient: given.append((gradient.data_ptr(), gradient.stride())))
     maps.sum().backward()
@@ -140,29 +147,6 @@ def test_a_gpu_without_triton(monkeypatch):
         placing.is_for_kernels(OnGpu, [torch.float32])
 
 
-@needs_triton
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda x, w: conv2d(x, w, padding="full"), "padding must be 'valid', 'same'"),
-        (lambda x, w: conv2d(x, w, padding="same", stride=2), "needs a stride of 1"),
-        (lambda x, w: conv2d(x, w[:, :2]), "input has 3 channels but filters expect 2"),
-        (lambda x, w: conv2d(x, w, w[0, 0, 0]), "bias must have a number for each of the 4 filters"),
-        (lambda x, w: conv2d(x, w, precision="low"), "precision must be one of"),
-        (lambda x, w: conv2d(x[0, 0], w), "input must be"),
-        (lambda x, w: conv_max_pool2d(x, w, pool_size=2, activation="softmax"), "activation must be one of relu"),
-        (lambda x, w: max_pool2d(x, 9), "ws spans 9 rows but the padded input has only 8"),
-        (lambda x, w: max_pool2d(x, 2, stride=0), "stride must be at least 1"),
-        (lambda x, w: avg_pool2d(x, 2, padding=2), "pad 2 is not smaller"),
-        (lambda x, w: avg_pool2d(x, 2, divisor_override=0), "divisor_override must not be zero"),
-        (lambda x, w: avg_pool2d(x[0, 0], 2), "input must be"),
-    ],
-)
-def test_what_does_not_fit_is_refused(device, kernels, call, message):
-    with pytest.raises(ValueError, match=message):
-        call(random(2, 3, 8, 8, device=device), random(4, 3, 3, 3, device=device))
-
-
 def layer(x, w, b):
     return avg_pool2d(conv_max_pool2d(x, w, b, padding=1, pool_size=2, activation="tanh"), 2).square()
 
@@ -179,6 +163,31 @@ def test_under_torch_compile(device, kernels, function):
     agree(torch.compile(function, backend=backend, fullgraph=True), function, tensors)
 
 
+@pytest.fixture
+def tf32_is_told():
+    """Say by the newer of torch's interfaces whether tf32 is allowed; after "ieee" its flag cannot be read."""
+    yield lambda precision: setattr(torch.backends.cudnn.conv, "fp32_precision", precision)
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@needs_triton
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch < 2.9 has flags only")
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("told", "expected"), [("ieee", "ieee"), ("tf32", "medium")])
+def test_the_precision_is_what_torch_was_told(device, kernels, monkeypatch, tf32_is_told, compiled, told, expected):
+    used, correlate2d = [], correlation.correlate2d
+
+    def spy(*operands, precision):
+        used.append(precision)
+        return correlate2d(*operands, precision=precision)
+
+    monkeypatch.setattr(correlation, "correlate2d", spy)
+    tf32_is_told(told)
+    function = torch.compile(conv2d, backend="aot_eager", fullgraph=True) if compiled else conv2d
+    function(random(1, 2, 4, 4, device=device), random(2, 2, 3, 3, device=device))
+    assert used == [expected]
+
+
 @needs_triton
 @pytest.mark.parametrize(("asked", "called"), [("xw", "grads"), ("x", "input_grad"), ("w", "filter_grad")])
 def test_both_gradients_of_a_convolution_are_one_call(device, kernels, asked, called):
@@ -191,18 +200,43 @@ def test_both_gradients_of_a_convolution_are_one_call(device, kernels, asked, ca
     assert ours == [f"pytensor_convnet::correlate2d_{called}"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
-def test_under_autocast():
-    x, w, b = random(8, 3, 8, 8, device="cuda"), random(4, 3, 3, 3, device="cuda"), random(4, device="cuda")
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_under_autocast(device, kernels, dtype):
+    x, w, b = random(8, 3, 8, 8, device=device), random(4, 3, 3, 3, device=device), random(4, device=device)
     w.requires_grad_()
-    with torch.autocast("cuda", torch.bfloat16):
+    with torch.autocast(device, dtype):
         ours, theirs = conv2d(x, w, b), F.conv2d(x, w, b)
-    assert ours.dtype == theirs.dtype == torch.bfloat16
+        pooled = conv_max_pool2d(x, w, b, pool_size=2)
+    assert ours.dtype == theirs.dtype == pooled.dtype == dtype
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(pooled, F.max_pool2d(theirs, 2), rtol=2e-2, atol=2e-2)
     assert torch.autograd.grad(ours.float().sum(), w)[0].dtype == torch.float32
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: autocast of convolutions and graphs are for GPUs")
+@needs_triton
+@pytest.mark.parametrize("function", [conv2d, lambda x, w, b: conv_max_pool2d(x, w, b, pool_size=1)])
+def test_autocast_of_torchs_own_functions(function):
+    x, w, b = random(2, 3, 8, 8, device="cpu"), random(4, 3, 3, 3, device="cpu"), random(4, device="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = function(x, w, b), F.conv2d(x, w, b)
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+
+
+def test_autocast_leaves_float64_as_it_is():
+    x, w, b = (random(*shape, device="cpu").double() for shape in [(2, 3, 8, 8), (4, 3, 3, 3), (4,)])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv2d(x, w, b), F.conv2d(x, w, b))
+        assert conv_max_pool2d(x, w, b, pool_size=2).dtype == torch.float64
+
+
+def test_autocast_leaves_integers_as_they_are():
+    x, w = torch.arange(32).reshape(1, 2, 4, 4), torch.arange(8).reshape(1, 2, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv2d(x, w), F.conv2d(x, w))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: graphs are for GPUs")
 @pytest.mark.parametrize("function", [layer, two_operators])
 def test_in_a_cuda_graph(function):
     x, w, b = random(8, 3, 8, 8, device="cuda"), random(4, 3, 3, 3, device="cuda"), random(4, device="cuda")

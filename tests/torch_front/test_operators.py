@@ -27,12 +27,12 @@ def arguments(name, device, format, filter_format="bc01"):
         biases, windows = random(6, 1, 1, 1, device=device).flatten(), [[2, 3], [2, 2], [1, 1]]
         forward = images, filters, biases, *MOVES, *windows, False, "tanh"
         maxima, winners = OPERATORS.correlate2d_max_pool2d(*forward)
-        maps = random(*maxima.shape, device=device, format=format)
+        maps, pooled = random(*maxima.shape, device=device, format=format), (3, 7, *MOVES, *windows)
         return {
             "correlate2d_max_pool2d": forward,
-            "correlate2d_max_pool2d_input_grad": (filters, winners, maps, 7, 6, format, 3, 7, *MOVES, *windows),
-            "correlate2d_max_pool2d_filter_grad": (images, winners, maps, 3, 2, 3, 7, *MOVES, *windows),
-            "correlate2d_max_pool2d_grads": (images, filters, winners, maps, 3, 7, *MOVES, *windows),
+            "correlate2d_max_pool2d_input_grad": (filters, winners, maps, 7, 6, format, *pooled),
+            "correlate2d_max_pool2d_filter_grad": (images, winners, maps, 3, 2, filter_format, *pooled),
+            "correlate2d_max_pool2d_grads": (images, filters, winners, maps, *pooled),
         }[name]
     if "correlate" in name:
         maps = random(2, 6, 3, 7, device=device, format=format)
@@ -76,7 +76,7 @@ def test_contract(device, name, format):
 
 
 @pytest.mark.parametrize("filter_format", [format for format in FORMATS if format != "bc01"])
-@pytest.mark.parametrize("name", [name for name in NAMES if "correlate" in name and "pool" not in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if "correlate" in name])
 def test_contract_with_filters_of_every_format(device, name, filter_format):
     given = arguments(name, device, "channels_last", filter_format)
     torch.library.opcheck(getattr(OPERATORS, name).default, learning(given))

@@ -9,7 +9,7 @@ Nothing of this changes a shared variable: the runs before the capture compute o
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pytensor_convnet.cuda.numbers import Numbers
 from pytensor_convnet.cuda.program import Program
 from pytensor_convnet.cuda.rings import Ring, launch_number, write_slot
 from pytensor_convnet.kernels.collectives import rehearsal
+from pytensor_convnet.kernels.cuda.tf32 import tf32_products
 from pytensor_convnet.lowering.cuda.base import torch_dtype
 
 
@@ -210,12 +211,6 @@ def _captured(
     return graph.replay, results
 
 
-@contextmanager
-def exact_or_not(precision: str) -> Any:
+def exact_or_not(precision: str) -> AbstractContextManager[None]:
     """Products of matrices in tf32 where the precision allows it."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision in ("medium", "bf16")
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return tf32_products(precision in ("medium", "bf16"))

@@ -8,14 +8,20 @@ these operators. Formats are as in `convolution_operators`.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.library import custom_op
 
 from pytensor_convnet.kernels.cuda import conv_pool
 from pytensor_convnet.kernels.cuda.formats import empty
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool
-from pytensor_convnet.torch.convolution_operators import correlate2d, format_of, map_lengths, moves_of
+from pytensor_convnet.torch.convolution_operators import (
+    correlate2d,
+    filter_format_of,
+    format_of,
+    map_lengths,
+    moves_of,
+    resolved,
+)
 from pytensor_convnet.torch.pooling_operators import max_pool2d_gather, sides_of, winners_dtype
 
 SLOPES: dict[str, Any] = {
@@ -36,7 +42,7 @@ def correlate2d_max_pool2d(
     """Maxima, biased and activated, and winners; see `kernels.cuda.conv_pool.correlate2d_max_pool2d`."""
     return conv_pool.correlate2d_max_pool2d(
         images, filters, winners_dtype(window), *moves_of(stride, padding, dilation, groups), window, pool_stride,
-        sides_of(pool_padding), not partial, biases, activation, precision=precision,
+        sides_of(pool_padding), not partial, biases, activation, precision=resolved(precision),
     )  # fmt: skip
 
 
@@ -49,20 +55,20 @@ def correlate2d_max_pool2d_input_grad(
     """The gradient of `correlate2d_max_pool2d` for images of ``rows`` x ``columns``."""
     return conv_pool.correlate2d_max_pool2d_input_grad(
         filters, winners, maps, rows, columns, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision, memory_format=format,
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision), memory_format=format,
     )  # fmt: skip
 
 
 @custom_op("pytensor_convnet::correlate2d_max_pool2d_filter_grad", mutates_args=())
 def correlate2d_max_pool2d_filter_grad(
-    images: Tensor, winners: Tensor, maps: Tensor, rows: int, columns: int, map_rows: int, map_columns: int,
-    stride: list[int], padding: list[int], dilation: list[int], groups: int, precision: str, window: list[int],
-    pool_stride: list[int], pool_padding: list[int],
+    images: Tensor, winners: Tensor, maps: Tensor, rows: int, columns: int, format: str, map_rows: int,
+    map_columns: int, stride: list[int], padding: list[int], dilation: list[int], groups: int, precision: str,
+    window: list[int], pool_stride: list[int], pool_padding: list[int],
 ) -> Tensor:  # fmt: skip
     """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``."""
     return conv_pool.correlate2d_max_pool2d_filter_grad(
         images, winners, maps, rows, columns, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision,
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision), memory_format=format,
     )  # fmt: skip
 
 
@@ -75,7 +81,8 @@ def correlate2d_max_pool2d_grads(
     """Both gradients."""
     return conv_pool.correlate2d_max_pool2d_grads(
         images, filters, winners, maps, map_rows, map_columns, *moves_of(stride, padding, dilation, groups),
-        window, pool_stride, sides_of(pool_padding), precision=precision, memory_format=format_of(images),
+        window, pool_stride, sides_of(pool_padding), precision=resolved(precision), memory_format=format_of(images),
+        filter_format=filter_format_of(filters),
     )  # fmt: skip
 
 
@@ -105,11 +112,11 @@ def _(
 
 @correlate2d_max_pool2d_filter_grad.register_fake
 def _(
-    images, winners, maps, rows, columns, map_rows, map_columns, stride, padding, dilation, groups, precision, window,
-    pool_stride, pool_padding,
+    images, winners, maps, rows, columns, format, map_rows, map_columns, stride, padding, dilation, groups, precision,
+    window, pool_stride, pool_padding,
 ):  # fmt: skip
     shape = maps.shape[1], images.shape[1] // groups, rows, columns
-    return torch.empty(shape, dtype=images.dtype, device=images.device)
+    return empty(shape, format, images.dtype, images.device)
 
 
 @correlate2d_max_pool2d_grads.register_fake
@@ -117,7 +124,7 @@ def _(
     images, filters, winners, maps, map_rows, map_columns, stride, padding, dilation, groups, precision, window,
     pool_stride, pool_padding,
 ):  # fmt: skip
-    of_filters = torch.empty(filters.shape, dtype=images.dtype, device=images.device)
+    of_filters = empty(filters.shape, filter_format_of(filters), images.dtype, images.device)
     return empty(images.shape, format_of(images), images.dtype, images.device), of_filters
 
 
@@ -160,7 +167,9 @@ def _input_grad(images: Tensor, filters: Tensor, winners: Tensor, maps: Tensor, 
 
 
 def _filter_grad(images: Tensor, filters: Tensor, winners: Tensor, maps: Tensor, rest: Any) -> Tensor:
-    return correlate2d_max_pool2d_filter_grad(images, winners, maps, *filters.shape[2:], *rest)
+    """The gradient of filters, in their format."""
+    lengths = filters.shape[2:]
+    return correlate2d_max_pool2d_filter_grad(images, winners, maps, *lengths, filter_format_of(filters), *rest)
 
 
 def _picked(images: Tensor, filters: Tensor, winners: Tensor, rest: Any) -> Tensor:
@@ -183,7 +192,7 @@ def _input_grad_backward(ctx: Any, images: Tensor) -> Any:
 
 
 def _keep_filter_grad(ctx: Any, inputs: Any, output: Any) -> None:
-    images, winners, maps, _, _, *ctx.rest = inputs
+    images, winners, maps, _, _, _, *ctx.rest = inputs
     ctx.save_for_backward(images, winners, maps)
 
 
@@ -192,7 +201,7 @@ def _filter_grad_backward(ctx: Any, filters: Tensor) -> Any:
     wants_images, _, wants_maps, *_ = ctx.needs_input_grad
     of_images = _input_grad(images, filters, winners, maps, ctx.rest) if wants_images else None
     of_maps = _picked(images, filters, winners, ctx.rest) if wants_maps else None
-    return of_images, None, of_maps, *[None] * 12
+    return of_images, None, of_maps, *[None] * 13
 
 
 def _keep_grads(ctx: Any, inputs: Any, output: Any) -> None:

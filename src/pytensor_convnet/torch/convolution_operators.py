@@ -14,6 +14,10 @@ from torch.library import custom_op
 from pytensor_convnet.geometry import Padding, correlation_length
 from pytensor_convnet.kernels.cuda import correlation
 from pytensor_convnet.kernels.cuda.formats import empty, memory_format
+from pytensor_convnet.kernels.cuda.tf32 import allows_tf32_convolutions
+
+DEFAULT_PRECISION = "default"
+"""What torch's settings allow when an operator computes: where it is traced for a compiler, not all can be read."""
 
 
 def moves_of(
@@ -22,6 +26,13 @@ def moves_of(
     """How a filter moves, as the kernels want it; it is not turned."""
     top, bottom, left, right = padding
     return tuple(stride), ((top, bottom), (left, right)), tuple(dilation), groups, False
+
+
+def resolved(precision: str) -> str:
+    """A precision as the kernels know it."""
+    if precision != DEFAULT_PRECISION:
+        return precision
+    return "medium" if allows_tf32_convolutions() else "ieee"
 
 
 def format_of(images: Tensor) -> str:
@@ -49,7 +60,9 @@ def correlate2d(
     precision: str,
 ) -> Tensor:  # fmt: skip
     """Images correlated with filters; see `kernels.cuda.correlation.correlate2d`."""
-    return correlation.correlate2d(images, filters, *moves_of(stride, padding, dilation, groups), precision=precision)
+    return correlation.correlate2d(
+        images, filters, *moves_of(stride, padding, dilation, groups), precision=resolved(precision)
+    )
 
 
 @custom_op("pytensor_convnet::correlate2d_input_grad", mutates_args=())
@@ -60,7 +73,7 @@ def correlate2d_input_grad(
     """The gradient of `correlate2d` for images of ``rows`` x ``columns``."""
     moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_input_grad(
-        filters, maps, rows, columns, *moves, precision=precision, memory_format=format
+        filters, maps, rows, columns, *moves, precision=resolved(precision), memory_format=format
     )
 
 
@@ -72,7 +85,7 @@ def correlate2d_filter_grad(
     """The gradient of `correlate2d` for filters of ``rows`` x ``columns``."""
     moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_filter_grad(
-        images, maps, rows, columns, *moves, precision=precision, memory_format=format
+        images, maps, rows, columns, *moves, precision=resolved(precision), memory_format=format
     )
 
 
@@ -84,7 +97,7 @@ def correlate2d_grads(
     """Both gradients, which read maps that are prepared once."""
     moves = moves_of(stride, padding, dilation, groups)
     return correlation.correlate2d_grads(
-        images, filters, maps, *moves, precision=precision, memory_format=format_of(images),
+        images, filters, maps, *moves, precision=resolved(precision), memory_format=format_of(images),
         filter_format=filter_format_of(filters),
     )  # fmt: skip
 

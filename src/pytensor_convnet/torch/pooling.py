@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pytensor_convnet.geometry import as_pair
+from pytensor_convnet.torch.checks import check_flag, check_images, check_tensors, check_windows, pair_of
 from pytensor_convnet.torch.placing import HAS_TRITON, is_for_kernels
 
 if HAS_TRITON:
@@ -15,6 +15,7 @@ if HAS_TRITON:
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 NUMBERS = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Lengths = int | tuple[int, int]
+NAMES = ("kernel_size", "stride", "padding")
 
 
 def max_pool2d(
@@ -52,18 +53,21 @@ def max_pool2d(
     Raises
     ------
     ValueError
-        On a GPU, windows cannot slide over ``input``; the message has the shapes that met.
+        ``input`` is no tensor. On a GPU, also where windows cannot slide over it, or arguments are none of those
+        above; the message has the shapes that met.
 
     Notes
     -----
     Kept for the gradient is one byte a window (8 where windows have more than 256 taps), not the images. Ties go to the
     first maximum in row-major order, and NaN wins, as torch has it.
     """
-    if return_indices or as_pair(dilation, "dilation", least=1) != (1, 1) or not is_for_kernels(input, NUMBERS):
+    check_tensors(input=input)
+    check_flag(return_indices, "return_indices")
+    if return_indices or pair_of(dilation, "dilation", 1) != (1, 1) or not is_for_kernels(input, NUMBERS):
         torchs: Any = F.max_pool2d
         return torchs(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    windows = windows_of(kernel_size, stride, padding)
-    maxima, _ = operators.max_pool2d(_batch(input), *windows, ceil_mode)
+    windows = _checked_windows(input, kernel_size, stride, padding, ceil_mode)
+    maxima, _ = operators.max_pool2d(input if input.ndim == 4 else input[None], *windows, ceil_mode)
     return maxima if input.ndim == 4 else maxima[0]
 
 
@@ -99,37 +103,37 @@ def avg_pool2d(
     Raises
     ------
     ValueError
-        On a GPU, windows cannot slide over ``input``; the message has the shapes that met.
+        ``input`` is no tensor. On a GPU, also where windows cannot slide over it, or arguments are none of those
+        above; the message has the shapes that met.
     """
+    check_tensors(input=input)
     if not is_for_kernels(input, FLOATS):
         return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    check_flag(count_include_pad, "count_include_pad")
     mode = "average_inc_pad" if count_include_pad else "average_exc_pad"
     if divisor_override is not None:
         mode = "sum"
-        if divisor_override == 0:
-            raise ValueError("divisor_override must not be zero")
-    maps = operators.average_pool2d(_batch(input), *windows_of(kernel_size, stride, padding), ceil_mode, mode)
+        if not isinstance(divisor_override, int) or divisor_override == 0:
+            raise ValueError(f"divisor_override must be an integer other than zero, or None, got {divisor_override!r}")
+    windows = _checked_windows(input, kernel_size, stride, padding, ceil_mode)
+    maps = operators.average_pool2d(input if input.ndim == 4 else input[None], *windows, ceil_mode, mode)
     if divisor_override is not None:
         maps = maps / divisor_override
     return maps if input.ndim == 4 else maps[0]
 
 
-def _batch(input: Tensor) -> Tensor:
-    """One image as a batch of one."""
-    if input.ndim not in (3, 4):
-        raise ValueError(
-            f"input must be (batch, channels, rows, columns) or (channels, rows, columns), got {tuple(input.shape)}"
-        )
-    return input if input.ndim == 4 else input[None]
+def _checked_windows(input: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any) -> Any:
+    """Window, stride and padding as the operators take them, which can slide over the images."""
+    check_images(input)
+    check_flag(ceil_mode, "ceil_mode")
+    windows = window, _, margin = windows_of(kernel_size, stride, padding)
+    check_windows("input", input.shape, window, margin, ceil_mode, NAMES)
+    return windows
 
 
-def windows_of(kernel_size: Any, stride: Any, padding: Any) -> tuple[list[int], list[int], list[int]]:
-    """Window, stride and padding as the operators take them."""
-    window = as_pair(_scalar(kernel_size), "kernel_size", least=1)
-    step = window if stride is None or stride == [] else as_pair(_scalar(stride), "stride", least=1)
-    return list(window), list(step), list(as_pair(_scalar(padding), "padding", least=0))
-
-
-def _scalar(lengths: Any) -> Any:
-    """A sequence of one length, which torch admits, as that length."""
-    return lengths[0] if isinstance(lengths, tuple | list) and len(lengths) == 1 else lengths
+def windows_of(kernel_size: Any, stride: Any, padding: Any, names: tuple[str, str, str] = NAMES) -> Any:
+    """Window, stride and padding, which the caller knows by ``names``, as the operators take them."""
+    size_name, stride_name, pad_name = names
+    window = pair_of(kernel_size, size_name, 1)
+    step = window if stride is None or stride in ([], ()) else pair_of(stride, stride_name, 1)
+    return list(window), list(step), list(pair_of(padding, pad_name, 0))

@@ -29,6 +29,7 @@ from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
     carry_out,
 )
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share  # noqa: E402
@@ -430,6 +431,25 @@ def test_functions_take_and_give_every_format(name, format, device):
     np.testing.assert_array_equal(first.cpu().numpy(), expected)
     if name != GRADIENTS[1]:
         assert memory_format(first) == format
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("name", "argument"), [(GRADIENTS[1], "memory_format"), (GRADIENTS[2], "filter_format")])
+def test_the_gradient_of_filters_is_in_the_format_asked_for(name, argument, format, device):
+    layer = LAYERS["overlapping"]
+    _, expected = arguments(task_of(layer, device=device), GRADIENTS[1])
+    given, _ = arguments(task_of(layer, device=device), name)
+    result = getattr(cuda, name)(*given, **{argument: format})
+    gradient = result[1] if isinstance(result, tuple) else result
+    np.testing.assert_array_equal(gradient.cpu().numpy(), expected)
+    assert gradient.stride() == strides(layer[0].filters, format)
+
+
+@pytest.mark.parametrize(("name", "argument"), [(GRADIENTS[1], "memory_format"), (GRADIENTS[2], "filter_format")])
+def test_formats_of_filters_that_there_are_not(name, argument, device):
+    given, _ = arguments(task_of(LAYERS["overlapping"], device=device), name)
+    with pytest.raises(ValueError, match="memory_format must be one of bc01, channels_last, batch_last"):
+        getattr(cuda, name)(*given, **{argument: "nhwc"})
 
 
 @pytest.mark.parametrize("name", [FORWARD, *GRADIENTS])

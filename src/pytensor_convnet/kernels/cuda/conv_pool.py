@@ -9,13 +9,14 @@ from pytensor_convnet.kernels.cuda import conv_pool_candidates  # noqa: F401  (r
 from pytensor_convnet.kernels.cuda.activations import ACTIVATIONS
 from pytensor_convnet.kernels.cuda.checks import check_biases, check_format, check_tensors
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, carry_out
+from pytensor_convnet.kernels.cuda.copying import change_format
 from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry, count
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.max_pooling import check_winners_dtype
 from pytensor_convnet.kernels.cuda.max_pooling_grad import check_winners
 from pytensor_convnet.kernels.cuda.pool_plans import Windows, check_pool, check_pooled
-from pytensor_convnet.kernels.cuda.streams import allowed
+from pytensor_convnet.kernels.cuda.streams import allowed, beside
 from pytensor_convnet.kernels.cuda.tuning import choose
 from pytensor_convnet.kernels.cuda.window_filters import format_to_read
 
@@ -109,9 +110,9 @@ def correlate2d_max_pool2d_input_grad(
 def correlate2d_max_pool2d_filter_grad(
     images: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, map_rows: int,
     map_columns: int, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool, window: Any,
-    pool_stride: Any, pool_padding: Any, *, precision: str = "medium",
+    pool_stride: Any, pool_padding: Any, *, precision: str = "medium", memory_format: str = "bc01",
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``, contiguous.
+    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``, bc01 or in another format.
 
     Parameters and errors as for `correlate2d_max_pool2d_input_grad`.
     """
@@ -122,10 +123,12 @@ def correlate2d_max_pool2d_filter_grad(
     geometry, windows = _checked(
         images.shape, shape, winners, maps, map_rows, map_columns, moves, window, pool_stride, pool_padding
     )
+    check_format(memory_format)
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps))
     operands = images, winners, maps
-    return _gradients("filter_grad", geometry, operands, precision, formats, None, windows)[0]
+    [of_filters] = _gradients("filter_grad", geometry, operands, precision, formats, None, windows)
+    return change_format(of_filters, memory_format)
 
 
 @torch.no_grad()
@@ -133,23 +136,27 @@ def correlate2d_max_pool2d_grads(
     images: torch.Tensor, filters: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, map_rows: int,
     map_columns: int, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool, window: Any,
     pool_stride: Any, pool_padding: Any, *, precision: str = "medium", memory_format: str | None = None,
-    late: bool = False,
+    filter_format: str = "bc01", late: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients, of images and of filters: pooled gradients are spread over maps once for the two.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`. With ``late`` that of filters may run beside
-    what follows; see `streams.awaited`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`; the gradient of filters is in ``filter_format``.
+    With ``late`` that may run beside what follows; see `streams.awaited`.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     moves = stride, padding, dilation, groups, flip
     geometry, windows = _checked(
         images.shape, filters.shape, winners, maps, map_rows, map_columns, moves, window, pool_stride, pool_padding
     )
+    check_format(filter_format)
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     operands = images, filters, winners, maps
     with allowed(late):
         of_images, of_filters = _gradients("grads", geometry, operands, precision, formats, memory_format, windows)
+        if filter_format != "bc01":
+            with beside(of_filters):
+                of_filters = change_format(of_filters, filter_format)
     return of_images, of_filters
 
 

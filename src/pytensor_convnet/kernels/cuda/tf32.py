@@ -1,0 +1,72 @@
+"""Whether torch may multiply float32 in tf32, by whichever of its two interfaces that was set.
+
+Since 2.9 there is beside the flags ``allow_tf32`` a precision of everything, of a library, and of an operation of it,
+each that of the one before unless it was set itself. A flag that no longer says the same cannot be read: torch raises.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+HAS_PRECISIONS = hasattr(torch.backends.cudnn, "conv")
+"""Whether this torch has the newer interface."""
+
+
+def allows_tf32_convolutions() -> bool:
+    """Whether cuDNN may compute convolutions of float32 in tf32."""
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32" if HAS_PRECISIONS else cudnn.allow_tf32
+
+
+@contextmanager
+def tf32_convolutions(allowed: bool) -> Iterator[None]:
+    """Let cuDNN compute convolutions in tf32, or not, meanwhile; every setting is put back as it was.
+
+    What a precision reads is what it was set to itself only if the one before reads otherwise. So those before are set
+    first: one that then still reads otherwise was set itself, and one that does not need not be.
+    """
+    changed = []
+    try:
+        for place, name, value in _settings(allowed):
+            before = getattr(place, name)
+            if before != value and allows_tf32_convolutions() != allowed:
+                setattr(place, name, value)
+                changed.append((place, name, before))
+        yield
+    finally:
+        for place, name, before in reversed(changed):
+            setattr(place, name, before)
+
+
+def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:
+    """What may have to be set to allow tf32 or not, each by place, name and value."""
+    cudnn: Any = torch.backends.cudnn
+    if not HAS_PRECISIONS:
+        return [(cudnn, "allow_tf32", allowed)]
+    everything: Any = torch.backends
+    inherited = [] if everything.fp32_precision == "none" else [everything]
+    return [(place, "fp32_precision", "tf32" if allowed else "ieee") for place in (*inherited, cudnn, cudnn.conv)]
+
+
+@contextmanager
+def tf32_products(allowed: bool) -> Iterator[None]:
+    """Let cuBLAS multiply matrices in tf32, or not, meanwhile: by flag and precision, both of which compilers read."""
+    matmul: Any = torch.backends.cuda.matmul
+    precision = matmul.fp32_precision if HAS_PRECISIONS else None
+    try:
+        flag = matmul.allow_tf32
+    except RuntimeError:  # it says the opposite of the precision
+        flag = precision != "tf32"
+
+    def say(flag: bool, precision: str | None) -> None:
+        matmul.allow_tf32 = flag
+        if precision is not None and matmul.fp32_precision != precision:
+            matmul.fp32_precision = precision
+
+    try:
+        say(allowed, precision and ("tf32" if allowed else "ieee"))
+        yield
+    finally:
+        say(flag, precision)
