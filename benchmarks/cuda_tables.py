@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
-from pytensor_convnet.bench.chart import figure_of
 from pytensor_convnet.bench.cuda import net_table
+from pytensor_convnet.bench.cuda.chart import convolutions_figure, pools_figure
 from pytensor_convnet.bench.cuda.table import (
     FEW_CHANNELS_OR_STRIDED,
     OUR_LAYOUT,
@@ -23,6 +23,7 @@ from pytensor_convnet.bench.cuda.table import (
 )
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record, read
+from pytensor_convnet.bench.session import InvalidBenchmark
 from pytensor_convnet.plots import save
 
 BEGIN = {suite: f"<!-- measured: {suite} -->" for suite in ("conv", "net")}
@@ -118,14 +119,16 @@ def markdown(machine: GpuMachine, records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def convolutions_figure(machine: GpuMachine, records: Sequence[Record]):
-    """How many times as long as ours in batch-last the best peer takes for each convolution of float32, medium."""
-    rows = rows_of(records, "float32", "medium")
-    ratios = {key: peer / row[OURS, OUR_LAYOUT].seconds for key, row in rows.items() if (peer := best_peer(row))}
-    if not ratios:
-        raise SystemExit("--plot draws convolutions of float32 in medium beside peers, and none are here")
-    peers = dict.fromkeys(name for row in rows.values() for name, _ in row if name != OURS)
-    return figure_of(ratios, "conv, float32, medium", ", ".join(peers), machine.processor)
+def figure(machine: GpuMachine, records: Sequence[Record]):
+    """The chart of convolutions of float32, medium, or of pools of float32."""
+    figures = {"conv": convolutions_figure, "pool": pools_figure}
+    suite = records[0].suite
+    if suite not in figures:
+        raise SystemExit(f"--plot draws convolutions and pools, and these figures are of the suite {suite}")
+    try:
+        return figures[suite](machine, records)
+    except InvalidBenchmark as error:
+        raise SystemExit(str(error)) from None
 
 
 def main() -> None:
@@ -133,11 +136,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--write", type=Path, metavar="PAGE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw convolutions of float32, medium")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw convolutions, or pools, of float32")
     arguments = parser.parse_args()
     machine, records = read(arguments.file, GpuMachine)
     if arguments.plot is not None:
-        save(convolutions_figure(machine, records), arguments.plot)
+        save(figure(machine, records), arguments.plot)
     text = markdown(machine, records)
     if arguments.write is None:
         print(text)

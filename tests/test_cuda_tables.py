@@ -63,6 +63,6 @@ def test_convolutions_are_drawn(tmp_path, monkeypatch):
     assert (tmp_path / "conv.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_networks_alone_cannot_be_drawn(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="--plot draws convolutions of float32 in medium"):
+def test_networks_cannot_be_drawn(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="--plot draws convolutions and pools"):
         run(monkeypatch, written(tmp_path, "net.json", NET_RECORDS), "--plot", tmp_path / "net.png")
