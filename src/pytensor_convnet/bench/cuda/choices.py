@@ -28,7 +28,7 @@ OWN = {
 def convolutions_table(format: str, device: torch.device) -> Table:
     """A row for each pass of each convolution, and for both gradients as one, in one physical format."""
     title = f"Convolutions on the GPU, {format}, precision 'medium'"
-    table = _table(f"{title}; * was not measured yet: what is taken where nothing can be measured", "pass", *NAMES)
+    table = _table(f"{title}; *: not measured yet, taken without measurements", "pass", *NAMES)
     for case in CONV.values():
         for name in (*OPERATIONS, BOTH):
             kernels = [kernel_of(task_of(case, name, dtype, format, device)) for dtype in NAMES.values()]
