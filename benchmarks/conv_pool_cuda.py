@@ -8,6 +8,7 @@ batch-last. Errors are those of the fused functions against float64.
 """
 
 import argparse
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from pytensor_convnet.bench.cases import CONV, ConvCase
-from pytensor_convnet.bench.cuda.timing import graph_seconds
+from pytensor_convnet.bench.cuda.findings import package_versions
+from pytensor_convnet.bench.cuda.timing import GpuMachine, graph_seconds
 from pytensor_convnet.kernels import cuda
 
 POOLS = {
@@ -134,7 +136,7 @@ def main() -> None:
     path = parser.parse_args().json
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs an NVIDIA GPU")
-    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    machine = dataclasses.asdict(GpuMachine.measured(package_versions(())))
     records = []
     for name in POOLS:
         for dtype in (torch.float32, torch.bfloat16):

@@ -1,18 +1,24 @@
-"""Markdown tables of the figures that ``pytensor-convnet bench conv|net --device cuda --json`` writes.
+"""Markdown tables of figures of a GPU, which ``pytensor-convnet bench --device cuda`` and ``conv_pool_cuda.py`` write.
 
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json                                # prints them
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --write docs/cuda-kernels.md   # puts them in place
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --plot docs/bench-conv-cuda.png      # draws them
+python benchmarks/cuda_tables.py benchmarks/results/conv-pool-h100.json --write docs/cuda-kernels.md
+python benchmarks/cuda_tables.py benchmarks/results/pool-h100.json --write docs/cuda-pooling.md
 python benchmarks/cuda_tables.py benchmarks/results/net-h100.json --write docs/cuda-mode.md
+
+In place is between ``<!-- measured: conv -->``, or conv_pool, pool or net, and ``<!-- end of measured -->``.
 """
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
-from pytensor_convnet.bench.chart import figure_of
-from pytensor_convnet.bench.cuda import net_table
+from pytensor_convnet.bench.cuda import net_table, pool_table
+from pytensor_convnet.bench.cuda.chart import convolutions_figure, pools_figure
 from pytensor_convnet.bench.cuda.table import (
     FEW_CHANNELS_OR_STRIDED,
     OUR_LAYOUT,
@@ -23,17 +29,22 @@ from pytensor_convnet.bench.cuda.table import (
 )
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record, read
+from pytensor_convnet.bench.session import InvalidBenchmark
 from pytensor_convnet.plots import save
 
-BEGIN = {suite: f"<!-- measured: {suite} -->" for suite in ("conv", "net")}
+BEGIN = "<!-- measured: {suite} -->"
 END = "<!-- end of measured -->"
 OPERATIONS = ("forward", "input_grad", "filter_grad")
 COMBINATIONS = (("float32", "medium"), ("float32", "high"), ("bfloat16", "medium"))
+DTYPES = ("float32", "bfloat16")
+LAYOUTS = {"batch_last": "batch-last", "channels_last": "channels-last", "bc01": "bc01"}
+NAMES = {"torch": "torch", "jax": "JAX"}
 
 
 def machine_line(machine: GpuMachine) -> str:
-    """The GPU, its ceilings, and the versions of what was measured."""
-    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    """The GPU, its ceilings, and the versions of what was measured, as far as they are known."""
+    others = {"CUDA": machine.cuda, "driver": machine.driver, "Python": machine.python, "commit": machine.commit}
+    packages = ", ".join(f"{name} {version}" for name, version in (machine.packages | others).items() if version)
     return (
         f"{machine.processor}: tf32 {machine.tf32_flops_per_second / 1e12:.0f} TFLOP/s, bfloat16 "
         f"{machine.bfloat16_flops_per_second / 1e12:.0f} TFLOP/s, "
@@ -106,26 +117,118 @@ def _net_cell(step: Record | None, first: str | None) -> str:
     return f"{1e6 * step.seconds:.0f}{layout} ({first})"
 
 
+def pool_table_lines(records: Sequence[Record], dtype: str) -> Iterator[str]:
+    """A row for each operation of each pool: microseconds of all; of ours in each format, as multiples of the floor."""
+    rows = pool_table.rows_of(records, dtype)
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    heads = [LAYOUTS[layout] if name == OURS else f"{NAMES[name]}, {LAYOUTS[layout]}" for name, layout in columns]
+    yield f"**{dtype}**: microseconds, and in brackets ours as a multiple of the floor"
+    yield ""
+    yield f"| case | | floor | {' | '.join(heads)} |"
+    yield "| --- | --- |" + " ---: |" * (1 + len(columns))
+    for (case, operation), row in rows.items():
+        floor = next(iter(row.values())).floor_seconds or 0
+        yield f"| {case} | {operation} | {1e6 * floor:.1f} | {' | '.join(_pool_cell(row.get(c)) for c in columns)} |"
+    yield ""
+    found = pool_table.ratios_of(rows)
+    for layout, ratios in found.items():
+        least = min(ratios, key=lambda case: ratios[case])
+        yield (
+            f"Geometric mean of best peer / ours in {LAYOUTS[layout]}, forward and backward together: "
+            f"{geometric_mean(ratios.values()):.2f}; the least is {ratios[least]:.2f} ({least})."
+        )
+    yield ""
+
+
+def _pool_cell(record: Record | None) -> str:
+    if record is None:
+        return "-"
+    if record.implementation != OURS:
+        return f"{1e6 * record.seconds:.0f}"
+    return f"{1e6 * record.seconds:.1f} ({record.seconds / (record.floor_seconds or float('nan')):.2f})"
+
+
+POOLED = {"forward": ["forward"], "both gradients": ["gradients"], "filter gradient alone": ["filter_gradient"]}
+SUMS = {"forward + both": ["forward", "gradients"], "forward + filter gradient": ["forward", "filter_gradient"]}
+"""The columns of pooled correlations: what of `conv_pool_cuda.py` is measured, and what is added."""
+
+
+def pooled_ratio(record: dict[str, Any], parts: Sequence[str]) -> float:
+    """How many times as long as the fused functions the pair of a correlation and a pool takes."""
+    times = record["microseconds"]
+    return sum(times[f"pair_{part}"] for part in parts) / sum(times[part] for part in parts)
+
+
+def conv_pool_lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A row for each layer in each dtype: microseconds of ours and of the pair, and their ratio."""
+    yield f"| case | | {' | '.join((*POOLED, *SUMS))} |"
+    yield "|---|---|" + "---|" * len((*POOLED, *SUMS))
+    by_dtype = {dtype: [record for record in records if record["dtype"] == dtype] for dtype in DTYPES}
+    for record in (record for found in by_dtype.values() for record in found):
+        times = record["microseconds"]
+        cells = [
+            f"{times[part]:.0f}, {times[f'pair_{part}']:.0f}, **{pooled_ratio(record, [part]):.2f}x**"
+            for [part] in POOLED.values()
+        ]
+        cells += [f"**{pooled_ratio(record, parts):.2f}x**" for parts in SUMS.values()]
+        yield f"| {record['case']} | {record['dtype']} | {' | '.join(cells)} |"
+    yield ""
+    means = [
+        f"{name} " + ", ".join(_pooled_mean(found, parts) for found in (*by_dtype.values(), records))
+        for name, parts in {"forward": ["forward"], **SUMS}.items()
+    ]
+    yield f"Geometric means, of float32, of bfloat16 and of all: {'; '.join(means)}."
+    errors = [
+        f"{name} {', '.join(_largest_error(found, keys) for found in by_dtype.values())}"
+        for name, keys in (("maxima", ["maxima"]), ("gradients", ["input_grad", "filter_grad"]))
+    ]
+    yield f"Largest errors, of float32 and of bfloat16: {'; '.join(errors)}."
+    yield ""
+
+
+def _pooled_mean(records: Sequence[dict[str, Any]], parts: Sequence[str]) -> str:
+    return f"{geometric_mean(pooled_ratio(record, parts) for record in records):.2f}" if records else "-"
+
+
+def _largest_error(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    errors = [record["errors"][name] for record in records for name in names]
+    return f"{max(errors):.1e}" if errors else "-"
+
+
+def conv_pool_markdown(machine: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+    """The table of pooled correlations; the first files knew a GPU's name and torch's version."""
+    if "gpu" in machine:
+        line = f"{machine['gpu']}: torch {machine['torch']}."
+    else:
+        line = machine_line(GpuMachine(**machine))
+    return "\n".join([line, "", *conv_pool_lines(records)])
+
+
 def markdown(machine: GpuMachine, records: Sequence[Record]) -> str:
     """All tables of one suite."""
     lines = [machine_line(machine), ""]
     if records[0].suite == "net":
         for precision in dict.fromkeys(record.precision for record in records):
             lines += net_table_lines(records, precision)
+    elif records[0].suite == "pool":
+        for dtype in DTYPES:
+            lines += pool_table_lines(records, dtype)
     else:
         for dtype, precision in COMBINATIONS:
             lines += table(records, dtype, precision)
     return "\n".join(lines)
 
 
-def convolutions_figure(machine: GpuMachine, records: Sequence[Record]):
-    """How many times as long as ours in batch-last the best peer takes for each convolution of float32, medium."""
-    rows = rows_of(records, "float32", "medium")
-    ratios = {key: peer / row[OURS, OUR_LAYOUT].seconds for key, row in rows.items() if (peer := best_peer(row))}
-    if not ratios:
-        raise SystemExit("--plot draws convolutions of float32 in medium beside peers, and none are here")
-    peers = dict.fromkeys(name for row in rows.values() for name, _ in row if name != OURS)
-    return figure_of(ratios, "conv, float32, medium", ", ".join(peers), machine.processor)
+def figure(machine: GpuMachine, records: Sequence[Record]):
+    """The chart of convolutions of float32, medium, or of pools of float32."""
+    figures = {"conv": convolutions_figure, "pool": pools_figure}
+    suite = records[0].suite
+    if suite not in figures:
+        raise SystemExit(f"--plot draws convolutions and pools, and these figures are of the suite {suite}")
+    try:
+        return figures[suite](machine, records)
+    except InvalidBenchmark as error:
+        raise SystemExit(str(error)) from None
 
 
 def main() -> None:
@@ -133,17 +236,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--write", type=Path, metavar="PAGE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw convolutions of float32, medium")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw convolutions, or pools, of float32")
     arguments = parser.parse_args()
-    machine, records = read(arguments.file, GpuMachine)
-    if arguments.plot is not None:
-        save(convolutions_figure(machine, records), arguments.plot)
-    text = markdown(machine, records)
+    content = json.loads(arguments.file.read_text())
+    if "microseconds" in content["records"][0]:
+        suite, text = "conv_pool", conv_pool_markdown(content["machine"], content["records"])
+        if arguments.plot is not None:
+            raise SystemExit("--plot draws convolutions and pools, and these are pooled correlations")
+    else:
+        machine, records = read(arguments.file, GpuMachine)
+        suite, text = records[0].suite, markdown(machine, records)
+        if arguments.plot is not None:
+            save(figure(machine, records), arguments.plot)
     if arguments.write is None:
         print(text)
         return
-    page = arguments.write.read_text()
-    begin = BEGIN[records[0].suite]
+    page, begin = arguments.write.read_text(), BEGIN.format(suite=suite)
+    if begin not in page:
+        raise SystemExit(f"{arguments.write} has no place for these figures: {begin} ... {END}")
     before, rest = page.split(begin)
     _, after = rest.split(END, 1)
     arguments.write.write_text(f"{before}{begin}\n{text}{END}{after}")

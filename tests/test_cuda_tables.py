@@ -1,7 +1,9 @@
 """The Markdown tables of `benchmarks/cuda_tables.py`."""
 
+import json
 import runpy
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ pytest.importorskip("torch", reason="the machine of these figures is torch's: pi
 
 from pytensor_convnet.bench import records
 from tests.bench.cuda.test_net_table import RECORDS as NET_RECORDS
+from tests.bench.cuda.test_pool_table import RECORDS as POOL_RECORDS
 from tests.bench.cuda.test_table import MACHINE
 from tests.bench.cuda.test_table import RECORDS as CONV_RECORDS
 
@@ -63,6 +66,74 @@ def test_convolutions_are_drawn(tmp_path, monkeypatch):
     assert (tmp_path / "conv.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_networks_alone_cannot_be_drawn(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="--plot draws convolutions of float32 in medium"):
+def test_networks_cannot_be_drawn(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="--plot draws convolutions and pools"):
         run(monkeypatch, written(tmp_path, "net.json", NET_RECORDS), "--plot", tmp_path / "net.png")
+
+
+def test_pools_are_told_beside_their_floor_with_means(tmp_path, monkeypatch, capsys):
+    run(monkeypatch, written(tmp_path, "pool.json", POOL_RECORDS))
+    printed = capsys.readouterr().out
+    assert "| case | | floor | bc01 | torch, bc01 | JAX, bc01 | torch, channels-last |" in printed
+    assert "| vgg_p22 | forward | 100.0 | 200.0 (2.00) | 400 | 300 | - |" in printed
+    assert "best peer / ours in bc01, forward and backward together: 2.00; the least is 1.00 (p31)." in printed
+
+
+def pooled_record(dtype, forward, gradients):
+    ours = {"forward": forward, "gradients": gradients, "filter_gradient": 10.0}
+    pair = {"pair_forward": 20.0, "pair_gradients": 60.0, "pair_filter_gradient": 30.0}
+    errors = {"maxima": 1e-4, "input_grad": 3e-4, "filter_grad": 2e-4}
+    return {"case": "alex1", "dtype": dtype, "precision": "medium", "microseconds": ours | pair, "errors": errors}
+
+
+POOLED_RECORDS = [pooled_record("bfloat16", 5.0, 15.0), pooled_record("float32", 10.0, 30.0)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        ({"gpu": "A GPU", "torch": "2.11"}, "A GPU: torch 2.11."),
+        (asdict(replace(MACHINE, driver="580.65", commit="0123abc")), "torch 2.11, driver 580.65, commit 0123abc."),
+    ],
+    ids=["old", "new"],
+)
+def test_pooled_correlations_are_told_beside_the_pair(tmp_path, monkeypatch, capsys, machine, told):
+    file = tmp_path / "conv-pool.json"
+    file.write_text(json.dumps({"machine": machine, "records": POOLED_RECORDS}))
+    run(monkeypatch, file)
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("A GPU: ")
+    assert first.endswith(told)
+    assert rows[3:5] == [
+        "| alex1 | float32 | 10, 20, **2.00x** | 30, 60, **2.00x** | 10, 30, **3.00x** | **2.00x** | **2.50x** |",
+        "| alex1 | bfloat16 | 5, 20, **4.00x** | 15, 60, **4.00x** | 10, 30, **3.00x** | **4.00x** | **3.33x** |",
+    ]
+    assert "of all: forward 2.00, 4.00, 2.83; forward + both 2.00, 4.00, 2.83; " in rows[6]
+    assert rows[7].endswith("maxima 1.0e-04, 1.0e-04; gradients 3.0e-04, 3.0e-04.")
+
+
+@pytest.mark.parametrize("suite", ["pool", "conv_pool"])
+def test_pools_go_between_markers_of_their_own(tmp_path, monkeypatch, suite):
+    file = written(tmp_path, "file.json", POOL_RECORDS)
+    if suite == "conv_pool":
+        file.write_text(json.dumps({"machine": {"gpu": "A GPU", "torch": "2.11"}, "records": POOLED_RECORDS}))
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n<!-- measured: {suite} -->\nold\n<!-- end of measured -->\nb\n")
+    run(monkeypatch, file, "--write", page)
+    assert page.read_text().startswith(f"a\n<!-- measured: {suite} -->\nA GPU: ")
+    assert page.read_text().endswith("<!-- end of measured -->\nb\n")
+    assert "old" not in page.read_text()
+
+
+def test_a_page_without_a_place_for_figures_is_left_as_it_is(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("a\n")
+    with pytest.raises(SystemExit, match="has no place for these figures: <!-- measured: pool -->"):
+        run(monkeypatch, written(tmp_path, "pool.json", POOL_RECORDS), "--write", page)
+    assert page.read_text() == "a\n"
+
+
+@pytest.mark.parametrize("name", ["conv-h100", "conv-pool-h100", "pool-h100", "net-h100"])
+def test_the_committed_figures_are_read(monkeypatch, capsys, name):
+    run(monkeypatch, SCRIPT.parent / "results" / f"{name}.json")
+    assert capsys.readouterr().out.startswith("NVIDIA H100 80GB HBM3: ")

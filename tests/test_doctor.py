@@ -16,11 +16,15 @@ def packages_without(monkeypatch, *missing):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in missing else find_spec(name))
 
 
-@pytest.fixture(scope="module")
-def output():
+def doctor_says(*options):
     app = typer.Typer()
     app.command()(doctor.doctor)
-    result = CliRunner().invoke(app, [])
+    return CliRunner().invoke(app, options, env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def output():
+    result = doctor_says()
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -64,26 +68,34 @@ def test_a_torch_without_cuda_is_told(monkeypatch):
     assert "no NVIDIA GPU" in doctor.gpu_problem()
 
 
-def test_methods_of_the_gpu_are_described_in_a_word_or_two():
-    torch = pytest.importorskip("torch", reason="methods of the GPU work on torch's tensors: pip install torch triton")
-    pytest.importorskip("triton", reason="methods of the GPU are written in Triton: pip install triton")
-    from pytensor_convnet.kernels.cuda.gathering import Geometry
-    from pytensor_convnet.kernels.cuda.methods import Cudnn, SlidingShare, Task, Unrolled, WindowShare
-    from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
-    from pytensor_convnet.kernels.cuda.tuning import fixed_choice
-    from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
+def test_a_gpu_has_a_table_for_each_format_asked_for_and_one_of_pools(monkeypatch):
+    torch = pytest.importorskip("torch", reason="kernels of the GPU take torch's tensors: pip install torch triton")
+    pytest.importorskip("triton", reason="kernels of the GPU are written in Triton: pip install triton")
+    from pytensor_convnet.bench.cuda import choices
 
-    assert doctor.described(Cudnn("bc01")) == "cuDNN bc01"
-    assert doctor.described(Cudnn("bc01", as_forward=True)) == "cuDNN bc01 as forward"
-    assert doctor.described(SlidingShare(True, "tf32", SlidingBlocks(16, 32, 4, 64, 132, 4, 3))) == "sliding sum tf32"
-    assert doctor.described(WindowShare("tf32", WindowGradBlocks(True, 3, 1, 3, 96, 1))) == "windows tf32"
-    assert doctor.described(Unrolled(WindowShare("tf32", WindowGradBlocks(True, 1, 1, 3, 64, 1)))) == (
-        "windows tf32 of columns"
-    )
-    geometry = Geometry((16, 3, 9, 9), (4, 3, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
-    for name, kind in (("correlate2d", "gather"), ("correlate2d_filter_grad", "split sum")):
-        task = Task(name, geometry, torch.float32, "ieee", ("bc01", "bc01"), torch.device("cpu"))
-        assert doctor.described(fixed_choice(task)) == f"{kind} ieee"
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(choices, "convolutions_table", lambda format, device: (format, str(device)))
+    monkeypatch.setattr(choices, "pools_table", lambda: "pools")
+    assert list(doctor.gpu_tables(["batch_last", "bc01"])) == [("batch_last", "cuda:0"), ("bc01", "cuda:0"), "pools"]
+
+
+@pytest.mark.parametrize(
+    ("options", "formats"), [([], "batch_last"), (["--formats", "bc01,channels_last"], "bc01 and channels_last")]
+)
+def test_tables_of_a_gpu_are_shown_where_there_is_one(monkeypatch, options, formats):
+    for name in ("version_lines", "device_lines", "cache_lines"):
+        monkeypatch.setattr(doctor, name, lambda: ())
+    monkeypatch.setattr(doctor, "cpu_table", lambda: "of the CPU")
+    monkeypatch.setattr(doctor, "gpu_problem", lambda: None)
+    monkeypatch.setattr(doctor, "gpu_tables", lambda formats: [f"of the GPU in {' and '.join(formats)}"])
+    shown = doctor_says(*options).stdout.splitlines()
+    assert shown == ["of the CPU", f"of the GPU in {formats}"]
+
+
+def test_a_format_that_there_is_not_is_told():
+    result = doctor_says("--formats", "c01b")
+    assert result.exit_code == 2
+    assert "'c01b' is not one of batch_last, channels_last, bc01" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_it_is_a_command():

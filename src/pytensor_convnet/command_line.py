@@ -46,6 +46,22 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
     return check
 
 
+def names_in(listed: str | None) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]
+
+
+def names_among(listed: str | None, valid: Collection[str], option: str) -> list[str]:
+    """The names that an option lists, each among ``valid``; all of these if it was not given."""
+    if listed is None:
+        return list(valid)
+    names = list(dict.fromkeys(names_in(listed)))
+    unknown = [name for name in names if name not in valid]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(map(repr, unknown))} is not one of {', '.join(valid)}", param_hint=option)
+    return names
+
+
 ModeOption = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,5 @@
 """The commands of ``pytensor-convnet``: train a network, let it classify pictures, and measure how fast it all is."""
 
-from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,18 @@ import typer
 from rich.console import Console
 
 from pytensor_convnet import __version__, checkpoints, pictures, reports
-from pytensor_convnet.bench.nets import GPU_PRECISIONS
+from pytensor_convnet.bench.cases import GPU_FORMATS
 from pytensor_convnet.bench.peers import GPU_PEERS, peers_of
 from pytensor_convnet.bench.session import run_benchmark
-from pytensor_convnet.bench.suite import GPU_SUITES, SUITES
-from pytensor_convnet.command_line import ModeOption, check_folder, errors_in_one_message, one_of
+from pytensor_convnet.bench.suite import GPU_PRECISIONS, GPU_SUITES, SUITES
+from pytensor_convnet.command_line import (
+    ModeOption,
+    check_folder,
+    errors_in_one_message,
+    names_among,
+    names_in,
+    one_of,
+)
 from pytensor_convnet.models import Classifier
 from pytensor_convnet.settings import check_mode
 from pytensor_convnet.train_command import train
@@ -101,7 +107,20 @@ def bench(
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help=f"Of networks on a GPU: {', '.join(GPU_PRECISIONS)}.", show_default="all"),
+        typer.Option(
+            metavar="A,B",
+            help=f"On a GPU: of convolutions {', '.join(GPU_PRECISIONS['conv'])}, of networks "
+            f"{', '.join(GPU_PRECISIONS['net'])}.",
+            show_default="all",
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"Of convolutions and pools on a GPU, how our tensors lie in memory: {', '.join(GPU_FORMATS)}.",
+            show_default="all",
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads everyone may use.", show_default="all cores")
@@ -115,7 +134,13 @@ def bench(
             show_default="none",
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Write all figures to this file; on a GPU, add to those of an earlier run that it has.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Draw how this package compares, as PNG in this file.")
     ] = None,
@@ -125,26 +150,36 @@ def bench(
     Everyone gets the same data and takes turns within one run; medians are told.
     Ctrl-C ends measuring after the operation at hand and shows what is known by then.
     """
-    chosen = _listed(cases, (GPU_SUITES if device == "cuda" else SUITES)[suite], "--cases")
-    wanted = _listed(peers, GPU_PEERS if device == "cuda" else peers_of(suite), "--peers")
-    if precisions is not None and (suite, device) != ("net", "cuda"):
-        raise typer.BadParameter("only of networks on a GPU, `bench net --device cuda`", param_hint="--precisions")
-    in_precisions = _listed(precisions, GPU_PRECISIONS, "--precisions")
-    if device == "cuda":
-        _bench_on_a_gpu(suite, chosen, wanted, in_precisions, json, plot)
+    on_gpu = device == "cuda"
+    chosen = names_among(cases, (GPU_SUITES if on_gpu else SUITES)[suite], "--cases")
+    wanted = names_among(peers, GPU_PEERS if on_gpu else peers_of(suite), "--peers")
+    if precisions is not None and not (on_gpu and suite in GPU_PRECISIONS):
+        raise typer.BadParameter("only of convolutions and networks on a GPU", param_hint="--precisions")
+    if formats is not None and not (on_gpu and suite in ("conv", "pool")):
+        raise typer.BadParameter("only of convolutions and pools on a GPU", param_hint="--formats")
+    if on_gpu:
+        in_precisions = names_among(precisions, GPU_PRECISIONS.get(suite, ()), "--precisions")
+        in_formats = names_among(formats, GPU_FORMATS, "--formats")
+        _bench_on_a_gpu(suite, chosen, wanted, in_precisions, in_formats, json, plot)
         return
     with errors_in_one_message():
         for path in (json, plot):
             check_folder(path)
-        run_benchmark(Console(), suite, chosen, wanted, threads, seconds, _names(exclude), json, plot)
+        run_benchmark(Console(), suite, chosen, wanted, threads, seconds, names_in(exclude), json, plot)
 
 
 def _bench_on_a_gpu(
-    suite: str, cases: list[str], peers: list[str], precisions: list[str], json: Path | None, plot: Path | None
+    suite: str,
+    cases: list[str],
+    peers: list[str],
+    precisions: list[str],
+    formats: list[str],
+    json: Path | None,
+    plot: Path | None,
 ) -> None:
     """Measure on a GPU, if there is one."""
-    if plot is not None:
-        raise typer.BadParameter("there is no chart of GPU figures; --json keeps them", param_hint="--plot")
+    if plot is not None and suite == "net":
+        raise typer.BadParameter("there is no chart of networks on a GPU; --json keeps figures", param_hint="--plot")
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
     if missing:
         packages = " and ".join(missing)
@@ -156,27 +191,14 @@ def _bench_on_a_gpu(
     from pytensor_convnet.bench.cuda import net_session, pool_session, session
 
     with errors_in_one_message():
-        check_folder(json)
-        if suite == "net":
-            net_session.run_benchmark(Console(), cases, peers, json, precisions)
+        for path in (json, plot):
+            check_folder(path)
+        if suite == "conv":
+            session.run_benchmark(Console(), cases, peers, json, formats, precisions, plot)
+        elif suite == "pool":
+            pool_session.run_benchmark(Console(), cases, peers, json, formats, plot)
         else:
-            {"conv": session, "pool": pool_session}[suite].run_benchmark(Console(), cases, peers, json)
-
-
-def _names(listed: str | None) -> list[str]:
-    """The names in a list with commas between them."""
-    return [name.strip() for name in (listed or "").split(",") if name.strip()]
-
-
-def _listed(listed: str | None, valid: Collection[str], option: str) -> list[str]:
-    """The names that an option lists, each among ``valid``; all of these if it was not given."""
-    if listed is None:
-        return list(valid)
-    names = list(dict.fromkeys(_names(listed)))
-    unknown = [name for name in names if name not in valid]
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(map(repr, unknown))} is not one of {', '.join(valid)}", param_hint=option)
-    return names
+            net_session.run_benchmark(Console(), cases, peers, json, precisions)
 
 
 def _should_invert(picture: np.ndarray, network: Classifier) -> bool:

@@ -10,26 +10,34 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pytensor_convnet import __version__
-from pytensor_convnet.bench.cases import CONV, ConvCase
+from pytensor_convnet.bench.cases import CONV, GPU_FORMATS, ConvCase
+from pytensor_convnet.command_line import names_among
 
 PACKAGES = ("pytensor", "numba", "llvmlite", "numpy", "torch", "triton", "jax")
 PASSES = ("forward", "input_grad", "filter_grad")
-GPU_FORMATS = ("batch_last", "bc01")
-"""The physical formats of images and maps for which kernels of the GPU are shown."""
-
 WIDTH_OF_FILES = 140
 """How wide tables may be where there is no terminal to tell."""
 
 
-def doctor() -> None:
+def doctor(
+    formats: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help=f"For convolutions on a GPU, how tensors lie in memory, a table each: {', '.join(GPU_FORMATS)}.",
+        ),
+    ] = "batch_last",
+) -> None:
     """Show what this machine has: devices, versions, caches, and the kernel that each case of the benchmark takes."""
+    in_formats = names_among(formats, GPU_FORMATS, "--formats")
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_OF_FILES)
@@ -43,7 +51,8 @@ def doctor() -> None:
     tell(cache_lines())
     console.print(cpu_table())
     if gpu_problem() is None:
-        console.print(gpu_table())
+        for table in gpu_tables(in_formats):
+            console.print(table)
 
 
 def version_lines() -> Iterator[str]:
@@ -123,7 +132,10 @@ def caches() -> Iterator[tuple[str, Path, str]]:
 
 def cpu_table() -> Table:
     """The form of minimal filtering with which the CPU computes each pass of each case."""
-    table = _table("Convolutions on the CPU, float32: direct, or by minimal filtering F(outputs, taps)")
+    title = "Convolutions on the CPU, float32: direct, or by minimal filtering F(outputs, taps)"
+    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
+    for heading in ("case", "shapes", *(name.replace("_", " ") for name in PASSES)):
+        table.add_column(heading, no_wrap=True)
     for case in CONV.values():
         case = case.for_cpu()
         table.add_row(case.name, str(case), *(cpu_form(case, name) for name in PASSES))
@@ -163,52 +175,16 @@ def _form_chooser(gradient: bool) -> Callable[..., int]:
     return form
 
 
-def gpu_table() -> Table:
-    """The kernel with which the GPU computes each pass of each case in two formats."""
-    table = _table(
-        "Convolutions on the GPU, float32, precision 'medium'; * would be chosen: this case was not measured yet"
-    )
-    for case in CONV.values():
-        for format in GPU_FORMATS:
-            table.add_row(case.name, f"{case}, {format}", *(gpu_kernel(case, name, format) for name in PASSES))
-    return table
-
-
-def gpu_kernel(case: ConvCase, name: str, format: str) -> str:
-    """The method that the GPU takes for a pass, in a word or two."""
+def gpu_tables(formats: Iterable[str]) -> Iterator[Table]:
+    """The kernels with which the current GPU computes convolutions in these formats, and pools."""
     import torch
 
-    from pytensor_convnet.kernels.cuda import tuning
-    from pytensor_convnet.kernels.cuda.gathering import Geometry
-    from pytensor_convnet.kernels.cuda.methods import Task
+    from pytensor_convnet.bench.cuda.choices import convolutions_table, pools_table
 
-    function = "correlate2d" if name == "forward" else f"correlate2d_{name}"
-    geometry = Geometry(case.image_shape, case.filter_shape, case.stride, case.padding, (1, 1), 1, False)
     device = torch.device("cuda", torch.cuda.current_device())
-    task = Task(function, geometry, torch.float32, "medium", (format, format), device)
-    method = tuning.known_choice(task)
-    return described(method) if method is not None else f"{described(tuning.fixed_choice(task))}*"
-
-
-def described(method: Any) -> str:
-    """A method of `kernels.cuda.methods` in a word or two."""
-    kind = type(method).__name__
-    if kind == "Cudnn":
-        return f"cuDNN {method.format}" + (" as forward" if method.as_forward else "")
-    if kind == "Unrolled":
-        return f"{described(method.method)} of columns"
-    own = {
-        "Gather": "gather", "Window": "windows", "Share": "split sum", "SlidingShare": "sliding sum",
-        "WindowShare": "windows",
-    }  # fmt: skip
-    return f"{own[kind]} {method.product}"
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
-    for heading in ("case", "shapes", *(name.replace("_", " ") for name in PASSES)):
-        table.add_column(heading, no_wrap=True)
-    return table
+    for format in formats:
+        yield convolutions_table(format, device)
+    yield pools_table()
 
 
 def _version(package: str) -> str | None:

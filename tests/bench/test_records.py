@@ -42,6 +42,8 @@ def test_the_format(tmp_path):
     [
         (lambda content: content.pop("machine"), "expected an object of a machine and a list of records"),
         (lambda content: content.update(records="none"), "expected an object of a machine and a list of records"),
+        (lambda content: content["machine"].pop("threads"), "machine: expected an object of processor, system"),
+        (lambda content: content["machine"].update(driver="580"), "machine: expected an object of processor, system"),
         (lambda content: content["machine"].update(threads="two"), "machine: threads must be int, got 'two'"),
         (lambda content: content["machine"].update(packages={"numpy": 2}), "machine: packages must be dict"),
         (lambda content: content["records"][1].pop("case"), "record 1: expected an object of suite, case, operation"),

@@ -109,7 +109,7 @@ def test_an_interrupt_shows_what_is_known(monkeypatch, tmp_path):
         (["conv", "--peers", "torch,theano"], "--peers: 'theano' is not one of torch, jax"),
         (["conv", "--peers", "pytensor-ml"], "--peers: 'pytensor-ml' is not one of torch, jax"),
         (["net", "--device", "cuda", "--precisions", "medium,high"], "--precisions: 'high' is not one of medium, bf16"),
-        (["net", "--precisions", "bf16"], "--precisions: only of networks on a GPU"),
+        (["net", "--precisions", "bf16"], "--precisions: only of convolutions and networks on a GPU"),
         (["conv", "--threads", "0"], "--threads"),
         (["conv", "--seconds", "-1"], "--seconds"),
     ],

@@ -14,6 +14,13 @@ CPU_LIMIT = 4e9
 """A CPU runs cases of more floating-point operations than this with a batch of 16."""
 
 
+GPU_FORMATS = ("batch_last", "channels_last", "bc01")
+"""The physical formats in which a GPU runs convolutions and pools."""
+
+CONV_PRECISIONS = {"medium": ("float32", "medium"), "high": ("float32", "high"), "bf16": ("bfloat16", "medium")}
+"""The precisions of convolutions on a GPU: dtype, and precision of its products."""
+
+
 @dataclass(frozen=True)
 class ConvCase:
     """A convolution layer: bc01 images, filters, stride and padding."""

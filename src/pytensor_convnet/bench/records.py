@@ -170,13 +170,17 @@ def _is_list(value: object) -> bool:
 
 
 def _checked(kind: type, entry: Any, place: str) -> Any:
-    """The dataclass ``kind`` of a JSON object that has its fields, all of the right types."""
+    """The dataclass ``kind`` of a JSON object that has its fields, all of the right types.
+
+    Those with a default may be missing: files that were written before there were such fields have none.
+    """
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    if not isinstance(entry, dict) or set(entry) != set(fields):
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if not isinstance(entry, dict) or not needed <= set(entry) <= set(fields):
         raise InvalidRecords(f"{place}: expected an object of {', '.join(fields)}, got {entry!r}")
-    for name, type_ in fields.items():
-        if not _fits(entry[name], type_):
-            raise InvalidRecords(f"{place}: {name} must be {_type_name(type_)}, got {entry[name]!r}")
+    for name, value in entry.items():
+        if not _fits(value, fields[name]):
+            raise InvalidRecords(f"{place}: {name} must be {_type_name(fields[name])}, got {value!r}")
     return kind(**entry)
 
 

@@ -1,11 +1,20 @@
 """What is made of the figures of a run on a GPU."""
 
+import json
+
 import pytest
 
 pytest.importorskip("torch")
 
 from pytensor_convnet.bench import records
-from pytensor_convnet.bench.cuda.table import best_of_ours, best_peer, figures_table, rows_of, standing_lines
+from pytensor_convnet.bench.cuda.table import (
+    best_of_ours,
+    best_peer,
+    compared_layout,
+    figures_table,
+    rows_of,
+    standing_lines,
+)
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record
 
@@ -57,3 +66,20 @@ def test_the_table_has_a_row_for_each_operation():
 def test_records_of_a_gpu_are_written_and_read(tmp_path):
     records.write(tmp_path / "file.json", MACHINE, RECORDS)
     assert records.read(tmp_path / "file.json", GpuMachine) == (MACHINE, RECORDS)
+
+
+def test_a_file_from_before_drivers_and_commits_were_told_is_read(tmp_path):
+    path = tmp_path / "file.json"
+    records.write(path, MACHINE, RECORDS)
+    content = json.loads(path.read_text())
+    for name in ("driver", "cuda", "python", "commit"):
+        del content["machine"][name]
+    path.write_text(json.dumps(content))
+    assert records.read(path, GpuMachine) == (MACHINE, RECORDS)
+
+
+@pytest.mark.parametrize(("ours", "layout"), [(RECORDS, "batch_last"), (RECORDS[1:4], "channels_last")])
+def test_ours_is_compared_in_batch_last_or_what_was_measured(ours, layout):
+    assert compared_layout(ours) == layout
+    assert figures_table(ours, "float32", "medium").row_count
+    assert standing_lines(ours)[0].startswith(f"float32 medium, {layout}: ")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from pytensor_convnet.bench import records as records_module
+from pytensor_convnet.bench.cuda.findings import Findings, present_peers
 from pytensor_convnet.bench.cuda.net import Implementation, Ours, Training, resident_images
 from pytensor_convnet.bench.cuda.net_jax import Jax
 from pytensor_convnet.bench.cuda.net_table import first_steps_table, loss_lines, standing_lines, steps_table
@@ -22,8 +21,6 @@ from pytensor_convnet.bench.cuda.net_torch import (
     free_memory,
 )
 from pytensor_convnet.bench.cuda.net_trainees import COMPARED_STEPS, Beginning, Trainee, TraineeApart, TraineeFailed
-from pytensor_convnet.bench.cuda.session import package_versions
-from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.nets import GPU_NET, GPU_PRECISIONS
 from pytensor_convnet.bench.records import Record
 from pytensor_convnet.bench.suite import relative_error
@@ -67,13 +64,15 @@ def run_benchmark(
     peers : sequence of {'torch', 'jax'}
         Those that are not installed are left out.
     json : path, optional
-        Where records go, after each case in each precision.
+        Where records go, after each case in each precision; see `Findings`.
     precisions : names of `GPU_PRECISIONS`
 
     Raises
     ------
     ValueError
         A precision is none of these.
+    InvalidBenchmark
+        The file cannot be added to.
     """
     if unknown := [precision for precision in precisions if precision not in GPU_PRECISIONS]:
         raise ValueError(f"precisions must be among {', '.join(GPU_PRECISIONS)}, got {', '.join(map(repr, unknown))}")
@@ -81,13 +80,9 @@ def run_benchmark(
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    present = tuple(peer for peer in peers if find_spec(peer))
-    for peer in peers:
-        if peer not in present:
-            say(f"not measured, for it is not installed: {peer} (pip install {peer})")
+    present = present_peers(console, peers)
     implementations = [Ours(), *(kind() for peer in present for kind in PEERS[peer])]
-    machine = GpuMachine.measured(package_versions(present))
-    records: list[Record] = []
+    findings = Findings.of(json, present)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(cases) * len(precisions))
@@ -101,12 +96,11 @@ def run_benchmark(
             for case in cases:
                 for precision in precisions:
                     training = Training(GPU_NET[case], precision, resident_images(GPU_NET[case]))
-                    records += measured(training, implementations, TraineeApart, on_begin, say)
+                    findings.add(measured(training, implementations, TraineeApart, on_begin, say))
                     progress.advance(task)
-                    if json is not None:
-                        records_module.write(json, machine, records)
         except KeyboardInterrupt:
             say("interrupted; what is known by now:")
+    records = findings.records
     for precision in precisions:
         console.print(steps_table(records, precision))
         for line in (*standing_lines(records, precision), *loss_lines(records, precision)):

@@ -1,7 +1,7 @@
 """What is measured of a pool: forward and backward by ours, by torch and by JAX, each in several physical formats."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -174,8 +174,8 @@ class Jax(Implementation):
         return result.permute(0, 3, 1, 2) if self.layout == "channels_last" else result
 
 
-def implementations(peers: tuple[str, ...]) -> list[Implementation]:
-    """Ours in each format, and the peers in each of their layouts."""
+def implementations(peers: Sequence[str], formats: Sequence[str]) -> list[Implementation]:
+    """Ours in these formats, and the peers in each of their layouts."""
     kinds: dict[str, type[Implementation]] = {"torch": Torch, "jax": Jax}
-    ours: list[Implementation] = [Ours(layout) for layout in ("batch_last", "channels_last", "bc01")]
+    ours: list[Implementation] = [Ours(layout) for layout in formats]
     return ours + [kinds[name](layout) for name in peers for layout in ("channels_last", "bc01")]

@@ -1,25 +1,19 @@
-"""A run of the benchmark on a GPU, from the names of cases and peers to a table and JSON."""
+"""A run of the convolutions on a GPU, from the names of cases and peers to tables, JSON and chart."""
 
 from collections.abc import Iterator, Sequence
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from pytensor_convnet import __version__
-from pytensor_convnet.bench import records as records_module
-from pytensor_convnet.bench.cases import CONV
+from pytensor_convnet.bench.cases import CONV, CONV_PRECISIONS, GPU_FORMATS
 from pytensor_convnet.bench.cuda import timing
+from pytensor_convnet.bench.cuda.chart import check_plot, convolutions_figure, draw
 from pytensor_convnet.bench.cuda.conv import OPERATIONS, ConvOperation, Implementation, implementations
+from pytensor_convnet.bench.cuda.findings import Findings, present_peers
 from pytensor_convnet.bench.cuda.table import figures_table, standing_lines
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record
-from pytensor_convnet.kernels.cuda import FORMATS
-
-PRECISIONS = (("float32", "medium"), ("float32", "high"), ("bfloat16", "medium"))
-"""Dtypes and precisions, one table each. Peers have no 'high'; it is compared with their float32."""
 
 
 def run_benchmark(
@@ -27,7 +21,9 @@ def run_benchmark(
     cases: Sequence[str],
     peers: Sequence[str],
     json: Path | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = GPU_FORMATS,
+    precisions: Sequence[str] = tuple(CONV_PRECISIONS),
+    plot: Path | None = None,
 ) -> list[Record]:
     """Measure convolutions on the GPU, and show what was found.
 
@@ -36,32 +32,50 @@ def run_benchmark(
     console : rich Console
     cases : names of `CONV`
     peers : sequence of {'torch', 'jax'}
-        Those that are not installed are left out.
+        Those that are not installed are left out. They have no 'high', beside which their 'medium', tf32, stands.
     json : path, optional
-        Where records go, after each case.
+        Where records go, after each case; see `Findings`.
     formats : names of physical formats
         Ours is measured in each of them.
+    precisions : names of `CONV_PRECISIONS`
+        One table each.
+    plot : path, optional
+        Where the chart goes, of the first of the precisions.
+
+    Returns
+    -------
+    list of Record
+        With those that the file had before.
+
+    Raises
+    ------
+    InvalidBenchmark
+        The file cannot be added to, or there is nothing to draw.
     """
-    present = tuple(peer for peer in peers if find_spec(peer))
-    for peer in set(peers) - set(present):
-        console.print(f"not measured, for it is not installed: {peer} (pip install {peer})", highlight=False)
-    machine = GpuMachine.measured(package_versions(present))
-    records: list[Record] = []
-    for name in cases:
-        records += measured(name, present, machine, formats)
-        if json is not None:
-            records_module.write(json, machine, records)
-    for dtype, precision in PRECISIONS:
-        console.print(figures_table(records, dtype, precision))
-    for line in standing_lines(records):
+    present = present_peers(console, peers)
+    check_plot(plot, present)
+    findings = Findings.of(json, present)
+    try:
+        for name in cases:
+            findings.add(measured(name, present, findings.machine, formats, precisions))
+    except KeyboardInterrupt:
+        console.print("interrupted; what is known by now:")
+    for precision in precisions:
+        console.print(figures_table(findings.records, *CONV_PRECISIONS[precision]))
+    for line in standing_lines(findings.records):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return records
+    if plot is not None:
+        figure = convolutions_figure(findings.machine, findings.records, *CONV_PRECISIONS[precisions[0]])
+        draw(console, figure, plot)
+    return findings.records
 
 
-def measured(name: str, peers: Sequence[str], machine: GpuMachine, formats: Sequence[str]) -> Iterator[Record]:
+def measured(
+    name: str, peers: Sequence[str], machine: GpuMachine, formats: Sequence[str], precisions: Sequence[str]
+) -> Iterator[Record]:
     """The records of one case."""
     case = CONV[name]
-    for dtype, precision in PRECISIONS:
+    for dtype, precision in (CONV_PRECISIONS[name] for name in precisions):
         for operation_name in OPERATIONS:
             operation = ConvOperation(case, operation_name, getattr(torch, dtype), precision)
             sets = operation.operands(timing.sets_of_operands(operation.nbytes))
@@ -90,9 +104,3 @@ def _record(
         relative_error=float(error),
         extra_bytes=extra,
     )
-
-
-def package_versions(peers: Sequence[str]) -> dict[str, str]:
-    """Versions of ours, of what it runs on, and of the peers."""
-    named = {name: metadata.version(name) for name in ("torch", "triton", *peers)}
-    return {"pytensor-convnet": __version__, "cudnn": str(torch.backends.cudnn.version()), **named}

@@ -1,6 +1,6 @@
 """The figures of a run on a GPU as a table, and what they come to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import geometric_mean
 
 from rich import box
@@ -10,50 +10,58 @@ from pytensor_convnet.bench.records import Record
 
 OURS = "pytensor-convnet"
 OUR_LAYOUT = "batch_last"
+"""The format of ours that is compared, where it was measured."""
 
 FEW_CHANNELS_OR_STRIDED = ("lenet1", "cifar1", "cifar1_b1024", "alex1", "cb1", "stride2", "stride2_5x5", "stride2_1024")
 """The layers whose mean is told apart."""
 
 
+def compared_layout(records: Sequence[Record]) -> str:
+    """The format of ours that is compared: `OUR_LAYOUT`, or the first of ours where none is in that."""
+    ours = [record.layout for record in records if record.implementation == OURS]
+    return OUR_LAYOUT if OUR_LAYOUT in ours or not ours else ours[0]
+
+
 def rows_of(
-    records: Iterable[Record], dtype: str, precision: str
+    records: Sequence[Record], dtype: str, precision: str
 ) -> dict[tuple[str, str], dict[tuple[str, str], Record]]:
-    """By case and operation the records of all implementations and layouts, where ours is one.
+    """By case and operation the records of all implementations and layouts, where ours is one in `compared_layout`.
 
     Beside our 'high' stand the peers' 'medium'.
     """
+    layout = compared_layout(records)
     rows: dict[tuple[str, str], dict[tuple[str, str], Record]] = {}
     for record in records:
         ours = record.implementation == OURS
         if record.dtype == dtype and record.precision == (precision if ours else "medium"):
             row = rows.setdefault((record.case, record.operation), {})
             row[record.implementation, record.layout] = record
-    return {key: row for key, row in rows.items() if (OURS, OUR_LAYOUT) in row}
+    return {key: row for key, row in rows.items() if (OURS, layout) in row}
 
 
-def best_peer(row: dict[tuple[str, str], Record]) -> float | None:
+def best_peer(row: Mapping[tuple[str, str], Record]) -> float | None:
     """The seconds of the fastest peer in its best layout."""
     seconds = [record.seconds for (implementation, _), record in row.items() if implementation != OURS]
     return min(seconds) if seconds else None
 
 
-def best_of_ours(row: dict[tuple[str, str], Record]) -> float:
+def best_of_ours(row: Mapping[tuple[str, str], Record]) -> float:
     """The seconds of ours in its best format."""
     return min(record.seconds for (implementation, _), record in row.items() if implementation == OURS)
 
 
 def figures_table(records: Sequence[Record], dtype: str, precision: str) -> Table:
     """A row for each operation of each case: microseconds of all, the floor, and how ours compares."""
-    rows = rows_of(records, dtype, precision)
+    rows, layout = rows_of(records, dtype, precision), compared_layout(records)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     table = Table(title=f"conv, {dtype}, {precision}: microseconds", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
     for name in ("case", "operation"):
         table.add_column(name, no_wrap=True)
-    names = [f"{'ours' if name == OURS else name}\n{layout.replace('_', chr(10))}" for name, layout in columns]
+    names = [f"{'ours' if name == OURS else name}\n{other.replace('_', chr(10))}" for name, other in columns]
     for name in ("floor", *names, "best peer /\nours", "error"):
         table.add_column(name, justify="right")
     for (case, operation), row in rows.items():
-        ours, peer = row[OURS, OUR_LAYOUT], best_peer(row)
+        ours, peer = row[OURS, layout], best_peer(row)
         table.add_row(
             case,
             operation.replace("_", " "),
@@ -66,13 +74,13 @@ def figures_table(records: Sequence[Record], dtype: str, precision: str) -> Tabl
 
 
 def standing_lines(records: Sequence[Record]) -> list[str]:
-    """Geometric means of the best peer's time over ours, in batch-last and in our best format; and the worst ratios."""
-    lines = []
+    """Geometric means of the best peer's time over ours, in one format and in our best; and the worst ratios."""
+    lines, layout = [], compared_layout(records)
     for dtype, precision in dict.fromkeys((record.dtype, record.precision) for record in records):
         found = [(key, best_peer(row), row) for key, row in rows_of(records, dtype, precision).items()]
-        in_format = {key: peer / row[OURS, OUR_LAYOUT].seconds for key, peer, row in found if peer is not None}
+        in_format = {key: peer / row[OURS, layout].seconds for key, peer, row in found if peer is not None}
         in_best = {key: peer / best_of_ours(row) for key, peer, row in found if peer is not None}
-        for label, ratios in ((OUR_LAYOUT, in_format), ("our best format", in_best)):
+        for label, ratios in ((layout, in_format), ("our best format", in_best)):
             if not ratios:
                 continue
             few = [ratio for (case, _), ratio in ratios.items() if case in FEW_CHANNELS_OR_STRIDED]

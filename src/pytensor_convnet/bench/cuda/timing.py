@@ -1,13 +1,19 @@
 """How long GPU work takes: CUDA graphs of calls on several sets of operands, timed with events; and ceilings."""
 
+import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+
+PACKAGE = Path(__file__).parents[2]
+"""The folder of this package."""
 
 ROTATED_BYTES = 2**28
 """Sets of operands together exceed this where they can: several times the second-level cache, so none stays there."""
@@ -37,6 +43,10 @@ class GpuMachine:
         Of a product of large square matrices by cuBLAS, on random data.
     copy_bytes_per_second : float
         Of copying a gigabyte, reads and writes added.
+    driver, cuda, python : str or None
+        Versions of NVIDIA's driver, of the CUDA that torch was built for, and of Python; None where they are not known.
+    commit : str or None
+        What `commit_of` tells of this package.
     """
 
     processor: str
@@ -44,6 +54,10 @@ class GpuMachine:
     tf32_flops_per_second: float
     bfloat16_flops_per_second: float
     copy_bytes_per_second: float
+    driver: str | None = None
+    cuda: str | None = None
+    python: str | None = None
+    commit: str | None = None
 
     @classmethod
     def measured(cls, packages: dict[str, str]) -> "GpuMachine":
@@ -54,11 +68,43 @@ class GpuMachine:
             tf32_flops_per_second=_matrix_rate(torch.float32),
             bfloat16_flops_per_second=_matrix_rate(torch.bfloat16),
             copy_bytes_per_second=_copy_rate(),
+            driver=_driver(),
+            cuda=torch.version.cuda,
+            python=platform.python_version(),
+            commit=commit_of(PACKAGE),
         )
 
     def flops_per_second(self, dtype: str) -> float:
         """The rate that floors of float32, which may be tf32, or of bfloat16 are made of."""
         return self.bfloat16_flops_per_second if dtype == "bfloat16" else self.tf32_flops_per_second
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a package's folder in a git checkout, with a '+' where its files are not those of the commit.
+
+    Of the folder alone: figures that a run writes elsewhere in the checkout change no kernel. None where the package
+    is in no checkout, be it that its folder lies in that of another project.
+    """
+    if _told_by("git", "ls-files", "--error-unmatch", "__init__.py", folder=folder) is None:
+        return None
+    commit = _told_by("git", "rev-parse", "--short", "HEAD", folder=folder)
+    changed = _told_by("git", "status", "--porcelain", ".", folder=folder)
+    return f"{commit}+" if commit and changed else commit
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, which is the same for all GPUs."""
+    told = _told_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return told.splitlines()[0] if told else None
+
+
+def _told_by(*command: str, folder: Path | None = None) -> str | None:
+    """What a program prints; None where it is not there or fails."""
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
 
 
 def sets_of_operands(nbytes: int) -> int:

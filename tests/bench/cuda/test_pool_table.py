@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch", reason="the GPU's benchmark times torch's tensors: pip install torch triton")
 pytest.importorskip("triton", reason="the GPU's kernels are written in Triton: pip install triton")
 
-from pytensor_convnet.bench.cuda.pool_session import figures_table, rows_of, standing_lines
+from pytensor_convnet.bench.cuda.pool_table import figures_table, rows_of, standing_lines
 from pytensor_convnet.bench.records import Record
 
 
