@@ -7,9 +7,10 @@ import torch
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import conv_pool_candidates  # noqa: F401  (registers how tasks are computed)
 from pytensor_convnet.kernels.cuda.activations import ACTIVATIONS
-from pytensor_convnet.kernels.cuda.checks import check_biases, check_format, check_tensors
+from pytensor_convnet.kernels.cuda.checks import check_biases, check_tensors, count
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, carry_out
-from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry, count
+from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry
+from pytensor_convnet.kernels.cuda.formats import check_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.max_pooling import check_winners_dtype
@@ -57,7 +58,7 @@ def correlate2d_max_pool2d(
     """
     check_tensors(images=images, filters=filters)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip)
-    windows = check_pool(geometry.maps, window, pool_stride, pool_padding, ignore_border)
+    windows = check_pool(geometry.maps, window, pool_stride, pool_padding, ignore_border, prefix="pool_")
     check_winners_dtype(winners_dtype, windows)
     check_format(memory_format)
     check_precision(precision)
@@ -160,7 +161,7 @@ def _checked(
     full = (*maps.shape[:2], count(map_rows, "map_rows"), count(map_columns, "map_columns"))
     stride, padding, dilation, groups, flip = moves
     geometry = checked_geometry(images, filters, stride, padding, dilation, groups, flip, full)
-    return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding)
+    return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding, prefix="pool_")
 
 
 def _task(name, geometry, tensor, precision, formats, windows, activation, winners_dtype, filters) -> PoolTask:

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.checks import check_bc01
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format, unit_dividing
 from pytensor_convnet.kernels.cuda.magnitudes import exceeds_bound, finite_magnitudes, sampled_part
@@ -134,7 +135,11 @@ class Copy:
 
 
 def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is."""
+    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is.
+
+    Parameters, result and errors as for `to_format`; the copy is a kernel's, but of a tensor that is in no format.
+    """
+    check_bc01(tensor, "tensor")
     before = memory_format(tensor)
     if before is None or fits(tensor, format) or not tensor.numel():
         return to_format(tensor, format)

@@ -1,16 +1,21 @@
 """The passes of a correlation on torch tensors: checked, chosen by measurement, carried out."""
 
-from typing import Any
-
 import torch
 
 from pytensor_convnet import geometry as rules
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import correlation_grads
-from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, check_window, raise_problem
+from pytensor_convnet.kernels.cuda.checks import (
+    check_tensor,
+    check_tensors,
+    check_window,
+    count,
+    number,
+    raise_problem,
+)
 from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
+from pytensor_convnet.kernels.cuda.formats import check_format, to_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
-from pytensor_convnet.kernels.cuda.formats import to_format
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
 from pytensor_convnet.kernels.cuda.streams import allowed
@@ -108,13 +113,15 @@ def correlate2d_grads(
     check_tensors(images=images, filters=filters, maps=maps)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
     check_format(memory_format)
-    check_format(filter_format)
+    check_format(filter_format, "filter_format", optional=False)
     check_precision(precision)
+    if searched is not None:
+        check_tensor(searched, "searched")
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     precision = precision if images.dtype == torch.float32 else "medium"
     bounded = searched is not None and images.dtype == searched.dtype == torch.float32
-    factor = factor if bounded else 0.0
+    factor = number(factor, "factor") if bounded else 0.0
     task = GradsTask(
         "correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor,
         filter_format=filter_format, format_to_read=format_to_read(filters),
@@ -128,11 +135,6 @@ def correlate2d_grads(
 def as_format(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a batch-last copy where it is dense in no format (a slice, say, or one image repeated)."""
     return tensor if format_of(tensor) else to_format(tensor, "batch_last")
-
-
-def count(value: Any, name: str) -> int:
-    """A length as a positive integer."""
-    return rules.as_count(value, name, least=1)
 
 
 def checked_geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:

@@ -235,8 +235,7 @@ def _checked(images, window, stride, padding, ignore_border, memory_format) -> t
 def check_winners_dtype(winners_dtype: torch.dtype, windows: Windows) -> None:
     """Raise ValueError unless it can number the taps of the windows."""
     if winners_dtype not in WINNERS:
-        name = str(winners_dtype).removeprefix("torch.")
-        raise ValueError(f"winners_dtype must be uint8, int32 or int64, got {name}")
+        raise ValueError(f"winners_dtype must be torch.uint8, torch.int32 or torch.int64, got {winners_dtype!r}")
     if winners_dtype == torch.uint8 and windows.taps > 256:
         raise ValueError(
             f"winners_dtype: one byte cannot number the {windows.taps} taps of a window of "

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
+from pytensor_convnet.kernels.cuda.checks import check_tensor, count
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
@@ -198,7 +199,7 @@ def max_pool2d_grad(
     """
     format = check_operand(FLOATS, memory_format, maps=maps)
     check_winners(winners, maps, "maps")
-    shape = (*maps.shape[:2], rows, columns)
+    shape = (*maps.shape[:2], count(rows, "rows"), count(columns, "columns"))
     windows = check_pooled(shape, maps.shape, window, stride, padding)
     images = empty(shape, format, maps.dtype, maps.device)
     launch_grad(to_format(winners, format), to_format(maps, format), images, windows, format)
@@ -238,6 +239,7 @@ def max_pool2d_gather(
 
 def check_winners(winners: torch.Tensor, others: torch.Tensor, name: str) -> None:
     """Raise ValueError unless these may be the winners of maps, or of images."""
+    check_tensor(winners, "winners")
     if winners.dtype not in WINNERS:
         raise ValueError(f"winners must be uint8, int32 or int64, got {str(winners.dtype).removeprefix('torch.')}")
     if winners.device != others.device:
