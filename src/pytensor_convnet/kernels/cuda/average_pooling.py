@@ -266,6 +266,10 @@ def average_pool2d(
     memory_format : str, optional
         The format of the result; by default that of ``images``.
 
+    Returns
+    -------
+    tensor, (batch, channels, windows down, windows across)
+
     Raises
     ------
     ValueError
@@ -290,7 +294,28 @@ def average_pool2d_grad(
     mode: str,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The gradient of `average_pool2d` for its images of ``rows`` x ``columns``, given that of its maps."""
+    """The gradient of `average_pool2d` for its images of ``rows`` x ``columns``, given ``maps``, that of its result.
+
+    Parameters
+    ----------
+    maps : tensor of floats, (batch, channels, windows down, windows across)
+        In any format.
+    rows, columns : int
+        Of the images.
+    window, stride, padding, mode
+        As for `average_pool2d`.
+    memory_format : str, optional
+        The format of the result; by default that of ``maps``.
+
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        Such maps do not come from such images, or an argument is none of those above.
+    """
     format = check_operand(FLOATS, memory_format, maps=maps)
     shape = (*maps.shape[:2], count(rows, "rows"), count(columns, "columns"))
     windows = check_pooled(shape, maps.shape, window, stride, padding)

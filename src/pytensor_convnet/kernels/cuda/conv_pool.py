@@ -40,7 +40,9 @@ def correlate2d_max_pool2d(
         As for `max_pool2d`, of the maps.
     biases : tensor, (filters,)
         Of the dtype of the images; added to the maxima.
-    activation : {'identity', 'relu', 'tanh', 'sigmoid'}
+    activation : {'identity', 'relu', 'muting_relu', 'tanh', 'sigmoid'}
+        The muting rectifier also gives windows whose maximum is negative, or NaN, no tap for their winner, -1 (255 in
+        bytes): `sum_over_pixels` and the gradients then need no other sign that nothing passes there.
     memory_format : str, optional
         Of the results; by default that of the images, batch_last where they have none.
 
@@ -85,14 +87,25 @@ def correlate2d_max_pool2d_input_grad(
 
     Parameters
     ----------
+    filters, rows, columns, stride, padding, dilation, groups, flip, precision, memory_format
+        As for `correlate2d_input_grad`.
     winners : tensor
         As `correlate2d_max_pool2d` gave them.
-    maps : tensor
+    maps : tensor, (batch, filters, windows down, windows across)
         The gradient of the maxima before these were biased and activated.
     map_rows, map_columns : int
         Of the maps that were pooled.
+    window, pool_stride, pool_padding
+        As for `correlate2d_max_pool2d`.
 
-    Other parameters and errors as for `correlate2d_input_grad`.
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        As for `correlate2d_input_grad`; or such maps and winners do not come from such windows.
     """
     check_tensors(filters=filters, maps=maps)
     shape = (maps.shape[0], filters.shape[1] * count(groups, "groups"), count(rows, "rows"), count(columns, "columns"))
@@ -112,9 +125,15 @@ def correlate2d_max_pool2d_filter_grad(
     map_columns: int, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool, window: Any,
     pool_stride: Any, pool_padding: Any, *, precision: str = "medium",
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``, contiguous.
+    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`, with ``images`` as for `correlate2d_max_pool2d`
+    in place of filters.
+
+    Returns
+    -------
+    tensor, (filters, channels // groups, rows, columns)
+        Contiguous.
     """
     check_tensors(images=images, maps=maps)
     channels = images.shape[1] // count(groups, "groups")
@@ -138,8 +157,14 @@ def correlate2d_max_pool2d_grads(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients, of images and of filters: pooled gradients are spread over maps once for the two.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`. With ``late`` that of filters may run beside
-    what follows; see `streams.awaited`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`, with ``images`` as for `correlate2d_max_pool2d`.
+    With ``late`` the gradient of filters may run beside what follows; see `streams.awaited`.
+
+    Returns
+    -------
+    of_images : tensor, (batch, channels, rows, columns)
+    of_filters : tensor, (filters, channels // groups, rows, columns)
+        Contiguous.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     moves = stride, padding, dilation, groups, flip

@@ -90,7 +90,24 @@ def memory_format(tensor: torch.Tensor) -> str | None:
 
 
 def empty(shape: Sequence[int], format: str, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
-    """An uninitialised logical bc01 tensor whose memory is in ``format``."""
+    """An uninitialised logical bc01 tensor whose memory is in ``format``.
+
+    Parameters
+    ----------
+    shape : sequence of int, (batch, channels, rows, columns)
+    format : {'bc01', 'channels_last', 'batch_last'}
+    dtype : torch dtype
+    device : torch device or str
+
+    Returns
+    -------
+    tensor
+
+    Raises
+    ------
+    ValueError
+        ``shape`` is not four lengths, or ``format`` none of those above.
+    """
     return torch.empty_strided(tuple(shape), strides(shape, format), dtype=dtype, device=device)
 
 

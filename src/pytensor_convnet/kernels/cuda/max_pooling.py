@@ -219,7 +219,26 @@ def max_pool2d_maxima(
     ignore_border: bool,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """`max_pool2d` without the winners, where nothing follows them."""
+    """`max_pool2d` without the winners, where nothing follows them.
+
+    Floor: images read once, maxima written once; not measured by itself, but as the forward pass of `max_pool2d`, whose
+    kernel it is.
+
+    Parameters
+    ----------
+    images, window, stride, padding, ignore_border, memory_format
+        As for `max_pool2d`.
+
+    Returns
+    -------
+    tensor, (batch, channels, windows down, windows across)
+        Of the dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        As for `max_pool2d`.
+    """
     windows, format = _checked(images, window, stride, padding, ignore_border, memory_format)
     shape = (*images.shape[:2], windows.out_rows, windows.out_columns)
     maxima = empty(shape, format, images.dtype, images.device)

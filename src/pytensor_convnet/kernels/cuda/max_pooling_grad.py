@@ -183,6 +183,7 @@ def max_pool2d_grad(
     maps : tensor of floats
         Of the same shape.
     rows, columns : int
+        Of the images.
     window, stride : pair of int
     padding : ((top, bottom), (left, right))
     memory_format : str, optional
@@ -217,7 +218,27 @@ def max_pool2d_gather(
 ) -> torch.Tensor:
     """Images at the pixels that won: the gradient of `max_pool2d_grad`.
 
-    Parameters and errors as for that; a winner that is no pixel of the image gives NaN, and nothing is read for it.
+    Floor: winners read once, a pixel of the images for each, and maps written once. Not measured by itself: only second
+    derivatives call it.
+
+    Parameters
+    ----------
+    images : tensor of floats, (batch, channels, rows, columns)
+        In any format.
+    winners, window, stride, padding
+        As for `max_pool2d_grad`. A winner that is no pixel of the image gives NaN, and nothing is read for it.
+    memory_format : str, optional
+        The format of the result; by default that of ``images``.
+
+    Returns
+    -------
+    tensor
+        Of the shape of ``winners`` and the dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        Such winners do not come from such images.
     """
     format = check_operand(FLOATS, memory_format, images=images)
     check_winners(winners, images, "images")

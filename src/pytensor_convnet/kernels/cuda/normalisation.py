@@ -195,6 +195,11 @@ def cross_map_norm(
     tensor
         Of the shape and dtype of ``images``.
 
+    Raises
+    ------
+    ValueError
+        ``images`` are no bc01 floats, ``size`` is no positive integer, or ``scale`` or ``power`` no number.
+
     Notes
     -----
     Krizhevsky, Sutskever and Hinton 2012, ImageNet classification with deep convolutional neural networks, section 3.3.
@@ -216,7 +221,25 @@ def cross_map_norm_grad(
     blocked: bool = False,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The gradient of `cross_map_norm` for its images, given ``maps``, that of its result."""
+    """The gradient of `cross_map_norm` for its images, given ``maps``, that of its result.
+
+    Parameters
+    ----------
+    images, size, scale, power, blocked, memory_format
+        As for `cross_map_norm`.
+    maps : tensor
+        Of the shape and dtype of ``images``, in any format.
+
+    Returns
+    -------
+    tensor
+        Of the shape and dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        As for `cross_map_norm`; or ``maps`` have another shape.
+    """
     format = check_operand(FLOATS, memory_format, images=images, maps=maps)
     size, scale, power = _checked(size, scale, power)
     if images.shape != maps.shape:

@@ -106,6 +106,10 @@ def rectified_average_pool2d(
     biases : tensor, (channels,)
         Of the dtype of the images, or of float32.
 
+    Returns
+    -------
+    tensor, (batch, channels, windows down, windows across)
+
     Raises
     ------
     ValueError
@@ -151,6 +155,11 @@ def rectified_average_pool2d_grad(
         Of the shape of the images. Where a biased pixel is exactly 0, the gradient passes.
     tensor, (channels,)
         Of float32, or of float64 where images are.
+
+    Raises
+    ------
+    ValueError
+        As for `rectified_average_pool2d`; or such maps do not come from such images.
     """
     format = check_operand(FLOATS, memory_format, images=images, maps=maps)
     windows = check_pooled(images.shape, maps.shape, window, stride, padding)
