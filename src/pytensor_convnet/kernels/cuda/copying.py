@@ -1,8 +1,12 @@
 """Copies in another physical format, and the source of a product prepared: batch innermost, in the product's dtype.
 
 All formats keep rows and columns together, as one axis of pixels. A copy goes by tiles of two axes, the one that is
-innermost before and the one that is innermost after, for every index of the rest. Floor: the tensor read and written
-once.
+innermost before and the one that is innermost after, for every index of the rest.
+
+Floor: the tensor read and written once. Measured on an H100 (`docs/cuda-kernels.md`): 92% of it where 268 MB of float32
+become float16 (145 of 134 us, 144 with the largest noted on the way). Changes of format are not measured by themselves;
+for cb3's filter gradient in float32 cuDNN takes 449 us with them and 371 in bc01 without, where the floor of what
+they move is 73.
 """
 
 from dataclasses import dataclass
