@@ -476,8 +476,11 @@ def test_an_empty_batch_gives_an_empty_result(device):
 
 REFUSED = [
     (1, torch.ones((6, 3, 3, 2)), "input has 4 channels but filters expect 6"),
-    (2, torch.float32, "winners_dtype must be uint8, int32 or int64, got float32"),
+    (2, torch.float32, "winners_dtype must be torch.uint8, torch.int32 or torch.int64, got torch.float32"),
     (8, (9, 3), "ws spans 9 rows but the padded input has only 7"),
+    (9, 0, "^pool_stride must be at least 1, got 0$"),
+    (10, "half", r"^pool_padding must be \(\(top, bottom\), \(left, right\)\), got 'half'$"),
+    (12, None, "^biases must be a torch tensor .* got NoneType$"),
     (12, torch.ones(5), "biases must hold a number for each of the 6 filters, got 5"),
     (12, torch.ones(6, dtype=torch.float64), "biases are torch.float64 on .*, but images torch.float32"),
     (13, "softmax", "activation must be one of identity, relu, muting_relu, tanh, sigmoid, got 'softmax'"),
@@ -490,6 +493,15 @@ def test_what_does_not_fit_is_refused_with_a_sentence(place, value, message, dev
     given[place] = value.to(device) if isinstance(value, torch.Tensor) else value
     with pytest.raises(ValueError, match=message):
         cuda.correlate2d_max_pool2d(*given)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_gradient_names_the_arguments_of_its_pool(name, device):
+    given = arguments(task_of(LAYERS["overlapping"], device=device), name)[0]
+    with pytest.raises(ValueError, match="^pool_stride must be at least 1, got 0$"):
+        getattr(cuda, name)(*given[:-2], 0, given[-1])
+    with pytest.raises(ValueError, match="^pool_padding must be .*, got 'full'$"):
+        getattr(cuda, name)(*given[:-1], "full")
 
 
 @pytest.mark.parametrize("name", GRADIENTS)

@@ -343,6 +343,14 @@ def test_what_does_not_fit_is_refused_with_a_sentence(change, message, device):
         cuda.correlate2d(images, filters, *change.get("moves", MOVES), **named)
 
 
+@pytest.mark.parametrize("name", ["images", "filters"])
+def test_an_array_is_no_operand(name, device):
+    given = {"images": torch.ones(IMAGES, device=device), "filters": torch.ones(FILTERS, device=device)}
+    given[name] = given[name].numpy(force=True)
+    with pytest.raises(ValueError, match=f"^{name} must be a torch tensor .* got ndarray$"):
+        cuda.correlate2d(*given.values(), *MOVES)
+
+
 def test_a_gradient_of_another_shape_is_refused(device):
     maps = torch.ones((2, 3, 5, 4), device=device)
     with pytest.raises(ValueError, match="output_grad is 2x3x5x4 but this convolution's output is 2x3x4x4"):

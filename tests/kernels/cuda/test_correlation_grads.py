@@ -217,6 +217,22 @@ def test_maps_of_another_shape_are_refused(device):
         cuda.correlate2d_grads(images, filters, maps, (1, 1), NO_PADDING, (1, 1), 1, False)
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"memory_format": "nhwc"}, "memory_format must be one of bc01, .*, or None, got 'nhwc'"),
+        ({"filter_format": "nhwc"}, "filter_format must be one of bc01, channels_last, batch_last, got 'nhwc'"),
+        ({"filter_format": None}, "filter_format must be one of bc01, channels_last, batch_last, got None"),
+        ({"searched": [1.0]}, "searched must be a torch tensor .* got list"),
+        ({"searched": torch.ones(1), "factor": None}, "factor must be a number, got None"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_by_its_name(named, message, device):
+    images, filters, maps = (torch.ones(shape, device=device) for shape in ((2, 4, 6, 6), (3, 4, 3, 3), (2, 3, 4, 4)))
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        cuda.correlate2d_grads(images, filters, maps, (1, 1), NO_PADDING, (1, 1), 1, False, **named)
+
+
 # ------------------------------------------------------------------------------------ what is done only once
 
 

@@ -1,5 +1,8 @@
 """Physical formats are told from strides."""
 
+import re
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,6 +13,7 @@ from pytensor_convnet.kernels.cuda.copying import boxable, change_format, is_box
 from pytensor_convnet.kernels.cuda.formats import is_wide, pixel_step  # noqa: E402
 
 SHAPES = [(5, 3, 4, 7), (1, 3, 4, 7), (5, 1, 4, 7), (5, 3, 1, 1), (0, 3, 4, 7), (70, 66, 2, 3)]
+ONES = torch.ones(2, 3, 4, 5)
 EVERY_FORMAT = pytest.mark.parametrize("format", FORMATS)
 
 
@@ -92,9 +96,39 @@ def test_batches_are_filled_up_to_less_than_twice_as_much(batch, itemsize, expec
     assert is_boxable(batch, itemsize) == expected
 
 
-def test_an_unknown_format_is_refused():
-    with pytest.raises(ValueError, match="must be one of bc01, channels_last, batch_last, got 'nchw'"):
-        empty((1, 2, 3, 4), "nchw", torch.float32, "cpu")
+@pytest.mark.parametrize("format", ["nchw", None, ["bc01"]])
+def test_an_unknown_format_is_refused(format):
+    message = rf"^format must be one of bc01, channels_last, batch_last, got {re.escape(repr(format))}$"
+    for call in (lambda: empty((1, 2, 3, 4), format, torch.float32, "cpu"), lambda: to_format(ONES, format)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(("shape", "message"), [((2, 3, 4), "got 2x3x4$"), ((2,) * 5, "got 2x2x2x2x2$"), ((), "none$")])
+def test_a_shape_of_other_than_four_lengths_is_refused(shape, message):
+    with pytest.raises(ValueError, match=rf"^shape must be four lengths .*{message}"):
+        empty(shape, "bc01", torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("change", [to_format, change_format])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.ones(3, 4, 5), "must have four axes .* got 3x4x5$"),
+        (torch.tensor(1.0), "must have four axes .* got a scalar$"),
+        (np.ones((2, 3, 4, 5), "float32"), "must be a torch tensor .* got ndarray$"),
+        (None, "must be a torch tensor .* got NoneType$"),
+    ],
+    ids=["three_axes", "a_scalar", "an_array", "nothing"],
+)
+def test_what_is_no_bc01_tensor_has_no_format_to_change(change, value, message):
+    with pytest.raises(ValueError, match=f"^tensor {message}"):
+        change(value, "batch_last")
+
+
+def test_an_array_has_no_memory_format():
+    with pytest.raises(ValueError, match="^tensor must be a torch tensor .* got ndarray$"):
+        memory_format(np.ones((2, 3, 4, 5)))
 
 
 def test_tensors_past_two_to_the_31_elements_are_wide():

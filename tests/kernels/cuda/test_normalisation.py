@@ -83,6 +83,26 @@ def test_the_gradient_must_have_the_shape_of_the_images(device):
         cross_map_norm_grad(images, images[:1], 5, 1.0, 1.0)
 
 
-def test_a_channel_has_at_least_itself_as_neighbour(device):
-    with pytest.raises(ValueError, match="size must be at least 1"):
-        cross_map_norm(random(2, 3, 4, 4).to(device), 0, 1.0, 1.0)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": None}, "size must be an integer, got None"),
+        ({"size": 2.5}, "size must be an integer, got 2.5"),
+        ({"scale": None}, "scale must be a number, got None"),
+        ({"scale": "0.3"}, "scale must be a number, got '0.3'"),
+        ({"power": torch.ones(2)}, r"power must be a number, got tensor\(\[1., 1.\]\)"),
+    ],
+)
+def test_settings_that_are_none_are_refused_by_both_passes(device, change, message):
+    images = random(2, 3, 4, 4).to(device)
+    named = {"size": 5, "scale": 1.0, "power": 1.0, **change}
+    for call in (cross_map_norm, lambda *tensors, **named: cross_map_norm_grad(*tensors, *tensors, **named)):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            call(images, **named)
+
+
+@pytest.mark.parametrize("scale", [1, np.float32(1), np.array(1.0), torch.tensor(1.0)])
+def test_a_scale_is_any_number(device, scale):
+    images = random(2, 3, 4, 4).to(device)
+    assert torch.equal(cross_map_norm(images, 5, scale, 1.0), cross_map_norm(images, 5, 1.0, 1.0))

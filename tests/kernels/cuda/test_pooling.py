@@ -289,6 +289,12 @@ REFUSED = [
     (lambda x: max_pool2d_grad(x, x, 12, 12, (2, 2), (2, 2), NO_PADDING), ValueError, "winners must be uint8"),
     (lambda x: max_pool2d_grad(x[:1].byte(), x, 12, 12, (2, 2), (2, 2), NO_PADDING), ValueError, "winners are 1x3x6x7"),
     (lambda x: max_pool2d_gather(x, x.byte(), (2, 2), (2, 2), NO_PADDING), ShapeError, "do not come from an input"),
+    (lambda x: max_pool2d(x, "uint8", (2, 2), (1, 1), NO_PADDING, True), ValueError, "be torch.uint8, .* got 'uint8'$"),
+    (lambda x: average_pool2d(x, (2, 2), (1, 1), NO_PADDING, True, ["sum"]), ValueError, r"mode must .* got \['sum'\]"),
+    (lambda x: max_pool2d(x.numpy(force=True), torch.uint8, (2, 2), (1, 1), NO_PADDING, True), ValueError,
+     r"^images must be a torch tensor \(torch.as_tensor makes one\), got ndarray$"),
+    (lambda x: max_pool2d_grad(None, x, 12, 12, (2, 2), (2, 2), NO_PADDING), ValueError, "^winners must be a torch"),
+    (lambda x: average_pool2d_grad(None, 12, 12, (2, 2), (2, 2), NO_PADDING, "sum"), ValueError, "maps must be a tor"),
 ]  # fmt: skip
 
 
@@ -296,6 +302,29 @@ REFUSED = [
 def test_what_does_not_fit_is_refused(device, call, error, message):
     with pytest.raises(error, match=message):
         call(torch.tensor(random(2, 3, 6, 7), device=device))
+
+
+@pytest.mark.parametrize("name", ["rows", "columns"])
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [("a", "an integer"), (6.5, "an integer"), (None, "an integer"), (0, "at least 1"), (-2, "at least 1")],
+)
+def test_a_length_that_is_no_positive_integer_is_refused(device, name, value, rule):
+    maps = torch.zeros(2, 3, 3, 3, device=device)
+    lengths = {"rows": 6, "columns": 6, name: value}
+    windows = {"window": (2, 2), "stride": (2, 2), "padding": NO_PADDING}
+    for call in (
+        lambda: max_pool2d_grad(maps.byte(), maps, **lengths, **windows),
+        lambda: average_pool2d_grad(maps, **lengths, **windows, mode="sum"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be {rule}.*, got {value!r}$"):
+            call()
+
+
+def test_a_length_is_any_integer(device):
+    maps = torch.ones(2, 3, 3, 3, device=device)
+    spread = average_pool2d_grad(maps, np.int64(6), torch.tensor(7), (2, 2), (2, 2), NO_PADDING, "sum")
+    assert spread.shape == (2, 3, 6, 7)
 
 
 # ------------------------------------------------------------------------------------ on a GPU only

@@ -133,14 +133,15 @@ def test_many_parts_of_a_channel_are_all_summed(device):
         (torch.zeros(2), torch.zeros(2, 3, 2, 2), ValueError, "a number for each of the 3 channels, got 2$"),
         (torch.zeros(3).double(), torch.zeros(2, 3, 2, 2), ValueError, "they must be alike"),
         (torch.zeros(3), torch.zeros(2, 3, 4, 2), ShapeError, "do not come from"),
+        (None, torch.zeros(2, 3, 2, 2), ValueError, "^biases must be a torch tensor .* got NoneType$"),
+        (torch.zeros(3), np.zeros((2, 3, 2, 2), "float32"), ValueError, "^maps must be a torch tensor .* got ndarray$"),
     ],
 )
 def test_what_does_not_fit_is_refused(device, biases, maps, error, message):
     images = torch.zeros(2, 3, 4, 4, device=device)
+    biases, maps = (x.to(device) if isinstance(x, torch.Tensor) else x for x in (biases, maps))
     with pytest.raises(error, match=message):
-        rectified_average_pool2d_grad(
-            images, biases.to(device), maps.to(device), (2, 2), (2, 2), ((0, 0), (0, 0)), "sum"
-        )
+        rectified_average_pool2d_grad(images, biases, maps, (2, 2), (2, 2), ((0, 0), (0, 0)), "sum")
 
 
 def test_no_images_have_no_averages_and_no_gradient(device):

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.checks import count
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
@@ -41,36 +42,12 @@ from pytensor_convnet.kernels.cuda.pool_tiles import (
     store_patch,
     tile_place,
     vectors_at,
+    window_share,
     working,
 )
 
 MODES = {"sum": 0, "average_inc_pad": 1, "average_exc_pad": 2}
 """How the kernels are told what a sum is divided by."""
-
-
-@triton.jit
-def _counted(start, length, WINDOW: tl.constexpr, AFTER: tl.constexpr, MODE: tl.constexpr):
-    """How many taps along one axis count, of windows that start at pixel ``start``."""
-    if MODE == 2:
-        count = tl.minimum(start + WINDOW, length) - tl.maximum(start, 0)
-    else:
-        count = tl.minimum(start + WINDOW, length + AFTER) - start
-    return tl.maximum(count, 1)  # of what is no window, too
-
-
-@triton.jit
-def _share(
-    y, x, rows, columns, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
-    STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr,
-    MODE: tl.constexpr,
-):  # fmt: skip
-    """What the sums of windows y, x are divided by, (strips, cells, 1)."""
-    if MODE == 0:
-        return tl.full((y.shape[0], x.shape[0], 1), 1, tl.int32)
-    else:
-        high = _counted(y * STRIDE_ROWS - TOP, rows, WINDOW_ROWS, BELOW, MODE)
-        wide = _counted(x * STRIDE_COLUMNS - LEFT, columns, WINDOW_COLUMNS, BESIDE, MODE)
-        return (high[:, None] * wide[None, :])[:, :, None]
 
 
 @triton.jit
@@ -121,7 +98,7 @@ def _average_pool(
         total = sums[k * STRIDE_ROWS]
         for i in tl.static_range(1, WINDOW_ROWS):
             total += sums[k * STRIDE_ROWS + i]
-        total = total / _share(
+        total = total / window_share(
             y + k, cell // units, rows, columns, WINDOW_ROWS, WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT,
             BELOW, BESIDE, MODE,
         ).to(total.dtype)  # fmt: skip
@@ -152,7 +129,7 @@ def _average_pool_of_many_taps(
             inside = both(row_inside, (cell < cells) & (column >= 0) & (column < columns))
             at = vectors_at((plane * rows + row) * columns * units, column * units + unit, VECTOR)
             total += working(tl.load(images + at, mask=inside, other=0))
-    total = total / _share(
+    total = total / window_share(
         y, x, rows, columns, WINDOW_ROWS, WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, BELOW, BESIDE, MODE,
     ).to(total.dtype)  # fmt: skip
     at = vectors_at(strip * out_columns * units, cell, VECTOR)
@@ -192,7 +169,7 @@ def patch_sums(
         ):
             inside = both(y_inside, (cell < cells) & (first_x + m >= 0) & (first_x + m < out_columns))
             value = working(tl.load(maps + (k * out_columns + m) * units * VECTOR, mask=inside, other=0))
-            share = _share(
+            share = window_share(
                 first_y + k, first_x + m, rows, columns, WINDOW_ROWS, WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP,
                 LEFT, BELOW, BESIDE, MODE,
             )  # fmt: skip
@@ -253,7 +230,7 @@ def _average_pool_grad_of_many_taps(
             inside = both(y_inside, x_inside)
             at = vectors_at((plane * out_rows + y) * out_columns * units, x * units + unit, VECTOR)
             value = working(tl.load(maps + at, mask=inside, other=0))
-            share = _share(
+            share = window_share(
                 y, x, rows, columns, WINDOW_ROWS, WINDOW_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, TOP, LEFT, BELOW,
                 BESIDE, MODE,
             )  # fmt: skip
@@ -289,6 +266,10 @@ def average_pool2d(
     memory_format : str, optional
         The format of the result; by default that of ``images``.
 
+    Returns
+    -------
+    tensor, (batch, channels, windows down, windows across)
+
     Raises
     ------
     ValueError
@@ -313,9 +294,30 @@ def average_pool2d_grad(
     mode: str,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The gradient of `average_pool2d` for its images of ``rows`` x ``columns``, given that of its maps."""
+    """The gradient of `average_pool2d` for its images of ``rows`` x ``columns``, given ``maps``, that of its result.
+
+    Parameters
+    ----------
+    maps : tensor of floats, (batch, channels, windows down, windows across)
+        In any format.
+    rows, columns : int
+        Of the images.
+    window, stride, padding, mode
+        As for `average_pool2d`.
+    memory_format : str, optional
+        The format of the result; by default that of ``maps``.
+
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        Such maps do not come from such images, or an argument is none of those above.
+    """
     format = check_operand(FLOATS, memory_format, maps=maps)
-    shape = (*maps.shape[:2], rows, columns)
+    shape = (*maps.shape[:2], count(rows, "rows"), count(columns, "columns"))
     windows = check_pooled(shape, maps.shape, window, stride, padding)
     check_mode(mode)
     images = empty(shape, format, maps.dtype, maps.device)
@@ -325,7 +327,7 @@ def average_pool2d_grad(
 
 def check_mode(mode: str) -> None:
     """Raise ValueError unless it is a mode of averaging."""
-    if mode not in MODES:
+    if mode not in tuple(MODES):  # a list, say, is no key
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
 
 

@@ -7,19 +7,31 @@ import torch
 
 from pytensor_convnet import geometry
 from pytensor_convnet.geometry import Padding, Pair
-from pytensor_convnet.kernels.cuda.formats import FORMATS
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes that the kernels compute with."""
+
+
+def check_tensor(value: Any, name: str) -> None:
+    """Raise ValueError unless it is one of torch's tensors: NumPy's arrays have dtypes and shapes, too."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} must be a torch tensor (torch.as_tensor makes one), got {type(value).__name__}")
+
+
+def check_bc01(tensor: Any, name: str) -> None:
+    """Raise ValueError unless it is a tensor of four axes."""
+    check_tensor(tensor, name)
+    if tensor.ndim != 4:
+        shape = geometry.format_shape(tensor.shape) or "a scalar"
+        raise ValueError(f"{name} must have four axes (batch, channels, rows, columns), got {shape}")
 
 
 def check_tensors(dtypes: Sequence[torch.dtype] = FLOATS, **tensors: torch.Tensor) -> None:
     """Raise ValueError unless all tensors are bc01, of one of ``dtypes``, and alike in dtype and device."""
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
+        check_bc01(tensor, name)
         shape = geometry.format_shape(tensor.shape)
-        if tensor.ndim != 4:
-            raise ValueError(f"{name} must have four axes (batch, channels, rows, columns), got {shape or 'a scalar'}")
         if tensor.dtype not in dtypes:
             allowed = ", ".join(_name(dtype) for dtype in dtypes)
             raise ValueError(f"{name} ({shape}) must be {allowed}, got {_name(tensor.dtype)}")
@@ -35,6 +47,7 @@ def check_biases(biases: torch.Tensor, images: torch.Tensor, **count: int) -> No
 
     Those of channels are added where images are read, and may be float32 whatever the images are.
     """
+    check_tensor(biases, "biases")
     ((of, number),) = count.items()
     if tuple(biases.shape) != (number,):
         shape = geometry.format_shape(biases.shape)
@@ -50,21 +63,33 @@ def check_biases(biases: torch.Tensor, images: torch.Tensor, **count: int) -> No
 
 def check_window(stride: Any, padding: Any, dilation: Any, groups: Any) -> tuple[Pair, Padding, Pair, int]:
     """The four as Python integers; raise ValueError unless a filter can move this way at all."""
-    sides = geometry.as_padding(padding, "padding")
-    if isinstance(sides, str):
-        raise ValueError(f"padding must be ((top, bottom), (left, right)), got {padding!r}")
     return (
         geometry.as_pair(stride, "stride", least=1),
-        sides,
+        check_padding(padding, "padding"),
         geometry.as_pair(dilation, "dilation", least=1),
         geometry.as_count(groups, "groups", least=1),
     )
 
 
-def check_format(memory_format: str | None) -> None:
-    """Raise ValueError unless it is a format, or None: that of the operand."""
-    if memory_format is not None and memory_format not in FORMATS:
-        raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, or None, got {memory_format!r}")
+def check_padding(padding: Any, name: str) -> Padding:
+    """The padding of each side as Python integers; raise ValueError unless it is in numbers."""
+    sides = geometry.as_padding(padding, name)
+    if isinstance(sides, str):
+        raise ValueError(f"{name} must be ((top, bottom), (left, right)), got {padding!r}")
+    return sides
+
+
+def count(value: Any, name: str) -> int:
+    """A length as a positive integer."""
+    return geometry.as_count(value, name, least=1)
+
+
+def number(value: Any, name: str) -> float:
+    """A setting as a float; what only looks like a number, a string, is refused."""
+    try:
+        return float(+value)  # a string has no sign
+    except (TypeError, ValueError, RuntimeError):  # the last two of tensors of several numbers
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
 
 
 def raise_problem(problem: str | None, kind: int, *numbers: int) -> None:

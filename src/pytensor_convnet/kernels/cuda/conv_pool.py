@@ -7,10 +7,11 @@ import torch
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import conv_pool_candidates  # noqa: F401  (registers how tasks are computed)
 from pytensor_convnet.kernels.cuda.activations import ACTIVATIONS
-from pytensor_convnet.kernels.cuda.checks import check_biases, check_format, check_tensors
+from pytensor_convnet.kernels.cuda.checks import check_biases, check_tensors, count
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolTask, carry_out
 from pytensor_convnet.kernels.cuda.copying import change_format
-from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry, count
+from pytensor_convnet.kernels.cuda.correlation import as_format, check_precision, checked_geometry
+from pytensor_convnet.kernels.cuda.formats import check_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.max_pooling import check_winners_dtype
@@ -40,7 +41,9 @@ def correlate2d_max_pool2d(
         As for `max_pool2d`, of the maps.
     biases : tensor, (filters,)
         Of the dtype of the images; added to the maxima.
-    activation : {'identity', 'relu', 'tanh', 'sigmoid'}
+    activation : {'identity', 'relu', 'muting_relu', 'tanh', 'sigmoid'}
+        The muting rectifier also gives windows whose maximum is negative, or NaN, no tap for their winner, -1 (255 in
+        bytes): `sum_over_pixels` and the gradients then need no other sign that nothing passes there.
     memory_format : str, optional
         Of the results; by default that of the images, batch_last where they have none.
 
@@ -58,7 +61,7 @@ def correlate2d_max_pool2d(
     """
     check_tensors(images=images, filters=filters)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip)
-    windows = check_pool(geometry.maps, window, pool_stride, pool_padding, ignore_border)
+    windows = check_pool(geometry.maps, window, pool_stride, pool_padding, ignore_border, prefix="pool_")
     check_winners_dtype(winners_dtype, windows)
     check_format(memory_format)
     check_precision(precision)
@@ -85,14 +88,25 @@ def correlate2d_max_pool2d_input_grad(
 
     Parameters
     ----------
+    filters, rows, columns, stride, padding, dilation, groups, flip, precision, memory_format
+        As for `correlate2d_input_grad`.
     winners : tensor
         As `correlate2d_max_pool2d` gave them.
-    maps : tensor
+    maps : tensor, (batch, filters, windows down, windows across)
         The gradient of the maxima before these were biased and activated.
     map_rows, map_columns : int
         Of the maps that were pooled.
+    window, pool_stride, pool_padding
+        As for `correlate2d_max_pool2d`.
 
-    Other parameters and errors as for `correlate2d_input_grad`.
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        As for `correlate2d_input_grad`; or such maps and winners do not come from such windows.
     """
     check_tensors(filters=filters, maps=maps)
     shape = (maps.shape[0], filters.shape[1] * count(groups, "groups"), count(rows, "rows"), count(columns, "columns"))
@@ -112,9 +126,15 @@ def correlate2d_max_pool2d_filter_grad(
     map_columns: int, stride: Pair, padding: Padding, dilation: Pair, groups: int, flip: bool, window: Any,
     pool_stride: Any, pool_padding: Any, *, precision: str = "medium", memory_format: str = "bc01",
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``, bc01 or in another format.
+    """The gradient of `correlate2d_max_pool2d` for filters of ``rows`` x ``columns``.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`, with ``images`` as for `correlate2d_max_pool2d`
+    in place of filters.
+
+    Returns
+    -------
+    tensor, (filters, channels // groups, rows, columns)
+        In ``memory_format``.
     """
     check_tensors(images=images, maps=maps)
     channels = images.shape[1] // count(groups, "groups")
@@ -140,8 +160,14 @@ def correlate2d_max_pool2d_grads(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients, of images and of filters: pooled gradients are spread over maps once for the two.
 
-    Parameters and errors as for `correlate2d_max_pool2d_input_grad`; the gradient of filters is in ``filter_format``.
-    With ``late`` that may run beside what follows; see `streams.awaited`.
+    Parameters and errors as for `correlate2d_max_pool2d_input_grad`, with ``images`` as for `correlate2d_max_pool2d`.
+    With ``late`` the gradient of filters may run beside what follows; see `streams.awaited`.
+
+    Returns
+    -------
+    of_images : tensor, (batch, channels, rows, columns)
+    of_filters : tensor, (filters, channels // groups, rows, columns)
+        In ``filter_format``.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     moves = stride, padding, dilation, groups, flip
@@ -167,7 +193,7 @@ def _checked(
     full = (*maps.shape[:2], count(map_rows, "map_rows"), count(map_columns, "map_columns"))
     stride, padding, dilation, groups, flip = moves
     geometry = checked_geometry(images, filters, stride, padding, dilation, groups, flip, full)
-    return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding)
+    return geometry, check_pooled(full, maps.shape, window, pool_stride, pool_padding, prefix="pool_")
 
 
 def _task(name, geometry, tensor, precision, formats, windows, activation, winners_dtype, filters) -> PoolTask:

@@ -1,8 +1,12 @@
 """Copies in another physical format, and the source of a product prepared: batch innermost, in the product's dtype.
 
 All formats keep rows and columns together, as one axis of pixels. A copy goes by tiles of two axes, the one that is
-innermost before and the one that is innermost after, for every index of the rest. Floor: the tensor read and written
-once.
+innermost before and the one that is innermost after, for every index of the rest.
+
+Floor: the tensor read and written once. Measured on an H100 (`docs/cuda-kernels.md`): 92% of it where 268 MB of float32
+become float16 (145 of 134 us, 144 with the largest noted on the way). Changes of format are not measured by themselves;
+for cb3's filter gradient in float32 cuDNN takes 449 us with them and 371 in bc01 without, where the floor of what
+they move is 73.
 """
 
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pytensor_convnet.kernels.cuda.checks import check_bc01
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import AXES, empty, fits, memory_format, to_format, unit_dividing
 from pytensor_convnet.kernels.cuda.magnitudes import exceeds_bound, finite_magnitudes, sampled_part
@@ -134,7 +139,11 @@ class Copy:
 
 
 def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is."""
+    """``tensor`` itself, or a view of its memory, where it is in ``format``, else a copy that is.
+
+    Parameters, result and errors as for `to_format`; the copy is a kernel's, but of a tensor that is in no format.
+    """
+    check_bc01(tensor, "tensor")
     before = memory_format(tensor)
     if before is None or fits(tensor, format) or not tensor.numel():
         return to_format(tensor, format)

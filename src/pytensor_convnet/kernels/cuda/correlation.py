@@ -1,16 +1,21 @@
 """The passes of a correlation on torch tensors: checked, chosen by measurement, carried out."""
 
-from typing import Any
-
 import torch
 
 from pytensor_convnet import geometry as rules
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import correlation_grads
-from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, check_window, raise_problem
+from pytensor_convnet.kernels.cuda.checks import (
+    check_tensor,
+    check_tensors,
+    check_window,
+    count,
+    number,
+    raise_problem,
+)
 from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
+from pytensor_convnet.kernels.cuda.formats import check_format, to_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
-from pytensor_convnet.kernels.cuda.formats import to_format
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
 from pytensor_convnet.kernels.cuda.streams import allowed
@@ -61,7 +66,30 @@ def correlate2d_input_grad(
     filters: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, stride: Pair, padding: Padding,
     dilation: Pair, groups: int, flip: bool, *, precision: str = "medium", memory_format: str | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d` for images of ``rows`` x ``columns``, given ``maps``, that of its output."""
+    """The gradient of `correlate2d` for images of ``rows`` x ``columns``, given ``maps``, that of its output.
+
+    Parameters
+    ----------
+    filters : tensor, (filters, channels // groups, rows, columns)
+        With any strides.
+    maps : tensor of float32, bfloat16 or float16, (batch, filters, rows, columns)
+        In any memory format.
+    rows, columns : int
+        Of the images.
+    stride, padding, dilation, groups, flip, precision
+        As for `correlate2d`.
+    memory_format : {'bc01', 'channels_last', 'batch_last'}, optional
+        Of the result; by default that of the maps, batch_last where they have none.
+
+    Returns
+    -------
+    tensor, (batch, channels, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        As for `correlate2d`; or such maps do not come from such images and filters.
+    """
     check_tensors(filters=filters, maps=maps)
     images = (
         maps.shape[0],
@@ -78,7 +106,30 @@ def correlate2d_filter_grad(
     images: torch.Tensor, maps: torch.Tensor, rows: int, columns: int, stride: Pair, padding: Padding,
     dilation: Pair, groups: int, flip: bool, *, precision: str = "medium", memory_format: str = "bc01",
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, bc01 or in another format asked for."""
+    """The gradient of `correlate2d` for filters of ``rows`` x ``columns``, given ``maps``, that of its output.
+
+    Parameters
+    ----------
+    images : tensor of float32, bfloat16 or float16, (batch, channels, rows, columns)
+        In any memory format.
+    maps : tensor, (batch, filters, rows, columns)
+        Likewise.
+    rows, columns : int
+        Of the filters.
+    stride, padding, dilation, groups, flip, precision
+        As for `correlate2d`.
+    memory_format : {'bc01', 'channels_last', 'batch_last'}, optional
+        Of the result; by default bc01.
+
+    Returns
+    -------
+    tensor, (filters, channels // groups, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        As for `correlate2d`; or such maps do not come from such images and filters.
+    """
     check_tensors(images=images, maps=maps)
     filters = (
         maps.shape[1],
@@ -99,22 +150,47 @@ def correlate2d_grads(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Both gradients of `correlate2d`, of images and of filters, given ``maps``, that of its output.
 
-    Where that is faster, which is measured, both read maps that are prepared once. Parameters and errors as for
-    `correlate2d`; the gradient of images is in their format, unless another is asked for, and that of filters in
-    ``filter_format``. With ``late`` the latter may run beside what follows; see `streams.awaited`. Where a smaller
-    tensor ``searched`` is known of which no element of the maps is larger than ``factor`` times the largest, that is
-    searched in their place, if any is.
+    Where that is faster, which is measured, both read maps that are prepared once.
+
+    Parameters
+    ----------
+    images, filters, stride, padding, dilation, groups, flip, precision
+        As for `correlate2d`.
+    maps : tensor, (batch, filters, rows, columns)
+        In any memory format.
+    memory_format : {'bc01', 'channels_last', 'batch_last'}, optional
+        Of the gradient of images; by default that of the images, batch_last where they have none.
+    filter_format : {'bc01', 'channels_last', 'batch_last'}
+        Of the gradient of filters.
+    late : bool
+        Whether the gradient of filters may run beside what follows; see `streams.awaited`.
+    searched : tensor, optional
+        A smaller tensor of which no element of the maps is larger than ``factor`` times the largest. It is searched in
+        their place, if any is.
+    factor : float
+
+    Returns
+    -------
+    of_images : tensor, (batch, channels, rows, columns)
+    of_filters : tensor, (filters, channels // groups, rows, columns)
+
+    Raises
+    ------
+    ValueError
+        As for `correlate2d`; or such maps do not come from such images and filters.
     """
     check_tensors(images=images, filters=filters, maps=maps)
     geometry = checked_geometry(images.shape, filters.shape, stride, padding, dilation, groups, flip, maps.shape)
     check_format(memory_format)
-    check_format(filter_format)
+    check_format(filter_format, "filter_format", optional=False)
     check_precision(precision)
+    if searched is not None:
+        check_tensor(searched, "searched")
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     precision = precision if images.dtype == torch.float32 else "medium"
     bounded = searched is not None and images.dtype == searched.dtype == torch.float32
-    factor = factor if bounded else 0.0
+    factor = number(factor, "factor") if bounded else 0.0
     task = GradsTask(
         "correlate2d_grads", geometry, images.dtype, precision, formats, images.device, factor,
         filter_format=filter_format, format_to_read=format_to_read(filters),
@@ -128,11 +204,6 @@ def correlate2d_grads(
 def as_format(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a batch-last copy where it is dense in no format (a slice, say, or one image repeated)."""
     return tensor if format_of(tensor) else to_format(tensor, "batch_last")
-
-
-def count(value: Any, name: str) -> int:
-    """A length as a positive integer."""
-    return rules.as_count(value, name, least=1)
 
 
 def checked_geometry(images, filters, stride, padding, dilation, groups, flip, maps=None) -> Geometry:

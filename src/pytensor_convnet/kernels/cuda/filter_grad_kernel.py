@@ -13,7 +13,11 @@ the summed axis is innermost in both. Shares, and what the pixels of a patch giv
 second kernel in a fixed order, so results are the same in every run.
 
 Floors: images and maps moved once; two floating-point operations a multiply-add, at the product's rate. Measured on an
-H100 (`docs/cuda-kernels.md`): 40 to 75% of the floor on large layers.
+H100 (*Windows* of the filter gradient in `docs/cuda-kernels.md`, floors of its tables): in float32 48% of the floor
+(alex1), 51% (cb1), 55% (stride2_1024) and 66% (cifar1_b1024), in bfloat16 47%, 52%, 59% and 73%, and of more channels
+63% (cb2), 60% (cb3) and 40% (cb5). Where channels are few it is held back by what is read of the second-level cache,
+each pixel again for each tap (`window_grad_kernel` reads less); where they are many, by warps that issue loads and
+multiply, too, and by the size of tiles.
 """
 
 import functools

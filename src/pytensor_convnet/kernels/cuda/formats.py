@@ -18,6 +18,9 @@ from math import gcd
 
 import torch
 
+from pytensor_convnet.geometry import format_shape
+from pytensor_convnet.kernels.cuda.checks import check_bc01, check_tensor
+
 AXES = {"bc01": (0, 1, 2, 3), "channels_last": (0, 2, 3, 1), "batch_last": (1, 2, 3, 0)}
 """The logical axes in the order of memory, slowest first."""
 
@@ -28,6 +31,12 @@ UNIT = 16
 that rows begin at multiples of it, and move 16 bytes at a time."""
 
 
+def check_format(format: str | None, name: str = "memory_format", *, optional: bool = True) -> None:
+    """Raise ValueError unless it is a format, or, where that is ``optional``, None: that of the operand."""
+    if format not in FORMATS and not (optional and format is None):
+        raise ValueError(f"{name} must be one of {', '.join(FORMATS)}{', or None' * optional}, got {format!r}")
+
+
 def strides(shape: Sequence[int], format: str) -> tuple[int, ...]:
     """The strides, in elements, of a dense tensor of ``shape`` in ``format``.
 
@@ -36,8 +45,13 @@ def strides(shape: Sequence[int], format: str) -> tuple[int, ...]:
     >>> strides((8, 3, 5, 7), "batch_last")
     (1, 280, 56, 8)
     """
+    check_format(format, "format", optional=False)
+    if len(shape) != 4:
+        raise ValueError(
+            f"shape must be four lengths (batch, channels, rows, columns), got {format_shape(shape) or 'none'}"
+        )
     steps, step = [0] * 4, 1
-    for axis in reversed(_axes(format)):
+    for axis in reversed(AXES[format]):
         steps[axis] = step
         step *= max(shape[axis], 1)
     return tuple(steps)
@@ -61,6 +75,7 @@ def memory_format(tensor: torch.Tensor) -> str | None:
     >>> memory_format(torch.empty(3, 5, 7, 8).permute(3, 0, 1, 2))
     'batch_last'
     """
+    check_tensor(tensor, "tensor")
     if tensor.ndim != 4:
         return None
     dense = [(name, strides(tensor.shape, name)) for name in FORMATS]
@@ -75,7 +90,24 @@ def memory_format(tensor: torch.Tensor) -> str | None:
 
 
 def empty(shape: Sequence[int], format: str, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
-    """An uninitialised logical bc01 tensor whose memory is in ``format``."""
+    """An uninitialised logical bc01 tensor whose memory is in ``format``.
+
+    Parameters
+    ----------
+    shape : sequence of int, (batch, channels, rows, columns)
+    format : {'bc01', 'channels_last', 'batch_last'}
+    dtype : torch dtype
+    device : torch device or str
+
+    Returns
+    -------
+    tensor
+
+    Raises
+    ------
+    ValueError
+        ``shape`` is not four lengths, or ``format`` none of those above.
+    """
     return torch.empty_strided(tuple(shape), strides(shape, format), dtype=dtype, device=device)
 
 
@@ -92,19 +124,33 @@ def is_wide(*tensors: torch.Tensor) -> bool:
 
 
 def to_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """``tensor`` itself, or a view of its memory, where it is in ``format`` already, else a copy that is."""
+    """``tensor`` itself, or a view of its memory, where it is in ``format`` already, else a copy that is.
+
+    The copy is torch's own; `change_format` has a kernel for it.
+
+    Parameters
+    ----------
+    tensor : tensor of any dtype, (batch, channels, rows, columns)
+        With any strides.
+    format : {'bc01', 'channels_last', 'batch_last'}
+
+    Returns
+    -------
+    tensor
+        Of the same shape and dtype.
+
+    Raises
+    ------
+    ValueError
+        ``tensor`` is no torch tensor of four axes, or ``format`` none of those above.
+    """
+    check_bc01(tensor, "tensor")
     steps = strides(tensor.shape, format)
     if tensor.stride() == steps:
         return tensor
     if fits(tensor, format):
         return tensor.as_strided(tensor.shape, steps)
     return empty(tensor.shape, format, tensor.dtype, tensor.device).copy_(tensor)
-
-
-def _axes(format: str) -> tuple[int, ...]:
-    if format not in AXES:
-        raise ValueError(f"memory_format must be one of {', '.join(FORMATS)}, got {format!r}")
-    return AXES[format]
 
 
 def unit_dividing(*numbers: int) -> int:

@@ -12,10 +12,27 @@ are skipped for good. Elsewhere a block is several positions of one image or of 
 from block to block or, where that follows no steps, looked up. One compiled kernel serves every filter size, stride,
 padding and dilation.
 
-Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate. Measured on
-an H100 (`docs/cuda-kernels.md`): 20 to 50% of the floor where channels are few, held back by what is read of the
-second-level cache (`window_kernel` reads less); 40 to 85% where they are many in bfloat16, 55 to 135% in float32, whose
-floor is tf32's.
+Floors: source and target moved once; two floating-point operations a multiply-add, at the product's rate, in float32
+tf32's. Microseconds of the best gathering on an H100, preparation and packing counted, as candidates were timed when
+windows were new (the last two later), of the floors in the tables of `docs/cuda-kernels.md`:
+
+==============  ======================  ======================
+forward         float32                 bfloat16
+==============  ======================  ======================
+alex1           180 of 73: 41%          109 of 37: 34%
+  input grad    200 of 73: 37%          112 of 37: 33%
+cb1             609 of 306: 50%         487 of 158: 32%
+  input grad    1156 of 306: 26%        702 of 158: 22%
+cifar1_b1024    132 of 93: 71%          89 of 47: 52%
+  input grad    269 of 93: 35%          110 of 47: 42%
+stride2_1024    252 of 134: 53%         104 of 67: 64%
+cb3             471 of 482: 102%
+vgg3                                    357 of 301: 84%
+==============  ======================  ======================
+
+Held back by what is read of the second-level cache, each pixel again for each tap (`window_kernel` reads less), and in
+float32 by the copy to float16 before, which for cifar1_b1024's input gradient takes as long as the product. Products of
+float16 may pass tf32's rate.
 """
 
 from dataclasses import dataclass

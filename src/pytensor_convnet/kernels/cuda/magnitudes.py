@@ -103,7 +103,9 @@ def largest_magnitudes(
 ) -> torch.Tensor:
     """The largest finite magnitudes of parts of two or three dense float32 tensors, times a factor each.
 
-    Floor: each is read once; of those that are sampled, four megabytes.
+    Floor: each is read once; of those that are sampled, four megabytes. Measured on an H100 (`docs/cuda-kernels.md`):
+    99% of it where 268 MB are searched whole (90 of 89 us). Samples are not measured by themselves, but as part of the
+    passes: in stride2_1024's forward pass of float16 the search, packing and the look at what did not fit take 8 us.
 
     Parameters
     ----------

@@ -283,7 +283,26 @@ def max_pool2d_maxima(
     ignore_border: bool,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """`max_pool2d` without the winners, where nothing follows them."""
+    """`max_pool2d` without the winners, where nothing follows them.
+
+    Floor: images read once, maxima written once; not measured by itself, but as the forward pass of `max_pool2d`, whose
+    kernel it is.
+
+    Parameters
+    ----------
+    images, window, stride, padding, ignore_border, memory_format
+        As for `max_pool2d`.
+
+    Returns
+    -------
+    tensor, (batch, channels, windows down, windows across)
+        Of the dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        As for `max_pool2d`.
+    """
     windows, format = _checked(images, window, stride, padding, ignore_border, memory_format)
     shape = (*images.shape[:2], windows.out_rows, windows.out_columns)
     maxima = empty(shape, format, images.dtype, images.device)
@@ -299,8 +318,7 @@ def _checked(images, window, stride, padding, ignore_border, memory_format) -> t
 def check_winners_dtype(winners_dtype: torch.dtype, windows: Windows) -> None:
     """Raise ValueError unless it can number the taps of the windows."""
     if winners_dtype not in WINNERS:
-        name = str(winners_dtype).removeprefix("torch.")
-        raise ValueError(f"winners_dtype must be uint8, int32 or int64, got {name}")
+        raise ValueError(f"winners_dtype must be torch.uint8, torch.int32 or torch.int64, got {winners_dtype!r}")
     if winners_dtype == torch.uint8 and windows.taps > 256:
         raise ValueError(
             f"winners_dtype: one byte cannot number the {windows.taps} taps of a window of "

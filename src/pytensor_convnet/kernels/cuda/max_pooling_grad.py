@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.geometry import format_shape
+from pytensor_convnet.kernels.cuda.checks import check_tensor, count
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.max_pooling import WINNERS
@@ -183,6 +184,7 @@ def max_pool2d_grad(
     maps : tensor of floats
         Of the same shape.
     rows, columns : int
+        Of the images.
     window, stride : pair of int
     padding : ((top, bottom), (left, right))
     memory_format : str, optional
@@ -199,7 +201,7 @@ def max_pool2d_grad(
     """
     format = check_operand(FLOATS, memory_format, maps=maps)
     check_winners(winners, maps, "maps")
-    shape = (*maps.shape[:2], rows, columns)
+    shape = (*maps.shape[:2], count(rows, "rows"), count(columns, "columns"))
     windows = check_pooled(shape, maps.shape, window, stride, padding)
     images = empty(shape, format, maps.dtype, maps.device)
     launch_grad(to_format(winners, format), to_format(maps, format), images, windows, format)
@@ -217,7 +219,27 @@ def max_pool2d_gather(
 ) -> torch.Tensor:
     """Images at the pixels that won: the gradient of `max_pool2d_grad`.
 
-    Parameters and errors as for that; a winner that is no pixel of the image gives NaN, and nothing is read for it.
+    Floor: winners read once, a pixel of the images for each, and maps written once. Not measured by itself: only second
+    derivatives call it.
+
+    Parameters
+    ----------
+    images : tensor of floats, (batch, channels, rows, columns)
+        In any format.
+    winners, window, stride, padding
+        As for `max_pool2d_grad`. A winner that is no pixel of the image gives NaN, and nothing is read for it.
+    memory_format : str, optional
+        The format of the result; by default that of ``images``.
+
+    Returns
+    -------
+    tensor
+        Of the shape of ``winners`` and the dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        Such winners do not come from such images.
     """
     format = check_operand(FLOATS, memory_format, images=images)
     check_winners(winners, images, "images")
@@ -239,6 +261,7 @@ def max_pool2d_gather(
 
 def check_winners(winners: torch.Tensor, others: torch.Tensor, name: str) -> None:
     """Raise ValueError unless these may be the winners of maps, or of images."""
+    check_tensor(winners, "winners")
     if winners.dtype not in WINNERS:
         raise ValueError(f"winners must be uint8, int32 or int64, got {str(winners.dtype).removeprefix('torch.')}")
     if winners.device != others.device:

@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.geometry import as_count, format_shape
+from pytensor_convnet.kernels.cuda.checks import number
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, strides, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import FLOATS, check_operand, on_its_device
 from pytensor_convnet.kernels.cuda.pool_tiles import no_tensors, working
@@ -194,11 +195,17 @@ def cross_map_norm(
     tensor
         Of the shape and dtype of ``images``.
 
+    Raises
+    ------
+    ValueError
+        ``images`` are no bc01 floats, ``size`` is no positive integer, or ``scale`` or ``power`` no number.
+
     Notes
     -----
     Krizhevsky, Sutskever and Hinton 2012, ImageNet classification with deep convolutional neural networks, section 3.3.
     """
     format = check_operand(FLOATS, memory_format, images=images)
+    size, scale, power = _checked(size, scale, power)
     result = empty(images.shape, format, images.dtype, images.device)
     _launch(_cross_map_norm, (to_format(images, format), result), format, size, scale, power, blocked)
     return result
@@ -214,8 +221,27 @@ def cross_map_norm_grad(
     blocked: bool = False,
     memory_format: str | None = None,
 ) -> torch.Tensor:
-    """The gradient of `cross_map_norm` for its images, given ``maps``, that of its result."""
+    """The gradient of `cross_map_norm` for its images, given ``maps``, that of its result.
+
+    Parameters
+    ----------
+    images, size, scale, power, blocked, memory_format
+        As for `cross_map_norm`.
+    maps : tensor
+        Of the shape and dtype of ``images``, in any format.
+
+    Returns
+    -------
+    tensor
+        Of the shape and dtype of ``images``.
+
+    Raises
+    ------
+    ValueError
+        As for `cross_map_norm`; or ``maps`` have another shape.
+    """
     format = check_operand(FLOATS, memory_format, images=images, maps=maps)
+    size, scale, power = _checked(size, scale, power)
     if images.shape != maps.shape:
         raise ValueError(
             f"maps are {format_shape(maps.shape)} but images {format_shape(images.shape)}: maps must be the gradient "
@@ -230,25 +256,27 @@ def cross_map_norm_grad(
     return result
 
 
+def _checked(size: Any, scale: Any, power: Any) -> tuple[int, float, float]:
+    return as_count(size, "size", least=1), number(scale, "scale"), number(power, "power")
+
+
 def _launch(kernel: Any, tensors, format: str, size: int, scale: float, power: float, blocked: bool) -> None:
-    size = as_count(size, "size", least=1)
     result = tensors[-1]
     if result.numel():
         kernel[(triton.cdiv(result.numel(), NUMBERS),)](
             *tensors, result.numel(), result.shape[1], strides(result.shape, format)[1],
-            SCALE=float(scale), POWER=float(power), SIZE=size, BLOCKED=bool(blocked), WIDE=is_wide(result),
+            SCALE=scale, POWER=power, SIZE=size, BLOCKED=bool(blocked), WIDE=is_wide(result),
             NUMBERS=NUMBERS,
         )  # fmt: skip
 
 
 def _launch_strips(tensors, format: str, size: int, scale: float, power: float) -> None:
-    size = as_count(size, "size", least=1)
     result = tensors[-1]
     if result.numel():
         channels = result.shape[1]
         pixels = result.numel() // channels
         programs = triton.cdiv(pixels, STRIP_NUMBERS) * triton.cdiv(channels, STRIP)
         _cross_map_norm_grad_of_strips[(programs,)](
-            *tensors, pixels, channels, strides(result.shape, format)[1], SCALE=float(scale), POWER=float(power),
+            *tensors, pixels, channels, strides(result.shape, format)[1], SCALE=scale, POWER=power,
             SIZE=size, STRIP=STRIP, WIDE=is_wide(result), NUMBERS=STRIP_NUMBERS,
         )  # fmt: skip

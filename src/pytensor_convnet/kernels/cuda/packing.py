@@ -6,6 +6,11 @@ and column ``m`` meet in, 0 where they meet in none:
     i * dilation == first_tap[k] + residue_factor * residue(m), 0 <= i < taps, likewise j
 
 Where the source must be prepared, too, one launch does both.
+
+Floor: filters read once, the matrix written once, which for filters of small layers (10 KB in cifar1: 0.01 us) is
+nothing beside a launch. Measured on an H100 (`docs/cuda-kernels.md`): 2 us, and 5 where filters and all else come from
+memory; held back by the start and end of a launch, and by waits for memory, one after the other. Of large filters it
+is not measured by itself, but as part of the passes.
 """
 
 from dataclasses import dataclass

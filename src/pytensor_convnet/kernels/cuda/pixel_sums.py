@@ -1,7 +1,8 @@
 """Sums of each channel over batch, rows and columns: what the gradient of biases is.
 
 Where the batch is innermost, a channel is one run of memory. Programs sum parts of it, a second kernel adds them up in
-a fixed order, so results are the same in every run. Floor: maps, and winners, are read once.
+a fixed order, so results are the same in every run. Floor: maps, and winners, are read once. Not
+measured by itself, but as part of training steps (`docs/cuda-mode.md`).
 """
 
 import torch

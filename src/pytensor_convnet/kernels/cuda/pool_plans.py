@@ -23,7 +23,8 @@ import torch
 
 from pytensor_convnet import geometry
 from pytensor_convnet.geometry import Padding, Pair
-from pytensor_convnet.kernels.cuda.checks import check_format, check_tensors, raise_problem
+from pytensor_convnet.kernels.cuda.checks import check_padding, check_tensors, raise_problem
+from pytensor_convnet.kernels.cuda.formats import check_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -89,11 +90,9 @@ class Windows:
         }
 
 
-def _resolved(window: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Padding]:
-    sides = geometry.as_padding(padding, "padding")
-    if isinstance(sides, str):
-        raise ValueError(f"padding must be ((top, bottom), (left, right)), got {padding!r}")
-    return geometry.as_pair(window, "window", least=1), geometry.as_pair(stride, "stride", least=1), sides
+def _resolved(window: Any, stride: Any, padding: Any, prefix: str) -> tuple[Pair, Pair, Padding]:
+    sides = check_padding(padding, f"{prefix}padding")
+    return geometry.as_pair(window, "window", least=1), geometry.as_pair(stride, f"{prefix}stride", least=1), sides
 
 
 def on_its_device(function: Function) -> Function:
@@ -101,7 +100,7 @@ def on_its_device(function: Function) -> Function:
 
     @functools.wraps(function)
     def there(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
-        if tensor.device.type != "cuda":
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":  # the function refuses the former
             return function(tensor, *arguments, **named)
         with torch.cuda.device(tensor.device):
             return function(tensor, *arguments, **named)
@@ -109,9 +108,14 @@ def on_its_device(function: Function) -> Function:
     return cast(Function, there)
 
 
-def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ignore_border: bool) -> Windows:
-    """The `Windows` of pooling images of ``shape``; ValueError when there are none."""
-    window, stride, padding = _resolved(window, stride, padding)
+def check_pool(
+    shape: Sequence[int], window: Any, stride: Any, padding: Any, ignore_border: bool, prefix: str = ""
+) -> Windows:
+    """The `Windows` of pooling images of ``shape``; ValueError when there are none.
+
+    ``prefix`` stands before the names stride and padding in what is said of them, where the caller has them so.
+    """
+    window, stride, padding = _resolved(window, stride, padding, prefix)
     problem = geometry.pool_problem(shape, window, stride, padding, ignore_border)
     numbers = (*shape, *window, *stride, *padding[0], *padding[1], ignore_border)
     raise_problem(problem, geometry.POOL, *numbers)
@@ -124,12 +128,14 @@ def check_pool(shape: Sequence[int], window: Any, stride: Any, padding: Any, ign
     return Windows(shape[2], shape[3], rows, columns, window, stride, padding)
 
 
-def check_pooled(shape: Sequence[int], pooled: Sequence[int], window: Any, stride: Any, padding: Any) -> Windows:
+def check_pooled(
+    shape: Sequence[int], pooled: Sequence[int], window: Any, stride: Any, padding: Any, prefix: str = ""
+) -> Windows:
     """The `Windows` that pooled images of ``shape`` to maps of shape ``pooled``; ValueError when none do.
 
-    Both counts of windows are admitted, with and without partial ones.
+    Both counts of windows are admitted, with and without partial ones. ``prefix`` is as for `check_pool`.
     """
-    window, stride, padding = _resolved(window, stride, padding)
+    window, stride, padding = _resolved(window, stride, padding, prefix)
     problem = geometry.pooled_problem(shape, pooled, window, stride, padding)
     raise_problem(problem, geometry.POOLED, *shape, *pooled, *window, *stride, *padding[0], *padding[1])
     return Windows(shape[2], shape[3], pooled[2], pooled[3], window, stride, padding)

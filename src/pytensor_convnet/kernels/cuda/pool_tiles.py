@@ -1,4 +1,5 @@
-"""Pieces of the pooling kernels: where a program stands, how it reads taps of windows, how it stores patches of pixels.
+"""Pieces of the pooling kernels: where a program stands, how it reads taps of windows, what sums of windows are
+divided by, how it stores patches of pixels.
 
 Pointers are computed once for a program and moved by whole rows and columns, as constants where these are: address
 arithmetic would otherwise take longer than all else. `LENGTHS` are not specialised by their alignment: what is aligned
@@ -151,3 +152,28 @@ def store_patch(
                 inside = both(row_inside, (cell < cells) & (cell // units * PATCH_COLUMNS + q < columns))
                 value = sums[r * PATCH_COLUMNS + q].to(images.dtype.element_ty)
                 tl.store(at + q * units * VECTOR, value, mask=inside)
+
+
+@triton.jit
+def _counted(start, length, WINDOW: tl.constexpr, AFTER: tl.constexpr, MODE: tl.constexpr):
+    """How many taps along one axis count, of windows that start at pixel ``start``."""
+    if MODE == 2:
+        count = tl.minimum(start + WINDOW, length) - tl.maximum(start, 0)
+    else:
+        count = tl.minimum(start + WINDOW, length + AFTER) - start
+    return tl.maximum(count, 1)  # of what is no window, too
+
+
+@triton.jit
+def window_share(
+    y, x, rows, columns, WINDOW_ROWS: tl.constexpr, WINDOW_COLUMNS: tl.constexpr, STRIDE_ROWS: tl.constexpr,
+    STRIDE_COLUMNS: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, BELOW: tl.constexpr, BESIDE: tl.constexpr,
+    MODE: tl.constexpr,
+):  # fmt: skip
+    """What the sums of windows y, x are divided by, (strips, cells, 1); for MODE see `average_pooling.MODES`."""
+    if MODE == 0:
+        return tl.full((y.shape[0], x.shape[0], 1), 1, tl.int32)
+    else:
+        high = _counted(y * STRIDE_ROWS - TOP, rows, WINDOW_ROWS, BELOW, MODE)
+        wide = _counted(x * STRIDE_COLUMNS - LEFT, columns, WINDOW_COLUMNS, BESIDE, MODE)
+        return (high[:, None] * wide[None, :])[:, :, None]

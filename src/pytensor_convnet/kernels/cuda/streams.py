@@ -94,6 +94,22 @@ def late_product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.
     Factors of three axes are parts, whose products are summed. The product is launched behind the next that is `beside`
     and not small: that is the gradient of a convolution's filters, which fills a GPU while the small kernels between
     two layers do not, and is to begin as soon as these do.
+
+    Parameters
+    ----------
+    a : tensor, (rows, terms) or (parts, rows, terms)
+    b : tensor, (terms, columns) or (parts, terms, columns)
+    dtype : torch dtype
+        Of the product: that of the factors, if they have two axes.
+
+    Returns
+    -------
+    tensor, (rows, columns)
+
+    Raises
+    ------
+    RuntimeError
+        Torch's own, when the product is launched, where factors or ``dtype`` do not fit.
     """
     product = torch.empty((a.shape[-2], b.shape[-1]), dtype=dtype, device=a.device)
     late = _late.get()
