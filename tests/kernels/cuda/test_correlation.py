@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
@@ -12,11 +13,12 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out, ours  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
@@ -92,6 +94,27 @@ def test_passes_equal_their_definitions(name, device, case):
     assert result.shape == expected.shape
     # A result that happens to be small has a large relative error; compare it with what its terms come to.
     assert np.linalg.norm(result.cpu().numpy() - expected) <= 2e-6 * np.sqrt(squares.sum()) + 1e-30
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [(torch.float32, "medium"), (torch.float32, "high"), (torch.bfloat16, "medium")], ids=str
+)
+@EVERY_PASS
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(case=correlations(dtype="float32"), data=st.data())
+def test_errors_of_drawn_shapes_are_those_of_the_product(name, dtype, precision, device, case, data):
+    batch = data.draw(st.sampled_from([2, 16, 19]), "batch")
+    geometry = Geometry((batch, *case.images.shape[1:]), case.filters.shape, *case.window)
+    formats = data.draw(st.sampled_from(FORMATS), "before"), data.draw(st.sampled_from(FORMATS), "after")
+    task = Task(name, geometry, dtype, precision, formats, torch.device(device))
+    method = data.draw(st.sampled_from(ours(candidates(task, 6))), "method")
+    given = operands(geometry, name, dtype, device, formats, seed=data.draw(st.integers(0, 99), "seed"))
+    result = carry_out(task, method, *given.tensors)
+    squares = getattr(reference, name)(*(tensor.double().cpu().numpy() ** 2 for tensor in given.tensors), *given.shapes)
+    error = np.linalg.norm(result.double().cpu().numpy() - given.expected)
+    # There may be but one term, which is cut off twice, and whose product of what was cut off is left out.
+    most = 3 * 2.0**-14 if method.product == "bf16x3" else MOST_ERROR[method.product]
+    assert error <= most * np.sqrt(squares.sum())
 
 
 @pytest.mark.parametrize(("channels", "filters"), [(0, 3), (2, 0), (0, 0)])
