@@ -1,6 +1,6 @@
 """The three passes against the NumPy definitions: every geometry, format, product and tile, outputs poisoned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import empty, strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out, ours  # noqa: E402
@@ -370,3 +370,25 @@ def test_a_gradient_of_another_shape_is_refused(device):
     maps = torch.ones((2, 3, 5, 4), device=device)
     with pytest.raises(ValueError, match="output_grad is 2x3x5x4 but this convolution's output is 2x3x4x4"):
         cuda.correlate2d_input_grad(torch.ones(FILTERS, device=device), maps, 6, 6, *MOVES)
+
+
+# ------------------------------------------------------------------------------------ on a GPU only
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the interpreter would take hours")
+def test_images_of_more_than_2_to_the_31_numbers(device):
+    """The first and the last images, whose last pixels lie beyond, have the maps that they have alone."""
+    geometry = Geometry((128, 3, 2400, 2400), (1, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)
+    small = replace(geometry, images=(16, *geometry.images[1:]))
+    blocks = Blocks(16, 32, 16, 32, warps=4, stages=3, images_first=False)
+    method = Gather(False, "batch_last", "native", (1, 1), True, 1, blocks)
+    images = empty(geometry.images, "batch_last", torch.bfloat16, device).random_(-2, 3)
+    filters = torch.randint(-2, 3, geometry.filters, device=device).bfloat16()
+    assert images.numel() > 2**31
+    maps = carry_out(tasks(geometry, "correlate2d", "native", device), method, images, filters)
+    for part in (slice(16), slice(-16, None)):
+        alone = to_format(images[part].contiguous(), "batch_last")
+        expected = carry_out(tasks(small, "correlate2d", "native", device), method, alone, filters)
+        assert torch.equal(maps[part], expected)
+    del images, maps, alone, expected
+    torch.cuda.empty_cache()
