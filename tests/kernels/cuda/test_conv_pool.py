@@ -32,9 +32,11 @@ from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa:
 from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
+from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Gather, Share  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
-from tests.kernels.cuda.common import whole  # noqa: E402
+from pytensor_convnet.kernels.cuda.spreading import spread  # noqa: E402
+from tests.kernels.cuda.common import pooled_layers, whole  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -317,10 +319,14 @@ GRADIENT_WAYS = {
     [*zip(LAYERS, (*MOST_ERROR, "float16")), ("overlapping", "bf16x3"), ("side_by_side", "bf16x3")],
 )
 def test_gradients_in_every_way(layer, product, method, device):
+    check_gradients(LAYERS[layer], product, method, device)
+
+
+def check_gradients(layer, product, method, device):
     dtype = torch.bfloat16 if product == "native" else torch.float32
     filters_alone = isinstance(method, Spread) and method.input is None
-    task = task_of(LAYERS[layer], GRADIENTS[1 if filters_alone else 2], dtype, device)
-    geometry, (*sliding, ignore_border) = LAYERS[layer]
+    task = task_of(layer, GRADIENTS[1 if filters_alone else 2], dtype, device)
+    geometry, (*sliding, ignore_border) = layer
     if isinstance(method, Spread):
         method = Spread(with_product(method.input, product), with_product(method.filters, product))
         if method.input:
@@ -339,6 +345,38 @@ def test_gradients_in_every_way(layer, product, method, device):
     ]
     for result, value in zip(results, expected[1 if filters_alone else 0 :], strict=True):
         assert relative_error(result, value) <= MOST_ERROR[product]
+
+
+@pytest.mark.parametrize("product", MOST_ERROR)
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    layer=pooled_layers(st.sampled_from([3, 16, 19]), most_filters=3, most_pixels=6),
+    method=st.sampled_from([*GRADIENT_WAYS.values()][1:]),
+)
+def test_gradients_of_drawn_layers_from_spread_maps(device, layer, product, method):
+    check_gradients(layer, product, method, device)
+
+
+@pytest.mark.parametrize("product", MOST_ERROR)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(layer=pooled_layers(st.sampled_from([3, 16, 19]), most_filters=3, most_pixels=6))
+def test_what_is_spread_is_the_gradient_of_the_pool(device, layer, product):
+    task = task_of(layer, dtype=torch.bfloat16 if product == "native" else torch.float32, device=device)
+    windows, lengths = task.windows, task.geometry.maps[2:]
+    sliding = windows.window, windows.stride, windows.padding
+    _, winners = reference.max_pool2d(whole(task.geometry.maps), np.uint8, *sliding, layer[1][-1])
+    maps = whole(winners.shape, 1)
+    expected = reference.max_pool2d_grad(winners, maps, *lengths, *sliding)
+    muted = np.random.default_rng(2).random(winners.shape) < 0.1
+    expected -= reference.max_pool2d_grad(winners, np.where(muted, maps, 0), *lengths, *sliding)
+    magnitudes, scale = None, 1.0
+    if product == "float16":
+        most = float(rules.overlap(*sliding[:2]))
+        magnitudes = largest_magnitudes(*[put(maps, task)] * 2, factors=(most, 1.0), copied=(True, False))[0]
+        scale = 2.0 ** (14 - np.floor(np.log2(most * np.abs(maps).max() or 1)))
+    numbers = torch.from_numpy(np.where(muted, np.uint8(255), winners)).to(device)
+    planes = spread(to_format(numbers, "batch_last"), put(maps, task), windows, product, magnitudes)
+    np.testing.assert_array_equal(planes.double().sum(0).cpu().numpy() / scale, expected)
 
 
 @pytest.mark.parametrize("way", ["spread", "spread for images"])

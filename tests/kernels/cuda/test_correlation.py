@@ -1,10 +1,11 @@
 """The three passes against the NumPy definitions: every geometry, format, product and tile, outputs poisoned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
@@ -12,11 +13,12 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
-from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
+from pytensor_convnet.kernels.cuda.formats import empty, strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out, ours  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
@@ -92,6 +94,27 @@ def test_passes_equal_their_definitions(name, device, case):
     assert result.shape == expected.shape
     # A result that happens to be small has a large relative error; compare it with what its terms come to.
     assert np.linalg.norm(result.cpu().numpy() - expected) <= 2e-6 * np.sqrt(squares.sum()) + 1e-30
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [(torch.float32, "medium"), (torch.float32, "high"), (torch.bfloat16, "medium")], ids=str
+)
+@EVERY_PASS
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(case=correlations(dtype="float32"), data=st.data())
+def test_errors_of_drawn_shapes_are_those_of_the_product(name, dtype, precision, device, case, data):
+    batch = data.draw(st.sampled_from([2, 16, 19]), "batch")
+    geometry = Geometry((batch, *case.images.shape[1:]), case.filters.shape, *case.window)
+    formats = data.draw(st.sampled_from(FORMATS), "before"), data.draw(st.sampled_from(FORMATS), "after")
+    task = Task(name, geometry, dtype, precision, formats, torch.device(device))
+    method = data.draw(st.sampled_from(ours(candidates(task, 6))), "method")
+    given = operands(geometry, name, dtype, device, formats, seed=data.draw(st.integers(0, 99), "seed"))
+    result = carry_out(task, method, *given.tensors)
+    squares = getattr(reference, name)(*(tensor.double().cpu().numpy() ** 2 for tensor in given.tensors), *given.shapes)
+    error = np.linalg.norm(result.double().cpu().numpy() - given.expected)
+    # There may be but one term, which is cut off twice, and whose product of what was cut off is left out.
+    most = 3 * 2.0**-14 if method.product == "bf16x3" else MOST_ERROR[method.product]
+    assert error <= most * np.sqrt(squares.sum())
 
 
 @pytest.mark.parametrize(("channels", "filters"), [(0, 3), (2, 0), (0, 0)])
@@ -355,3 +378,25 @@ def test_a_gradient_of_another_shape_is_refused(device):
     maps = torch.ones((2, 3, 5, 4), device=device)
     with pytest.raises(ValueError, match="output_grad is 2x3x5x4 but this convolution's output is 2x3x4x4"):
         cuda.correlate2d_input_grad(torch.ones(FILTERS, device=device), maps, 6, 6, *MOVES)
+
+
+# ------------------------------------------------------------------------------------ on a GPU only
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the interpreter would take hours")
+def test_images_of_more_than_2_to_the_31_numbers(device):
+    """The first and the last images, whose last pixels lie beyond, have the maps that they have alone."""
+    geometry = Geometry((128, 3, 2400, 2400), (1, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1, False)
+    small = replace(geometry, images=(16, *geometry.images[1:]))
+    blocks = Blocks(16, 32, 16, 32, warps=4, stages=3, images_first=False)
+    method = Gather(False, "batch_last", "native", (1, 1), True, 1, blocks)
+    images = empty(geometry.images, "batch_last", torch.bfloat16, device).random_(-2, 3)
+    filters = torch.randint(-2, 3, geometry.filters, device=device).bfloat16()
+    assert images.numel() > 2**31
+    maps = carry_out(tasks(geometry, "correlate2d", "native", device), method, images, filters)
+    for part in (slice(16), slice(-16, None)):
+        alone = to_format(images[part].contiguous(), "batch_last")
+        expected = carry_out(tasks(small, "correlate2d", "native", device), method, alone, filters)
+        assert torch.equal(maps[part], expected)
+    del images, maps, alone, expected
+    torch.cuda.empty_cache()

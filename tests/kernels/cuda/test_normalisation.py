@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the CUDA kernels work on torch's tensors: pip install torch triton")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton: pip install triton")
@@ -51,6 +53,23 @@ def test_definition(device, setting, format):
     assert memory_format(ours) == memory_format(our_grad) == format
     torch.testing.assert_close(ours.cpu().double(), expected.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(our_grad.cpu().double(), grad, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 5), st.integers(1, 5)),
+    setting=st.tuples(st.integers(1, 11), st.floats(0, 2), st.floats(0, 2), st.booleans()),
+    formats=st.tuples(*[st.sampled_from(FORMATS)] * 3),
+)
+def test_drawn_shapes(device, shape, setting, formats):
+    images, maps = random(*shape).requires_grad_(), random(*shape[::-1]).permute(3, 2, 1, 0)
+    expected = definition(images, *setting)
+    grad = torch.autograd.grad(expected, images, maps)[0]
+    before, of_maps, after = formats
+    single, maps = to_format(images.detach().to(device), before), to_format(maps.to(device), of_maps)
+    ours, our_grad = cross_map_norm(single, *setting, after), cross_map_norm_grad(single, maps, *setting, after)
+    torch.testing.assert_close(ours.cpu(), expected.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(our_grad.cpu(), grad, rtol=1e-12, atol=1e-12)
 
 
 def test_offsets_of_64_bits(device, monkeypatch):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the kernels are of torch tensors: pip install torch triton")
 pytest.importorskip("triton", reason="the kernels are written in Triton: pip install triton")
 
-from pytensor_convnet.kernels.cuda import FORMATS, sum_over_pixels, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda import FORMATS, pixel_sums, sum_over_pixels, to_format  # noqa: E402
+from tests.kernels.cuda.common import whole  # noqa: E402
 
 SHAPES = [(16, 3, 5, 7), (130, 2, 9, 1), (1, 5, 3, 3), (3, 700, 1, 2), (0, 2, 3, 3), (2, 0, 3, 3)]
 
@@ -23,6 +26,27 @@ def test_sums_in_every_format(shape, format, device, poisoned):
     sums = sum_over_pixels(to_format(maps, format))
     assert sums.dtype == torch.float32
     np.testing.assert_allclose(sums.cpu(), maps.double().sum((0, 2, 3)).cpu(), rtol=1e-5, atol=1e-4)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    shape=st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    formats=st.tuples(*[st.sampled_from(FORMATS)] * 2),
+    is_muted=st.booleans(),
+    block=st.sampled_from([16, 1024]),
+    programs=st.sampled_from([1, 512]),
+)
+def test_whole_numbers_of_drawn_shapes(shape, dtype, formats, is_muted, block, programs, device, poisoned):
+    maps, winners = whole(shape), np.random.default_rng(1).choice(np.array([0, 3, 255], "uint8"), shape)
+    tensor = to_format(torch.from_numpy(maps).to(device, dtype), formats[0])
+    muting = [to_format(torch.from_numpy(winners).to(device), formats[1])] if is_muted else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixel_sums, "BLOCK", block)
+        patch.setattr(pixel_sums, "PROGRAMS", programs)
+        sums = sum_over_pixels(tensor, *muting)
+    expected = np.where(winners == 255, 0, maps) if is_muted else maps
+    np.testing.assert_array_equal(sums.cpu(), expected.sum((0, 2, 3)))
 
 
 @pytest.mark.parametrize(("dtype", "no_tap"), [(torch.uint8, 255), (torch.int32, -1), (torch.int64, -1)], ids=str)

@@ -1,10 +1,12 @@
-"""Filter gradients that spread pooled gradients as they go, against NumPy definitions, on a GPU; and their plans."""
+"""Filter gradients that spread pooled gradients as they go, against NumPy definitions, in NumPy and on a GPU; plans."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
@@ -33,7 +35,9 @@ from pytensor_convnet.kernels.cuda.methods import Window, WindowShare  # noqa: E
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks  # noqa: E402
-from tests.kernels.cuda.common import whole  # noqa: E402
+from tests.kernels.cuda.common import pooled_layers, whole  # noqa: E402
+from tests.kernels.cuda.pool_windows_in_numpy import spread_in_numpy  # noqa: E402
+from tests.kernels.cuda.window_grads_in_numpy import computed_in_numpy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -80,7 +84,11 @@ PRODUCTS = {"native": torch.bfloat16, "float16": torch.float32}
 
 
 def task_of(layer, name, product, device="cuda"):
-    geometry, (window, stride, padding, ignore_border), _ = LAYERS[layer]
+    return task_of_layer(LAYERS[layer], name, product, device)
+
+
+def task_of_layer(layer, name, product, device):
+    geometry, (window, stride, padding, ignore_border), _ = layer
     windows = check_pool(geometry.maps, window, stride, padding, ignore_border)
     formats, dtype = ("batch_last",) * (3 if name == "grads" else 2), PRODUCTS[product]
     return PoolTask(
@@ -91,27 +99,37 @@ def task_of(layer, name, product, device="cuda"):
 
 def operands_of(layer, task, device, muted=0.1):
     """Whole images, filters, winners (some none) and pooled gradients, as arrays and as tensors in batch-last."""
-    geometry, windows = task.geometry, task.windows
-    images, filters = whole(geometry.images), whole(geometry.filters, 1)
-    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
-    full = reference.correlate2d(images, filters, *moves)
-    ignore_border = LAYERS[layer][1][-1]
-    _, winners = reference.max_pool2d(full, np.uint8, windows.window, windows.stride, windows.padding, ignore_border)
-    maps = whole(winners.shape, 2)
-    winners[np.random.default_rng(3).random(winners.shape) < muted] = 255
-    arrays = tuple(map(np.ascontiguousarray, (images, filters, winners, maps)))
+    arrays = arrays_of(task, LAYERS[layer][1][-1], muted)
     tensors = [torch.from_numpy(array).to(device) for array in arrays]
     tensors = [tensor if tensor.dtype == torch.uint8 else tensor.to(task.dtype) for tensor in tensors]
     return arrays, [tensor if i == 1 else to_format(tensor, "batch_last") for i, tensor in enumerate(tensors)]
 
 
+def arrays_of(task, ignore_border, muted=0.1):
+    geometry, windows = task.geometry, task.windows
+    images, filters = whole(geometry.images), whole(geometry.filters, 1)
+    moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
+    full = reference.correlate2d(images, filters, *moves)
+    _, winners = reference.max_pool2d(full, np.uint8, windows.window, windows.stride, windows.padding, ignore_border)
+    maps = whole(winners.shape, 2)
+    winners[np.random.default_rng(3).random(winners.shape) < muted] = 255
+    return tuple(map(np.ascontiguousarray, (images, filters, winners, maps)))
+
+
+def spread_maps(task, winners, maps):
+    """Pooled gradients at the map pixels that won. Where none did, the first tap adds a zero, within maps or not."""
+    windows, none = task.windows, winners == 255
+    (top, _), (left, _) = windows.padding
+    padded = reference.max_pool2d_grad(
+        np.where(none, 0, winners), np.where(none, 0, maps), top + windows.rows + windows.window[0],
+        left + windows.columns + windows.window[1], windows.window, windows.stride, NO_PADDING,
+    )  # fmt: skip
+    return padded[:, :, top : top + windows.rows, left : left + windows.columns]
+
+
 def expected_of(task, arrays):
     images, filters, winners, maps = arrays
-    geometry, windows = task.geometry, task.windows
-    spread = reference.max_pool2d_grad(
-        np.where(winners == 255, 0, winners), np.where(winners == 255, 0, maps), *geometry.maps[2:], windows.window,
-        windows.stride, windows.padding,
-    )  # fmt: skip
+    geometry, spread = task.geometry, spread_maps(task, winners, maps)
     moves = geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.flip
     of_images = reference.correlate2d_input_grad(filters, spread, *geometry.images[2:], *moves)
     return of_images, reference.correlate2d_filter_grad(images, spread, *geometry.filters[2:], *moves)
@@ -119,6 +137,71 @@ def expected_of(task, arrays):
 
 def rounded(array, product):
     return torch.from_numpy(np.ascontiguousarray(array)).to(PRODUCTS[product]).float().numpy()
+
+
+# -------------------------------------------------------------------------------- the kernel's arithmetic in NumPy
+
+
+def check_in_numpy(task, method, ignore_border):
+    """The filter gradient, and the maps where these are kept."""
+    is_kept = task.name.endswith("grads")
+    plan = plan_of_pool_window_share(task, method, is_kept)
+    images, filters, winners, maps = arrays = arrays_of(task, ignore_border)
+    kept = np.full(task.geometry.maps, np.nan).transpose(0, 1, 3, 2)
+    item_bytes = 4 if method.product == "float16" and not method.prepared else 2
+    result = computed_in_numpy(
+        plan.constants, filters.shape, spread_in_numpy(plan.constants, images, maps, winners, item_bytes, kept)
+    )
+    np.testing.assert_array_equal(result, expected_of(task, arrays)[1])
+    expected = spread_maps(task, winners, maps) if is_kept else np.nan
+    np.testing.assert_array_equal(kept.transpose(0, 1, 3, 2), expected)
+
+
+WAYS = [
+    # product, prepared, what is asked for, threads that spread, multiprocessors
+    ("native", False, "filter_grad", 256, 1),
+    ("native", False, "grads", 512, 132),
+    ("float16", False, "grads", 384, 3),
+    ("float16", True, "filter_grad", 384, 132),
+]
+
+
+@pytest.mark.parametrize(("product", "prepared", "name", "spreading", "multiprocessors"), WAYS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rows_of_shared_memory_give_the_gradient(
+    layer, product, prepared, name, spreading, multiprocessors, on_so_many
+):
+    on_so_many(multiprocessors)
+    task = task_of(layer, name, product, "meta")
+    method = PoolWindowShare(product, prepared, LAYERS[layer][-1], spreading)
+    check_in_numpy(task, method, LAYERS[layer][1][-1])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(layer=pooled_layers(st.integers(1, 8).map(lambda count: 16 * count)), data=st.data())
+def test_drawn_layers(on_so_many, layer, data):
+    product, prepared, name, spreading, multiprocessors = data.draw(st.sampled_from(WAYS), "way")
+    geometry, pool = layer
+    if not prepared and data.draw(st.booleans(), "half the batch"):
+        geometry = replace(geometry, images=(geometry.images[0] // 2, *geometry.images[1:]))
+    all_filters, all_channels = geometry.filters[:2]
+    pixels = data.draw(st.integers(1, 2), "pixels")
+    blocks = WindowGradBlocks(
+        data.draw(st.booleans(), "taps_as_rows"),
+        pixels * data.draw(st.integers(1, 4), "run / pixels"),
+        pixels,
+        data.draw(st.sampled_from([n for n in range(1, all_channels + 1) if all_channels % n == 0]), "channels"),
+        data.draw(st.integers(1, all_filters), "filters"),
+        data.draw(st.integers(1, pixels), "split"),
+    )
+    on_so_many(multiprocessors)
+    task = task_of_layer((geometry, pool, blocks), name, product, "meta")
+    method = PoolWindowShare(product, prepared, blocks, spreading)
+    assume(plan_of_pool_window_share(task, method, name == "grads") is not None)
+    check_in_numpy(task, method, pool[-1])
+
+
+# ------------------------------------------------------------------------------------------------------ on a GPU
 
 
 @pytest.mark.parametrize(("spreading", "multiprocessors"), [(256, 1), (256, 3), (256, 132), (384, 2), (512, 132)])
@@ -184,6 +267,9 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     others = [f for f in range(result.shape[0]) if f != 5]
     assert not torch.isfinite(result[5]).any()
     assert torch.equal(result[others], expected[others])
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
 
 
 @pytest.mark.parametrize("spreading", [256, 384, 512])

@@ -1,10 +1,12 @@
-"""Pooled correlations over windows in shared memory, against NumPy definitions, on a GPU; plans and candidates."""
+"""Pooled correlations over windows in shared memory, in NumPy and on a GPU, against definitions; plans, candidates."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
@@ -21,8 +23,9 @@ from pytensor_convnet.kernels.cuda.conv_pool_methods import (  # noqa: E402
 )
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
-from pytensor_convnet.kernels.cuda.pool_window_kernel import PoolWindowBlocks  # noqa: E402
-from tests.kernels.cuda.common import whole  # noqa: E402
+from pytensor_convnet.kernels.cuda.pool_window_kernel import PoolWindowBlocks, fits_pool_windows  # noqa: E402
+from tests.kernels.cuda.common import pooled_layers, whole  # noqa: E402
+from tests.kernels.cuda.pool_windows_in_numpy import pooled_in_numpy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -99,6 +102,44 @@ def expected_of(task, ignore_border, arrays):
         maps, np.uint8, windows.window, windows.stride, windows.padding, ignore_border
     )
     return np.maximum(maxima, 0), np.where(maxima >= 0, winners, 255)
+
+
+# -------------------------------------------------------------------------------- the kernel's arithmetic in NumPy
+
+
+def check_in_numpy(task, blocks, ignore_border, programs):
+    product = "native" if task.dtype == torch.bfloat16 else "float16"
+    plan = plan_of_pool_window(task, PoolWindow(product, blocks))
+    geometry = task.geometry
+    arrays = whole(geometry.images), whole(geometry.filters, 1), whole(geometry.filters[:1], 2)
+    maxima, winners = pooled_in_numpy(plan, *arrays, programs, task.dtype.itemsize)
+    expected, won = expected_of(task, ignore_border, arrays)
+    np.testing.assert_array_equal(maxima, expected)
+    counted = expected > 0 if task.activation == "relu" else slice(None)
+    np.testing.assert_array_equal(winners[counted], won[counted])
+
+
+@pytest.mark.parametrize(("run", "rows", "programs"), [(1, 1, 132), (2, 2, 3), (3, 1, 1), (99, 3, 2)])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_cells_of_shared_memory_give_maxima_and_winners(layer, product, run, rows, programs):
+    task = task_of(LAYERS[layer], product, "relu" if rows > 1 else "muting_relu", "meta")
+    blocks = PoolWindowBlocks(min(run, task.windows.out_columns), min(rows, task.windows.window[0]))
+    check_in_numpy(task, blocks, LAYERS[layer][1][-1], programs)
+
+
+@settings(max_examples=100)
+@given(layer=pooled_layers(st.integers(2, 35).map(lambda count: 4 * count), most_shared=1), data=st.data())
+def test_drawn_layers(layer, data):
+    activation, product = data.draw(st.sampled_from(["relu", "muting_relu"])), data.draw(st.sampled_from([*PRODUCTS]))
+    task = task_of(layer, product, activation, "meta")
+    assume(fits_pool_windows(task.geometry, task.windows, activation))
+    run = data.draw(st.integers(1, task.windows.out_columns), "run")
+    rows = data.draw(st.integers(1, task.windows.window[0]), "rows")
+    check_in_numpy(task, PoolWindowBlocks(run, rows), layer[1][-1], data.draw(st.sampled_from([1, 3]), "programs"))
+
+
+# ------------------------------------------------------------------------------------------------------ on a GPU
 
 
 def check(task, method, ignore_border, device):
@@ -179,6 +220,9 @@ def test_what_is_not_finite_reaches_few_maps(product, stray, hopper):
     assert not torch.isfinite(maxima[17, :, :3, :3]).all()
     assert torch.isfinite(maxima[17, :, 4:]).all()
     assert torch.isfinite(maxima[17, :, :, 4:]).all()
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
 
 
 @pytest.mark.usefixtures("compiling")

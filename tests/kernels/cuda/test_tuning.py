@@ -1,8 +1,10 @@
 """Choices are measured once, kept on disk whole or not at all, and made anew where what is there cannot be read."""
 
 import json
+import multiprocessing
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,8 @@ from pytensor_convnet.kernels.cuda.candidates import WINDOWS, candidates  # noqa
 from pytensor_convnet.kernels.cuda.estimates import SHARED_BYTES, products_of  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, Task, Window, WindowShare  # noqa: E402
+
+KEY_OF = tuning._key
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
 
@@ -162,6 +166,113 @@ def test_choices_are_files_of_their_own_and_no_part_of_one_is_left(measurements,
         thread.join()
     assert len(list(tmp_path.iterdir())) == len(tasks)
     assert all(tuning._load(task) == Cudnn("bc01") for task in tasks)
+
+
+def store_in_turn(folder, me, meeting, rounds):
+    """What a process does that keeps its own choices, and a choice that all keep, again and again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTENSOR_CONVNET_TUNING_CACHE", folder)
+        patch.setattr(tuning, "_key", repr)
+        meeting.wait()
+        for _ in range(rounds):
+            for task in (of_batch(16 + me), of_batch(16)):
+                tuning._store(task, Cudnn("bc01", as_forward=bool(me % 2)), float(me))
+                assert isinstance(tuning._load(task), Cudnn)  # and nothing of a file that is being written
+
+
+def test_processes_that_store_at_once_lose_nothing(measurements, tmp_path):
+    context, count = multiprocessing.get_context("spawn"), 2
+    meeting = context.Barrier(count)
+    processes = [
+        context.Process(target=store_in_turn, args=(str(tmp_path), me, meeting, 100)) for me in range(1, count + 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * count
+    assert len(list(tmp_path.iterdir())) == count + 1
+    assert [tuning._load(of_batch(16 + me)) for me in (1, 2)] == [Cudnn("bc01", True), Cudnn("bc01", False)]
+    assert isinstance(tuning._load(of_batch(16)), Cudnn)
+
+
+# --------------------------------------------------------------------------------- what a file on disk is for
+
+
+@pytest.fixture
+def facts(monkeypatch, tmp_path):
+    """What a choice depends on besides its task, on a GPU that need not be there; tests change it."""
+    source = tmp_path / "kernel.py"
+    source.write_text("a kernel")
+    known = SimpleNamespace(gpu="NVIDIA H100", cudnn=91002, compiles=True, source=source)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: known.gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: known.cudnn)
+    monkeypatch.setattr(tuning, "can_compile", lambda device: known.compiles)
+    monkeypatch.setattr(tuning, "SOURCES", (source,))
+    monkeypatch.setattr(tuning, "digest_of", tuning.digest_of.__wrapped__)  # a process reads sources but once
+    return known
+
+
+CHANGES = {
+    "gpu": lambda facts, patch: patch.setattr(facts, "gpu", "NVIDIA H200"),
+    "torch": lambda facts, patch: patch.setattr(torch, "__version__", "99.0"),
+    "triton": lambda facts, patch: patch.setattr(tuning.triton, "__version__", "99.0"),
+    "cudnn": lambda facts, patch: patch.setattr(facts, "cudnn", 91003),
+    "sources": lambda facts, patch: facts.source.write_text("another kernel"),
+    "deterministic": lambda facts, patch: patch.setenv("PYTENSOR_CONVNET_DETERMINISTIC", "0"),
+    "compiles": lambda facts, patch: patch.setattr(facts, "compiles", False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_choice_depends_on_is_part_of_its_key(change, facts, monkeypatch):
+    before = tuning._key(task_of())
+    change(facts, monkeypatch)
+    assert tuning._key(task_of()) != before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        task_of(name="correlate2d_input_grad"),
+        task_of(dtype=torch.bfloat16),
+        task_of(precision="high"),
+        replace(task_of(), formats=("bc01", "batch_last")),
+        replace(task_of(), filter_format="channels_last"),
+        replace(task_of(), format_to_read="batch_last"),
+        task_of("alex1"),
+    ],
+    ids=["pass", "dtype", "precision", "formats", "filter format", "format to read", "geometry"],
+)
+def test_tasks_have_keys_of_their_own(other, facts):
+    assert tuning._key(other) != tuning._key(task_of())
+
+
+def test_a_task_keeps_its_key_on_every_gpu_of_a_kind(facts):
+    keys = {tuning._key(task_of(device=device)) for device in ("cuda", "cuda:0", "cuda:1")}
+    assert keys == {tuning._key(task_of())}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_choice_is_made_anew_where_what_it_depends_on_has_changed(change, facts, measurements, monkeypatch):
+    monkeypatch.setattr(tuning, "_key", KEY_OF)
+    for _ in range(2):
+        tuning.choose(task_of(), ())
+        tuning.forget()
+    assert len(measurements) == 1
+    change(facts, monkeypatch)
+    tuning.choose(task_of(), ())
+    assert len(measurements) == 2
+
+
+def test_a_file_of_another_key_is_not_taken(facts, measurements, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_key", KEY_OF)
+    chosen = tuning.choose(task_of(), ())
+    (file,) = tmp_path.glob("*.json")
+    content = json.loads(file.read_text())
+    assert tuning._load(task_of()) == chosen
+    file.write_text(json.dumps(content | {"key": content["key"].replace("H100", "H200")}))
+    assert tuning._load(task_of()) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_it(measurements, tmp_path, monkeypatch):
