@@ -16,10 +16,23 @@ DEVICE Strip strip_at(int within) {
     return s;
 }
 
+// The pixels of a strip, which follow each other in memory, and how many come before them in their first 16 bytes.
+struct Run { unsigned short *begin; int count, shift; };
+DEVICE Run run_at(unsigned short *images, Strip strip) {
+    int row = strip.row + FIRST_ROW - POOL_TOP, first = larger(row, 0);
+    Run r;
+    r.begin = images + strip.plane * (ROWS * COLUMNS) + (long long)first * COLUMNS;
+    r.count = (smaller(row + STRIP, ROWS) - first) * COLUMNS;
+    r.shift = (u64)r.begin / 2 % 8;
+    return r;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsigned short *images)
 {
-    extern __shared__ u32 windows[];  // of each strip its rows of windows, with borders: the value above, its winner below
+    // Of each strip its rows of windows, with borders: the value above, its winner below; and behind them its pixels.
+    extern __shared__ __align__(16) u32 windows[];
+    unsigned short *results = (unsigned short *)(windows + STRIPS * TILE_ROWS * PITCH + PADDING);
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     for (int item = threadIdx.x; item < STRIPS * PITCH; item += THREADS) {
@@ -63,16 +76,29 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
                     }
             }
         int row = strip.row + FIRST_ROW - POOL_TOP, column = patch * PATCH_COLUMNS + FIRST_COLUMN - POOL_LEFT;
-        unsigned short *to = images + strip.plane * (ROWS * COLUMNS) + (long long)row * COLUMNS + column;
+        unsigned short *to = results + item / PATCHES * RUN_PITCH + run_at(images, strip).shift + column;
 #pragma unroll
         for (int q = 0; q < PATCH_COLUMNS; ++q) {
             if ((u32)(column + q) >= COLUMNS) continue;
 #pragma unroll
             for (int r = 0; r < STRIP; r += 2) {
                 u32 two = bfloat16_pair(sum[r][q], r + 1 < STRIP ? sum[r + 1][q] : 0.0f);
-                if ((u32)(row + r) < ROWS) to[r * COLUMNS + q] = two;
-                if (r + 1 < STRIP && (u32)(row + r + 1) < ROWS) to[(r + 1) * COLUMNS + q] = two >> 16;
+                int place = (row + r - larger(row, 0)) * COLUMNS + q;
+                if ((u32)(row + r) < ROWS) to[place] = two;
+                if (r + 1 < STRIP && (u32)(row + r + 1) < ROWS) to[place + COLUMNS] = two >> 16;
             }
         }
+    }
+    __syncthreads();
+    for (int cell = threadIdx.x; cell < STRIPS * (RUN_PITCH / 8); cell += THREADS) {
+        Strip strip = strip_at(cell / (RUN_PITCH / 8));
+        if (!strip.exists) break;
+        Run run = run_at(images, strip);
+        int first = cell % (RUN_PITCH / 8) * 8 - run.shift;  // of the run
+        const unsigned short *from = results + cell * 8;
+        if (first >= 0 && first + 8 <= run.count) *(uint4 *)(run.begin + first) = *(const uint4 *)from;
+        else
+#pragma unroll 1
+            for (int n = larger(0, -first); n < smaller(8, run.count - first); ++n) run.begin[first + n] = from[n];
     }
 }

@@ -25,11 +25,14 @@ from pytensor_convnet.kernels.cuda.hopper_sources import constants_of_pool, sour
 from pytensor_convnet.kernels.cuda.pool_plans import Windows, is_written_out
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, launch
 
-STRIP_ROWS = 16
+STRIP_ROWS = 8
 """Rows of windows, or of pixels, of a strip, at most; of windows that move by more than a row half of it."""
 
-MOST_THREADS, SHARED_BYTES = 256, 48 * 1024
+MOST_THREADS, SHARED_BYTES = 128, 48 * 1024
 """Of a program."""
+
+CELL = 8
+"""Numbers that are stored at once: those of a strip's pixels follow each other in memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class RowsPlan:
     @property
     def shared_bytes(self) -> int:
         k = self.constants
-        return 4 * k["STRIPS"] * k["TILE_ROWS"] * k["PITCH"]
+        return 4 * (k["STRIPS"] * k["TILE_ROWS"] * k["PITCH"] + k["PADDING"]) + 2 * k["STRIPS"] * k["RUN_PITCH"]
 
     @cached_property
     def source(self) -> str:
@@ -66,7 +69,7 @@ def rows_plan(planes: int, windows: Windows, with_winners: bool) -> RowsPlan | N
     strips_each = -(-windows.out_rows // _most_rows(windows))
     strip, left = -(-windows.out_rows // strips_each), windows.padding[1][0]
     return _plan(
-        planes, windows, "pool_rows_kernel.cu", windows.out_columns, strip, strips_each,
+        planes, windows, "pool_rows_kernel.cu", windows.out_columns, strip, strips_each, RUN_PITCH=0,
         TILE_ROWS=(strip - 1) * step_down + down, WITH_WINNERS=with_winners,
         PITCH=max(left + windows.columns, (windows.out_columns - 1) * step_across + across),
     )  # fmt: skip
@@ -88,6 +91,7 @@ def rows_grad_plan(planes: int, windows: Windows) -> RowsPlan | None:
         TILE_ROWS=rows_before + strip // step_down, PITCH=columns_before + patches * patch // step_across,
         FIRST_ROW=top - top % step_down, FIRST_COLUMN=left - left % step_across, ROWS_BEFORE=rows_before,
         COLUMNS_BEFORE=columns_before, PATCH_COLUMNS=patch, PATCHES=patches,
+        RUN_PITCH=CELL * -(-(strip * windows.columns + CELL - 1) // CELL),
     )  # fmt: skip
 
 
@@ -100,14 +104,15 @@ def _plan(
 ) -> RowsPlan | None:
     """A plan whose strips have so many items, one for a thread, and so many of which make a plane."""
     strips = max(1, MOST_THREADS // items)
-    strip_bytes = 4 * of_kernel["TILE_ROWS"] * of_kernel["PITCH"]
-    strips = min(strips, SHARED_BYTES // strip_bytes, planes * strips_each)
+    strip_bytes = 4 * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] + 2 * of_kernel["RUN_PITCH"]
+    strips = min(strips, (SHARED_BYTES - 16) // strip_bytes, planes * strips_each)
     if strips == 0 or planes * strips_each >= 2**31 or windows.rows * windows.columns >= 2**31:
         return None
     threads = min(MOST_THREADS, 32 * -(-strips * items // 32))
     constants = {
         "THREADS": threads, "ROWS": windows.rows, "COLUMNS": windows.columns, "STRIP": strip, "STRIPS": strips,
         "STRIPS_EACH": strips_each, "ALL_STRIPS": planes * strips_each, **of_kernel,
+        "PADDING": -strips * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] % 4,
     }  # fmt: skip
     return RowsPlan({name: int(value) for name, value in (constants | constants_of_pool(windows)).items()}, file)
 
