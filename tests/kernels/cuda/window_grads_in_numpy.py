@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
+from pytensor_convnet.kernels.cuda.hopper_sources import PATTERN_BYTES, ROW_BYTES
 
 
 def box(tensor, first, shape):
@@ -25,6 +25,7 @@ class Program:
         self.units = range(
             constants["UNITS"] * share // constants["SHARES"], constants["UNITS"] * (share + 1) // constants["SHARES"]
         )
+        assert constants["WINDOW_BYTES"] % PATTERN_BYTES == constants["STAGE_BYTES"] % PATTERN_BYTES == 0
         rows = constants["WINDOW_BYTES"] // ROW_BYTES
         self.windows = np.full((2, rows, constants["IMAGES"]), np.nan)
         self.column_rows = constants["TAPS_DOWN"] * constants["CHANNELS"]
