@@ -69,22 +69,25 @@ def gradient_by(plan, winners, maps):
     images = np.full((len(maps), k["ROWS"], k["COLUMNS"]), np.nan)
     for plane, strip_row, values in tiles(plan, k["TILE_ROWS"]):
         taps = np.full(values.shape, -1)
-        first_y = (strip_row + k["FIRST_ROW"]) // k["POOL_STEP_ROWS"] - k["ROWS_BEFORE"]
-        first_x = k["FIRST_COLUMN"] // k["POOL_STEP_COLUMNS"] - k["COLUMNS_BEFORE"]
+        first_y = (strip_row + k["POOL_TOP"]) // k["POOL_STEP_ROWS"] - k["ROWS_BEFORE"]
+        first_x = k["POOL_LEFT"] // k["POOL_STEP_COLUMNS"] - k["COLUMNS_BEFORE"]
         for (m, n), _ in np.ndenumerate(values):
             y, x = first_y + m, first_x + n
             if 0 <= y < k["OUT_ROWS"] and 0 <= x < k["OUT_COLUMNS"]:
                 values[m, n], taps[m, n] = maps[plane, y, x], winners[plane, y, x]
-        for r in range(k["STRIP"]):
-            for c in range(k["PATCHES"] * k["PATCH_COLUMNS"]):
-                row = strip_row + r + k["FIRST_ROW"] - k["POOL_TOP"]
-                column = c + k["FIRST_COLUMN"] - k["POOL_LEFT"]
-                if 0 <= row < k["ROWS"] and 0 <= column < k["COLUMNS"]:
-                    i = r - (np.arange(len(values)) - k["ROWS_BEFORE"]) * k["POOL_STEP_ROWS"]
-                    j = c - (np.arange(k["PITCH"]) - k["COLUMNS_BEFORE"]) * k["POOL_STEP_COLUMNS"]
-                    held = (i >= 0)[:, None] & (i < k["POOL_ROWS"])[:, None] & (j >= 0) & (j < k["POOL_COLUMNS"])
-                    won = taps == i[:, None] * k["POOL_COLUMNS"] + j
-                    images[plane, row, column] = values[held & won].sum()
+        i = np.arange(k["TILE_ROWS"]) - k["ROWS_BEFORE"], k["POOL_TOP"] % k["POOL_STEP_ROWS"]
+        j = np.arange(k["PATCH_WINDOWS"]) - k["COLUMNS_BEFORE"], k["POOL_LEFT"] % k["POOL_STEP_COLUMNS"]
+        for r in range(min(k["STRIP"], k["ROWS"] - strip_row)):
+            for column in range(k["COLUMNS"]):
+                patch, q = divmod(column, k["PATCH_COLUMNS"])
+                assert patch < k["PATCHES"]
+                seen = patch * (k["PATCH_COLUMNS"] // k["POOL_STEP_COLUMNS"]) + np.arange(k["PATCH_WINDOWS"])
+                row_taps = (r + i[1] - i[0] * k["POOL_STEP_ROWS"])[:, None]
+                column_taps = q + j[1] - j[0] * k["POOL_STEP_COLUMNS"]
+                held = (row_taps >= 0) & (row_taps < k["POOL_ROWS"])
+                held = held & (column_taps >= 0) & (column_taps < k["POOL_COLUMNS"])
+                won = taps[:, seen] == row_taps * k["POOL_COLUMNS"] + column_taps
+                images[plane, strip_row + r, column] = values[:, seen][held & won].sum()
     return images
 
 

@@ -1,10 +1,12 @@
 // The gradient of max pooling, of bfloat16 in bc01, by rows in shared memory (pool_rows_kernel.py has the loop nest,
 // and defines all constants).
 //
-// Pixels are counted from the first row and column that a window without padding could begin at, BASE_ROW and
-// BASE_COLUMN before the image's.
+// Windows that touch a strip, or a patch of columns, are counted from the first of them: the one in which its first pixel
+// is ROW_OFFSET rows, or COLUMN_OFFSET columns, from the beginning comes after ROWS_BEFORE, or COLUMNS_BEFORE, others.
 
 #define NO_WINDOW 0xffffu  // zero, won by no tap
+#define ROW_OFFSET (POOL_TOP % POOL_STEP_ROWS)
+#define COLUMN_OFFSET (POOL_LEFT % POOL_STEP_COLUMNS)
 
 struct Strip { u64 plane; int row; bool exists; };
 DEVICE Strip strip_at(int within) {
@@ -19,10 +21,9 @@ DEVICE Strip strip_at(int within) {
 // The pixels of a strip, which follow each other in memory, and how many come before them in their first 16 bytes.
 struct Run { unsigned short *begin; int count, shift; };
 DEVICE Run run_at(unsigned short *images, Strip strip) {
-    int row = strip.row + FIRST_ROW - POOL_TOP, first = larger(row, 0);
     Run r;
-    r.begin = images + strip.plane * (ROWS * COLUMNS) + (long long)first * COLUMNS;
-    r.count = (smaller(row + STRIP, ROWS) - first) * COLUMNS;
+    r.begin = images + strip.plane * (ROWS * COLUMNS) + strip.row * COLUMNS;
+    r.count = smaller(STRIP, ROWS - strip.row) * COLUMNS;
     r.shift = (u64)r.begin / 2 % 8;
     return r;
 }
@@ -38,8 +39,8 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
     for (int item = threadIdx.x; item < STRIPS * PITCH; item += THREADS) {
         Strip strip = strip_at(item / PITCH);
         if (!strip.exists) break;
-        int y = (strip.row + FIRST_ROW) / POOL_STEP_ROWS - ROWS_BEFORE;
-        int x = item % PITCH + FIRST_COLUMN / POOL_STEP_COLUMNS - COLUMNS_BEFORE;
+        int y = (strip.row + POOL_TOP) / POOL_STEP_ROWS - ROWS_BEFORE;
+        int x = item % PITCH + POOL_LEFT / POOL_STEP_COLUMNS - COLUMNS_BEFORE;
         long long place = (long long)(strip.plane * OUT_ROWS) * OUT_COLUMNS + (long long)y * OUT_COLUMNS + x;
         u32 value[TILE_ROWS], winner[TILE_ROWS];
 #pragma unroll
@@ -62,7 +63,7 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
 #pragma unroll
         for (int k = 0; k < TILE_ROWS; ++k)
 #pragma unroll
-            for (int m = 0; m < COLUMNS_BEFORE + PATCH_COLUMNS / POOL_STEP_COLUMNS; ++m) {
+            for (int m = 0; m < PATCH_WINDOWS; ++m) {
                 u32 window = at[k * PITCH + m];
                 float value = __uint_as_float(window & 0xffff0000u);
                 int winner = window & 0xffffu;
@@ -70,22 +71,22 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
                 for (int r = 0; r < STRIP; ++r)
 #pragma unroll
                     for (int q = 0; q < PATCH_COLUMNS; ++q) {
-                        int i = r - (k - ROWS_BEFORE) * POOL_STEP_ROWS, j = q - (m - COLUMNS_BEFORE) * POOL_STEP_COLUMNS;
+                        int i = r + ROW_OFFSET - (k - ROWS_BEFORE) * POOL_STEP_ROWS;
+                        int j = q + COLUMN_OFFSET - (m - COLUMNS_BEFORE) * POOL_STEP_COLUMNS;
                         if (i < 0 || i >= POOL_ROWS || j < 0 || j >= POOL_COLUMNS) continue;
                         if (winner == i * POOL_COLUMNS + j) sum[r][q] += value;
                     }
             }
-        int row = strip.row + FIRST_ROW - POOL_TOP, column = patch * PATCH_COLUMNS + FIRST_COLUMN - POOL_LEFT;
+        int column = patch * PATCH_COLUMNS;
         unsigned short *to = results + item / PATCHES * RUN_PITCH + run_at(images, strip).shift + column;
 #pragma unroll
         for (int q = 0; q < PATCH_COLUMNS; ++q) {
-            if ((u32)(column + q) >= COLUMNS) continue;
+            if (column + q >= COLUMNS) continue;
 #pragma unroll
             for (int r = 0; r < STRIP; r += 2) {
                 u32 two = bfloat16_pair(sum[r][q], r + 1 < STRIP ? sum[r + 1][q] : 0.0f);
-                int place = (row + r - larger(row, 0)) * COLUMNS + q;
-                if ((u32)(row + r) < ROWS) to[place] = two;
-                if (r + 1 < STRIP && (u32)(row + r + 1) < ROWS) to[place + COLUMNS] = two >> 16;
+                to[r * COLUMNS + q] = two;
+                if (r + 1 < STRIP) to[(r + 1) * COLUMNS + q] = two >> 16;
             }
         }
     }

@@ -25,11 +25,14 @@ from pytensor_convnet.kernels.cuda.hopper_sources import constants_of_pool, sour
 from pytensor_convnet.kernels.cuda.pool_plans import Windows, is_written_out
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile, launch
 
-STRIP_ROWS = 8
-"""Rows of windows, or of pixels, of a strip, at most; of windows that move by more than a row half of it."""
+MOST_ROWS, MOST_PIXEL_ROWS = 16, 16
+"""Rows of windows, and in gradients of pixels, of a strip, at most; half as many where windows move by more than a row
+and where programs would be few."""
 
 MOST_THREADS, SHARED_BYTES = 128, 48 * 1024
 """Of a program."""
+
+ENOUGH_PROGRAMS = 4096
 
 CELL = 8
 """Numbers that are stored at once: those of a strip's pixels follow each other in memory."""
@@ -66,12 +69,14 @@ def goes_by_rows(dtype: torch.dtype, device: torch.device, format: str, windows:
 def rows_plan(planes: int, windows: Windows, with_winners: bool) -> RowsPlan | None:
     """The constants of a pass forward over so many planes; None where a strip does not fit into shared memory."""
     (down, across), (step_down, step_across) = windows.window, windows.stride
-    strips_each = -(-windows.out_rows // _most_rows(windows))
-    strip, left = -(-windows.out_rows // strips_each), windows.padding[1][0]
+    most = MOST_ROWS if step_down == 1 else MOST_ROWS // 2
+    if planes * windows.out_rows * windows.out_columns < ENOUGH_PROGRAMS * MOST_THREADS * most:
+        most //= 2
+    strip, strips_each = _strips(windows.out_rows, most, 1)
     return _plan(
         planes, windows, "pool_rows_kernel.cu", windows.out_columns, strip, strips_each, RUN_PITCH=0,
         TILE_ROWS=(strip - 1) * step_down + down, WITH_WINNERS=with_winners,
-        PITCH=max(left + windows.columns, (windows.out_columns - 1) * step_across + across),
+        PITCH=max(windows.padding[1][0] + windows.columns, (windows.out_columns - 1) * step_across + across),
     )  # fmt: skip
 
 
@@ -80,23 +85,28 @@ def rows_grad_plan(planes: int, windows: Windows) -> RowsPlan | None:
     """The constants of a gradient, likewise."""
     (down, across), (step_down, step_across) = windows.window, windows.stride
     top, left = windows.padding[0][0], windows.padding[1][0]
-    rows = windows.rows + top % step_down
-    strips_each = -(-rows // max(step_down, _most_rows(windows)))
-    strip = -(-rows // (strips_each * step_down)) * step_down
+    strip, strips_each = _strips(windows.rows, MOST_PIXEL_ROWS, step_down)
     patch = 2 if step_across == 1 < across else step_across
-    patches = -(-(windows.columns + left % step_across) // patch)
-    rows_before, columns_before = (down - 1) // step_down, (across - 1) // step_across
+    patches = -(-windows.columns // patch)
+    rows_before, columns_before = (
+        (down - 1 - top % step_down) // step_down,
+        (across - 1 - left % step_across) // step_across,
+    )
+    patch_windows = columns_before + (patch - 1 + left % step_across) // step_across + 1
     return _plan(
         planes, windows, "pool_rows_grad_kernel.cu", patches, strip, strips_each,
-        TILE_ROWS=rows_before + strip // step_down, PITCH=columns_before + patches * patch // step_across,
-        FIRST_ROW=top - top % step_down, FIRST_COLUMN=left - left % step_across, ROWS_BEFORE=rows_before,
-        COLUMNS_BEFORE=columns_before, PATCH_COLUMNS=patch, PATCHES=patches,
+        TILE_ROWS=rows_before + (strip - 1 + top % step_down) // step_down + 1,
+        PITCH=(patches - 1) * (patch // step_across) + patch_windows, ROWS_BEFORE=rows_before,
+        COLUMNS_BEFORE=columns_before, PATCH_COLUMNS=patch, PATCHES=patches, PATCH_WINDOWS=patch_windows,
         RUN_PITCH=CELL * -(-(strip * windows.columns + CELL - 1) // CELL),
     )  # fmt: skip
 
 
-def _most_rows(windows: Windows) -> int:
-    return STRIP_ROWS if windows.stride[0] == 1 else STRIP_ROWS // 2
+def _strips(rows: int, most: int, step: int) -> tuple[int, int]:
+    """Rows of a strip, a multiple of ``step`` and about ``most``, and how many strips make ``rows``."""
+    strips = -(-rows // max(step, most))
+    strip = -(-rows // (strips * step)) * step
+    return strip, -(-rows // strip)
 
 
 def _plan(
