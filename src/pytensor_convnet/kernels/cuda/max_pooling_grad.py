@@ -280,7 +280,7 @@ def launch_grad(
     if not images.numel():
         return
     planes = Planes.of(images.shape, format)
-    bytes_win = winners.dtype == torch.uint8 and windows.stride[1] == 1
+    bytes_win = winners.dtype == torch.uint8
     if patch is tile is None and bytes_win and goes_by_rows(images.dtype, images.device, format, windows):
         plan = rows_grad_plan(planes.number, windows)
         if plan is not None:
