@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.compile.builders import OpFromGraph
 
 from pytensor_convnet.lowering.cuda import UnsupportedOp
 
@@ -130,6 +131,12 @@ def test_products_over_batches(mode):
     assert_same(mode, [x, y], x @ y, a, b)
 
 
+def graph_of(function, x):
+    """What a function gives, as one Op."""
+    inner = x.type()
+    return OpFromGraph([inner], [function(inner)])(x)
+
+
 SHAPING = {
     "shuffle": lambda x: x.dimshuffle(2, "x", 0, 1), "flatten": lambda x: x.flatten(2),
     "reshape": lambda x: x.reshape((4, -1)), "join": lambda x: pt.join(1, x, x[:, :1]),
@@ -144,6 +151,8 @@ SHAPING = {
     "sorted": lambda x: pt.sort(x, axis=2), "sorted from the end": lambda x: pt.sort(x, axis=-3, kind="stable"),
     "order": lambda x: pt.argsort(x, axis=1),
     "gradient of sorted": lambda x: pt.grad((pt.sort(x)[..., 1:] ** 3).sum(), x),
+    "padded": lambda x: pt.pad(x, 1),
+    "graphs in a graph": lambda x: graph_of(lambda y: 2 * graph_of(lambda z: pt.exp(z) + 1, y), x),
     "diagonal": lambda x: pt.diag(x[0]),
     "triangle": lambda x: pt.tril(x[0]),
 }  # fmt: skip

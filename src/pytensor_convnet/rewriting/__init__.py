@@ -14,6 +14,7 @@ leaves out one, ``mode.excluding("convnet")`` all. ``docs/rewrites.md`` shows ea
     products          matrix products neither copy transposes nor ask for fresh memory (Numba backend)
     all_means         means over processes are taken together, in one order (every mode)
     lengths           arithmetic with lengths is done before shapes depend on it (JAX and MLX backends)
+    inlining          graphs that are one Op are taken apart (mode CUDA)
     dtypes            sums and ranges have the dtypes that PyTensor says they have (JAX and MLX backends)
 """
 
@@ -23,6 +24,7 @@ from pytensor_convnet.rewriting import (  # noqa: F401
     dtypes,
     filter_flips,
     fusion,
+    inlining,
     layouts,
     lengths,
     max_pool_grads,

@@ -25,6 +25,10 @@ _DTYPES = {
 }  # fmt: skip
 
 
+LINEAR_ALGEBRA = frozenset({"linalg", "nlinalg", "slinalg"})
+"""PyTensor's modules of inverses, decompositions and solvers; the first since PyTensor 3.0."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where and how precisely a function computes.
@@ -123,7 +127,13 @@ def lower(op: Op, node: Apply, target: Target) -> Lowering:
         with target.device:
             return function(*(target.tensor(value) for value in values))
 
-    return Lowering(on_device)
+    return Lowering(on_device, reads_device="whether it succeeded" if _is_linear_algebra(op) else "")
+
+
+def _is_linear_algebra(op: Op) -> bool:
+    """Whether torch looks at what a solver says before it gives the result."""
+    of_one_matrix = getattr(op, "core_op", op)
+    return any(part in LINEAR_ALGEBRA for part in type(of_one_matrix).__module__.split("."))
 
 
 def torch_dtype(variable: Variable) -> torch.dtype:
