@@ -13,7 +13,9 @@ and the gradient::
     for each row and column of the windows that a strip of pixels sees:  tile = value and winner;  borders = 0
     for each column of pixels, for each window that touches it, for each pixel of both:  add the value if the pixel won
 
-Keys are those of `bfloat16_keys`. Floors as of `max_pool2d` and `max_pool2d_grad`.
+Keys are those of `bfloat16_keys`. Floors as of `max_pool2d` and `max_pool2d_grad`; of these, on an H100 and where a pass
+takes more than 10 us, 72% to 85% forward and 72% to 94% in gradients, of p31, alex_p32, cifar_p32_b1024 and vgg_p22. What
+holds it back is said in `docs/cuda-pooling.md`.
 """
 
 from dataclasses import dataclass

@@ -6,9 +6,9 @@ the copying engine may put them on the way. Sums of windows that share a pixel a
 other, where `spreading.spread` rounds their sum.
 
 Floors: images, pooled gradients and winners read once, maps written once where they are kept; two floating-point
-operations a multiply-add, at the product's rate. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 43%
-of the floor (alex1) and 28% (cifar1_b1024) in bfloat16, 26% and 22% in float32; held back by the instructions that
-compare winners and place what they won, and by waiting for pooled gradients and windows.
+operations a multiply-add, at the rate of bfloat16 or tf32. Measured on an H100 (`docs/cuda-kernels.md`), preparation
+counted: 41% of the floor (alex1) and 28% (cifar1_b1024) in bfloat16, 42% and 22% in float32; held back by the
+instructions that compare winners and place what they won, and by waiting for pooled gradients and windows.
 """
 
 from math import ceil, prod
