@@ -8,16 +8,6 @@
 #define ROW_OFFSET (POOL_TOP % POOL_STEP_ROWS)
 #define COLUMN_OFFSET (POOL_LEFT % POOL_STEP_COLUMNS)
 
-struct Strip { u64 plane; int row; bool exists; };
-DEVICE Strip strip_at(int within) {
-    int strip = blockIdx.x * STRIPS + within;
-    Strip s;
-    s.plane = strip / STRIPS_EACH;
-    s.row = strip % STRIPS_EACH * STRIP;
-    s.exists = strip < ALL_STRIPS;
-    return s;
-}
-
 // The pixels of a strip, which follow each other in memory, and how many come before them in their first 16 bytes.
 struct Run { unsigned short *begin; int count, shift; };
 DEVICE Run run_at(unsigned short *images, Strip strip) {

@@ -13,17 +13,6 @@ DEVICE uint2 two_keys(u32 numbers) {
     return make_uint2(__byte_perm(numbers, FIRST_TAP, 0x1054), __byte_perm(numbers, FIRST_TAP, 0x3254));
 }
 
-// A strip of rows of windows, by number: where its plane is, and which rows of it.
-struct Strip { u64 plane; int row; bool exists; };
-DEVICE Strip strip_at(int within) {
-    int strip = blockIdx.x * STRIPS + within;
-    Strip s;
-    s.plane = strip / STRIPS_EACH;
-    s.row = strip % STRIPS_EACH * STRIP;
-    s.exists = strip < ALL_STRIPS;
-    return s;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS)
 pooled_rows(const unsigned short *images, unsigned short *maxima, unsigned char *winners)
 {

@@ -13,9 +13,8 @@ and the gradient::
     for each row and column of the windows that a strip of pixels sees:  tile = value and winner;  borders = 0
     for each column of pixels, for each window that touches it, for each pixel of both:  add the value if the pixel won
 
-Keys are those of `bfloat16_keys`. Floors as of `max_pool2d` and `max_pool2d_grad`; of these, on an H100 and where a pass
-takes more than 10 us, 72% to 85% forward and 72% to 94% in gradients, of p31, alex_p32, cifar_p32_b1024 and vgg_p22. What
-holds it back is said in `docs/cuda-pooling.md`.
+Keys are those of `bfloat16_keys`. Floors as of `max_pool2d` and `max_pool2d_grad`; on an H100 large cases reach 72% to
+85% of them forward and 72% to 93% in gradients. What holds them back is said in `docs/cuda-pooling.md`.
 """
 
 from dataclasses import dataclass
@@ -59,12 +58,14 @@ class RowsPlan:
     @cached_property
     def source(self) -> str:
         """The kernel's source, constants and all."""
-        return source_of(self.constants, "", self.file)
+        return source_of(self.constants, "", "pool_rows_strips.cu", self.file)
 
 
-def goes_by_rows(dtype: torch.dtype, device: torch.device, format: str, windows: Windows) -> bool:
-    """Whether these kernels are for such images at all."""
-    return dtype == torch.bfloat16 and format == "bc01" and is_written_out(windows) and can_compile(device)
+def goes_by_rows(images: torch.Tensor, winners: torch.Tensor | None, format: str, windows: Windows) -> bool:
+    """Whether these kernels are for a pool at all, or for its gradient."""
+    of_bytes = winners is None or winners.dtype == torch.uint8
+    narrow = images.dtype == torch.bfloat16 and format == "bc01"
+    return of_bytes and narrow and is_written_out(windows) and can_compile(images.device)
 
 
 @lru_cache(maxsize=4096)

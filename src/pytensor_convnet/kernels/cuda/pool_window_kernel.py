@@ -16,8 +16,8 @@ other pixels of the tile, an infinity or NaN of an image may reach maps a little
 
 Floors: images read, maxima and winners written once; two floating-point operations a multiply-add of `correlate2d`, at
 the rate of bfloat16 or tf32. Measured on an H100 (`docs/cuda-kernels.md`), preparation counted: 38% of the floor
-(cifar1_b1024) and 21% (cifar1) in bfloat16, 45% and 19% in float32; held back by products, keys and stores that wait for each other,
-with two warps to a scheduler, and in cifar1 by the latency of the first tile and the filters.
+(cifar1_b1024) and 21% (cifar1) in bfloat16, 45% and 19% in float32; held back by products, keys and stores that wait
+for each other, with two warps to a scheduler, and in cifar1 by the latency of the first tile and the filters.
 """
 
 from dataclasses import dataclass
