@@ -25,3 +25,5 @@ settings.load_profile("suite")
 
 # Torch is gigabytes on some systems and no test dependency; SciPy is the independent implementation everywhere.
 collect_ignore_glob = [] if find_spec("torch") else ["against_torch/*", "cuda/*", "distributed/*"]
+if not (find_spec("torch") and find_spec("triton")):
+    collect_ignore_glob += ["kernels/cuda/common.py", "kernels/cuda/*_in_numpy.py"]

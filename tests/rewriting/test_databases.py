@@ -48,6 +48,8 @@ CUDA_NAMES = [
     "fuse_rectifier_by_muting_winners",
 ]
 ALL_NAMES = {*NAMES, *NUMBA_NAMES, *CUDA_NAMES}
+BEFORE_ALL = "inline_graphs"
+"""Mode CUDA's, which is not of a database of ours."""
 
 
 def included(*tags, exclude=()):
@@ -78,4 +80,18 @@ def test_a_name_leaves_out_one(name):
 
 def test_the_documentation_names_each():
     page = (Path(__file__).parents[2] / "docs" / "rewrites.md").read_text()
-    assert set(re.findall(r"^#+ `(\w+)`", page, re.MULTILINE)) == ALL_NAMES
+    assert set(re.findall(r"^#+ `(\w+)`", page, re.MULTILINE)) == {*ALL_NAMES, BEFORE_ALL}
+
+
+@pytest.mark.parametrize(
+    ("tags", "exclude", "is_applied"),
+    [
+        (["fast_run", "cuda"], [], True),
+        (["fast_run", "numba"], [], False),
+        (["fast_run", "cuda"], ["convnet"], False),
+        (["fast_run", "cuda"], [BEFORE_ALL], False),
+    ],
+)
+def test_graphs_are_taken_apart_in_mode_cuda_only(tags, exclude, is_applied):
+    found = optdb.query(RewriteDatabaseQuery(include=tags, exclude=exclude))
+    assert (BEFORE_ALL in [rewriter.name for rewriter in found]) is is_applied
