@@ -70,25 +70,28 @@ def check_correlation(
 ) -> None:
     """Raise ValueError unless the weight's filters can be moved over the images."""
     channels, (filters, depth, *taps) = input.shape[-3], weight.shape
-    met = f"input is {format_shape(input.shape)}, weight is {format_shape(weight.shape)}, groups is {groups}"
+
+    def met() -> str:  # lengths that a compiler knows by name only have no digits
+        return f"input is {format_shape(input.shape)}, weight is {format_shape(weight.shape)}, groups is {groups}"
+
     for count, what in ((channels, "channels of input"), (filters, "filters of weight")):
         if count % groups:
-            raise ValueError(f"groups={groups} does not divide the {count} {what}: {met}. It must divide both.")
+            raise ValueError(f"groups={groups} does not divide the {count} {what}: {met()}. It must divide both.")
     if depth * groups != channels:
         raise ValueError(
             f"input has {channels} channels but weight expects {depth * groups} (its channels x groups = "
-            f"{depth} x {groups}): {met}. The weight's second axis must be input channels // groups."
+            f"{depth} x {groups}): {met()}. The weight's second axis must be input channels // groups."
         )
     for axis, name in enumerate(AXES):
         length, padding = input.shape[axis - 2], sides[2 * axis : 2 * axis + 2]
         span, padded = dilated_length(taps[axis], dilation[axis]), length + sum(padding)
         if taps[axis] == 0:
-            raise ValueError(f"weight has no {name}: {met}. Filters need at least one tap on each axis.")
+            raise ValueError(f"weight has no {name}: {met()}. Filters need at least one tap on each axis.")
         if span > padded:
             dilated = f" ({taps[axis]} taps with dilation {dilation[axis]})" if dilation[axis] > 1 else ""
             raise ValueError(
                 f"weight spans {span} {name}{dilated} but the padded input has only {padded} ({length} + padding "
-                f"{padding[0]} + {padding[1]}): {met}. Use smaller filters or more padding."
+                f"{padding[0]} + {padding[1]}): {met()}. Use smaller filters or more padding."
             )
 
 
@@ -101,19 +104,22 @@ def check_windows(
     ``names`` are those of window, stride and padding.
     """
     size_name, _, pad_name = names
-    met = f"{images} {format_shape(shape)}, {size_name} {format_shape(window)}, {pad_name} {format_shape(padding)}"
+
+    def met() -> str:
+        return f"{images} {format_shape(shape)}, {size_name} {format_shape(window)}, {pad_name} {format_shape(padding)}"
+
     for name, length, size, pad in zip(AXES, shape[-2:], window, padding):
         if length == 0:
-            raise ValueError(f"{images} has no {name} to pool: {met}.")
+            raise ValueError(f"{images} has no {name} to pool: {met()}.")
         if pad >= size:
             raise ValueError(
-                f"{pad_name} {pad} is not smaller than the {size} {name} of {size_name}: {met}. "
+                f"{pad_name} {pad} is not smaller than the {size} {name} of {size_name}: {met()}. "
                 "A window must never hold padding alone: pad less."
             )
         if size > length + 2 * pad and not ceil_mode:
             raise ValueError(
                 f"{size_name} spans {size} {name} but the padded {images} only {length + 2 * pad} "
-                f"({length} + {pad_name} {pad} + {pad}): {met}. "
+                f"({length} + {pad_name} {pad} + {pad}): {met()}. "
                 "Use a smaller window, or ceil_mode=True to keep partial windows."
             )
 

@@ -134,6 +134,17 @@ def test_programs_are_within_limits(shape, move):
         assert plan.programs * plan.constants["STRIPS"] >= plan.constants["ALL_STRIPS"]
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
+def test_registers_hold_what_a_thread_has(side, step):
+    windows = check_pool((4, 4, 61, 61), (side, side), (step, step), ((0, 0), (0, 0)), True)
+    assert rows_plan(16, windows, True).constants["TILE_ROWS"] <= pool_rows_kernel.MOST_TILE_ROWS
+    plan = rows_grad_plan(16, windows)
+    assert (plan is None) == (step == 6)
+    if plan is not None:
+        assert plan.constants["STRIP"] * plan.constants["PATCH_COLUMNS"] <= pool_rows_kernel.MOST_SUMS
+
+
 # ------------------------------------------------------------------------------------------- on a GPU
 
 

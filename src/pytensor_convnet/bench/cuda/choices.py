@@ -13,6 +13,8 @@ from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task
 from pytensor_convnet.kernels.cuda.pool_plans import Planes, check_pool, is_written_out, patch_for, strip_tile
+from pytensor_convnet.kernels.cuda.pool_rows_kernel import rows_grad_plan, rows_plan
+from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_filters import can_be_read
 
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -93,6 +95,12 @@ def pool_plan(case: PoolCase, name: str, dtype: torch.dtype, format: str) -> str
     """How a pass is cut: into strips of rows or patches of pixels; or that it loops over the taps of windows."""
     windows = check_pool(case.image_shape, case.window, case.stride, case.padding, True)
     planes = Planes.of(case.image_shape, format)
+    by_rows = dtype == torch.bfloat16 and format == "bc01" and case.mode == "max"
+    if by_rows and is_written_out(windows) and can_compile(torch.device("cuda")):
+        forward = name == "forward"
+        plan = rows_plan(planes.number, windows, True) if forward else rows_grad_plan(planes.number, windows)
+        if plan is not None:
+            return f"{plan.constants['STRIP']} rows, shared"
     vector = planes.vector(dtype.itemsize)
     patch = patch_for(planes, windows, vector)
     if not is_written_out(windows) or (name == "backward" and patch is None):

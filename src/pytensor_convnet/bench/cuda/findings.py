@@ -54,10 +54,14 @@ class Findings:
 
     def add(self, found: Iterable[Record]) -> None:
         """Take records in, and write all."""
-        by_what = {_what(record): record for record in (*self.records, *found)}
-        self.records = list(by_what.values())
-        if self.path is not None:
-            records_module.write(self.path, self.machine, self.records)
+        by_what = {_what(record): record for record in self.records}
+        try:
+            for record in found:
+                by_what[_what(record)] = record
+        finally:  # interrupted, too
+            self.records = list(by_what.values())
+            if self.path is not None:
+                records_module.write(self.path, self.machine, self.records)
 
 
 def _what(record: Record) -> Record:

@@ -3,7 +3,8 @@
 To compare numbers and select them and their taps takes four instructions a number, the largest of three keys is one.
 The upper half of a key orders as the number does: it is its bits, those but the sign inverted where that is set, once
 zero was added, after which there is no -0, and no NaN but one, above infinity. The lower half says how early the tap
-comes, so that of equals the first wins. A number of bfloat16 has 16 bits: nothing is lost but the sign of a zero.
+comes, so that of equals the first wins. A number of bfloat16 has 16 bits: nothing is lost but the sign of a
+zero and what tells one NaN from another.
 """
 
 import triton

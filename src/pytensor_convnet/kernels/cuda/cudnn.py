@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda.gathering import Geometry
-from pytensor_convnet.kernels.cuda.tf32 import tf32_convolutions
+from pytensor_convnet.kernels.cuda.tf32 import SETTINGS, tf32_convolutions
 
 LAYOUTS = {"bc01": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -21,14 +21,15 @@ def is_deterministic() -> bool:
 def _settings(precision: str):
     """cuDNN's algorithms chosen by its own measurements among those allowed; tf32 where that is precise enough."""
     settings: Any = torch.backends.cudnn
-    before = settings.enabled, settings.benchmark, settings.deterministic
     # Not by its own `flags`, which raises where tf32 was allowed or forbidden by a precision.
-    settings.enabled, settings.benchmark, settings.deterministic = True, True, is_deterministic()
-    try:
-        with tf32_convolutions(precision == "medium"):
-            yield
-    finally:
-        settings.enabled, settings.benchmark, settings.deterministic = before
+    with SETTINGS, torch.backends.__allow_nonbracketed_mutation():
+        before = settings.enabled, settings.benchmark, settings.deterministic
+        settings.enabled, settings.benchmark, settings.deterministic = True, True, is_deterministic()
+        try:
+            with tf32_convolutions(precision == "medium"):
+                yield
+        finally:
+            settings.enabled, settings.benchmark, settings.deterministic = before
 
 
 def _padded(geometry: Geometry, images: torch.Tensor, layout: str) -> tuple[torch.Tensor, list[int]]:

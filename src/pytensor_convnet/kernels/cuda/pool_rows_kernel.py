@@ -14,7 +14,7 @@ and the gradient::
     for each column of pixels, for each window that touches it, for each pixel of both:  add the value if the pixel won
 
 Keys are those of `bfloat16_keys`. Floors as of `max_pool2d` and `max_pool2d_grad`; on an H100 large cases reach 72% to
-85% of them forward and 72% to 93% in gradients. What holds them back is said in `docs/cuda-pooling.md`.
+86% of them forward and 72% to 93% in gradients. What holds them back is said in `docs/cuda-pooling.md`.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,9 @@ MOST_THREADS, SHARED_BYTES = 128, 48 * 1024
 """Of a program."""
 
 ENOUGH_PROGRAMS = 4096
+
+MOST_TILE_ROWS, MOST_SUMS = 24, 32
+"""What a thread has in registers: numbers of a column, and in gradients sums of pixels."""
 
 CELL = 8
 """Numbers that are stored at once: those of a strip's pixels follow each other in memory."""
@@ -75,6 +78,7 @@ def rows_plan(planes: int, windows: Windows, with_winners: bool) -> RowsPlan | N
     most = MOST_ROWS if step_down == 1 else MOST_ROWS // 2
     if planes * windows.out_rows * windows.out_columns < ENOUGH_PROGRAMS * MOST_THREADS * most:
         most //= 2
+    most = max(1, min(most, (MOST_TILE_ROWS - down) // step_down + 1))
     strip, strips_each = _strips(windows.out_rows, most, 1)
     return _plan(
         planes, windows, "pool_rows_kernel.cu", windows.out_columns, strip, strips_each, RUN_PITCH=0,
@@ -85,11 +89,13 @@ def rows_plan(planes: int, windows: Windows, with_winners: bool) -> RowsPlan | N
 
 @lru_cache(maxsize=4096)
 def rows_grad_plan(planes: int, windows: Windows) -> RowsPlan | None:
-    """The constants of a gradient, likewise."""
+    """The constants of a gradient, likewise; None, too, where a thread would have too many pixels."""
     (down, across), (step_down, step_across) = windows.window, windows.stride
     top, left = windows.padding[0][0], windows.padding[1][0]
-    strip, strips_each = _strips(windows.rows, MOST_PIXEL_ROWS, step_down)
     patch = 2 if step_across == 1 < across else step_across
+    if patch * step_down > MOST_SUMS:
+        return None
+    strip, strips_each = _strips(windows.rows, min(MOST_PIXEL_ROWS, MOST_SUMS // patch), step_down)
     patches = -(-windows.columns // patch)
     rows_before, columns_before = (
         (down - 1 - top % step_down) // step_down,
@@ -106,8 +112,8 @@ def rows_grad_plan(planes: int, windows: Windows) -> RowsPlan | None:
 
 
 def _strips(rows: int, most: int, step: int) -> tuple[int, int]:
-    """Rows of a strip, a multiple of ``step`` and about ``most``, and how many strips make ``rows``."""
-    strips = -(-rows // max(step, most))
+    """Rows of a strip, a multiple of ``step`` and at most ``most``, or ``step``; and how many strips make ``rows``."""
+    strips = -(-rows // max(step, most // step * step))
     strip = -(-rows // (strips * step)) * step
     return strip, -(-rows // strip)
 
@@ -119,7 +125,7 @@ def _plan(
     strips = max(1, MOST_THREADS // items)
     strip_bytes = 4 * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] + 2 * of_kernel["RUN_PITCH"]
     strips = min(strips, (SHARED_BYTES - 16) // strip_bytes, planes * strips_each)
-    if strips == 0 or planes * strips_each >= 2**31 or windows.rows * windows.columns >= 2**31:
+    if strips == 0 or planes * strips_each >= 2**31 - MOST_THREADS or windows.rows * windows.columns >= 2**31:
         return None
     threads = min(MOST_THREADS, 32 * -(-strips * items // 32))
     constants = {

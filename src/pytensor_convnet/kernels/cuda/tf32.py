@@ -6,6 +6,7 @@ each that of the one before unless it was set itself. A flag that no longer says
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -14,10 +15,15 @@ HAS_PRECISIONS = hasattr(torch.backends.cudnn, "conv")
 """Whether this torch has the newer interface."""
 
 
+SETTINGS = RLock()
+"""Held by who changes settings, which are the process's, for a while: autograd has a thread for each device."""
+
+
 def allows_tf32_convolutions() -> bool:
     """Whether cuDNN may compute convolutions of float32 in tf32."""
     cudnn: Any = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == "tf32" if HAS_PRECISIONS else cudnn.allow_tf32
+    with SETTINGS:
+        return cudnn.conv.fp32_precision == "tf32" if HAS_PRECISIONS else cudnn.allow_tf32
 
 
 @contextmanager
@@ -28,16 +34,17 @@ def tf32_convolutions(allowed: bool) -> Iterator[None]:
     first: one that then still reads otherwise was set itself, and one that does not need not be.
     """
     changed = []
-    try:
-        for place, name, value in _settings(allowed):
-            before = getattr(place, name)
-            if before != value and allows_tf32_convolutions() != allowed:
-                setattr(place, name, value)
-                changed.append((place, name, before))
-        yield
-    finally:
-        for place, name, before in reversed(changed):
-            setattr(place, name, before)
+    with SETTINGS:
+        try:
+            for place, name, value in _settings(allowed):
+                before = getattr(place, name)
+                if before != value and allows_tf32_convolutions() != allowed:
+                    setattr(place, name, value)
+                    changed.append((place, name, before))
+            yield
+        finally:
+            for place, name, before in reversed(changed):
+                setattr(place, name, before)
 
 
 def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:
@@ -54,19 +61,30 @@ def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:
 def tf32_products(allowed: bool) -> Iterator[None]:
     """Let cuBLAS multiply matrices in tf32, or not, meanwhile: by flag and precision, both of which compilers read."""
     matmul: Any = torch.backends.cuda.matmul
-    precision = matmul.fp32_precision if HAS_PRECISIONS else None
+    precision = _own_precision(matmul) if HAS_PRECISIONS else None
     try:
-        flag = matmul.allow_tf32
+        level = torch.get_float32_matmul_precision()
     except RuntimeError:  # it says the opposite of the precision
-        flag = precision != "tf32"
-
-    def say(flag: bool, precision: str | None) -> None:
-        matmul.allow_tf32 = flag
-        if precision is not None and matmul.fp32_precision != precision:
-            matmul.fp32_precision = precision
-
+        level = "highest" if matmul.fp32_precision == "tf32" else "high"
+    matmul.allow_tf32 = allowed
     try:
-        say(allowed, precision and ("tf32" if allowed else "ieee"))
         yield
     finally:
-        say(flag, precision)
+        matmul.allow_tf32 = level != "highest"
+        if level == "medium":
+            torch.set_float32_matmul_precision(level)
+        if precision is not None:
+            matmul.fp32_precision = precision
+
+
+def _own_precision(place: Any) -> str:
+    """What a precision was set to itself; ``"none"`` if it is that of everything, and so follows when that changes."""
+    everything: Any = torch.backends
+    read, before = place.fp32_precision, everything.fp32_precision
+    if read != before:
+        return read
+    everything.fp32_precision = "tf32" if before == "ieee" else "ieee"
+    try:
+        return read if place.fp32_precision == read else "none"
+    finally:
+        everything.fp32_precision = before
