@@ -163,6 +163,16 @@ def test_under_torch_compile(device, kernels, function):
     agree(torch.compile(function, backend=backend, fullgraph=True), function, tensors)
 
 
+@needs_triton
+@pytest.mark.parametrize("function", [layer, two_operators])
+def test_under_torch_compile_batches_need_not_be_known(device, kernels, function):
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
+    filters, biases = random(4, 3, 3, 3, device=device), random(4, device=device)
+    for batch in (2, 3):
+        images = random(batch, 3, 8, 8, device=device)
+        torch.testing.assert_close(compiled(images, filters, biases), function(images, filters, biases))
+
+
 @pytest.fixture
 def tf32_is_told():
     """Say by the newer of torch's interfaces whether tf32 is allowed; after "ieee" its flag cannot be read."""

@@ -99,6 +99,28 @@ def test_products_after_a_flag(settings, flag, allowed):
     assert torch.backends.cuda.matmul.allow_tf32 == flag
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("level", ["highest", "high", "medium"])
+def test_products_after_a_level(settings, level, allowed):
+    settings()
+    torch.set_float32_matmul_precision(level)
+    with tf32.tf32_products(allowed):
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+        assert (torch.get_float32_matmul_precision() != "highest") == allowed
+    assert torch.get_float32_matmul_precision() == level
+
+
+@needs_precisions
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("everything", ["tf32", "ieee"])
+def test_products_follow_the_precision_of_everything_as_before(settings, everything, allowed):
+    put_precisions(settings, {"operation": "none", "all": everything}, "matmul")
+    with tf32.tf32_products(allowed):
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+    torch.backends.fp32_precision = other = "ieee" if everything == "tf32" else "tf32"
+    assert torch.backends.cuda.matmul.fp32_precision == other
+
+
 @needs_precisions
 @pytest.mark.parametrize("allowed", [True, False])
 @pytest.mark.parametrize("precisions", PRECISIONS, ids=str)

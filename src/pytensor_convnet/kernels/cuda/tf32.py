@@ -59,22 +59,22 @@ def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:
 
 @contextmanager
 def tf32_products(allowed: bool) -> Iterator[None]:
-    """Let cuBLAS multiply matrices in tf32, or not, meanwhile: by flag and precision, both of which compilers read."""
-    matmul: Any = torch.backends.cuda.matmul
-    precision = _own_precision(matmul) if HAS_PRECISIONS else None
+    """Let cuBLAS multiply matrices in tf32, or not, meanwhile: by level and precision, both of which compilers read."""
+    backends: Any = torch.backends
+    libraries = (backends.cuda, backends.mkldnn) if HAS_PRECISIONS else ()
+    places = [library.matmul for library in libraries if hasattr(library, "matmul")]
+    precisions = [_own_precision(place) for place in places]
     try:
         level = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it says the opposite of the precision
-        level = "highest" if matmul.fp32_precision == "tf32" else "high"
-    matmul.allow_tf32 = allowed
+    except RuntimeError:  # it says the opposite of a precision
+        level = "highest" if backends.cuda.matmul.fp32_precision == "tf32" else "high"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
     try:
         yield
     finally:
-        matmul.allow_tf32 = level != "highest"
-        if level == "medium":
-            torch.set_float32_matmul_precision(level)
-        if precision is not None:
-            matmul.fp32_precision = precision
+        torch.set_float32_matmul_precision(level)
+        for place, precision in zip(places, precisions, strict=True):
+            place.fp32_precision = precision
 
 
 def _own_precision(place: Any) -> str:
@@ -83,8 +83,9 @@ def _own_precision(place: Any) -> str:
     read, before = place.fp32_precision, everything.fp32_precision
     if read != before:
         return read
-    everything.fp32_precision = "tf32" if before == "ieee" else "ieee"
-    try:
-        return read if place.fp32_precision == read else "none"
-    finally:
-        everything.fp32_precision = before
+    with SETTINGS:
+        everything.fp32_precision = "tf32" if before == "ieee" else "ieee"
+        try:
+            return read if place.fp32_precision == read else "none"
+        finally:
+            everything.fp32_precision = before
