@@ -1,4 +1,4 @@
-"""CUDA kernels in Triton, four in CUDA C++.
+"""CUDA kernels in Triton, and where that cannot say what a Hopper GPU can do in CUDA C++.
 
 They know torch tensors, logical bc01 in one of three physical formats, and no PyTensor.
 

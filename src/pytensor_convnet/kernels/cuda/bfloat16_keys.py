@@ -4,7 +4,7 @@ To compare numbers and select them and their taps takes four instructions a numb
 The upper half of a key orders as the number does: it is its bits, those but the sign inverted where that is set, once
 zero was added, after which there is no -0, and no NaN but one, above infinity. The lower half says how early the tap
 comes, so that of equals the first wins. A number of bfloat16 has 16 bits: nothing is lost but the sign of a
-zero and what tells one NaN from another.
+zero and what tells one NaN from another. `conv_pool_keys.key_values` takes keys apart.
 """
 
 import triton
@@ -44,10 +44,3 @@ def keys_of(numbers, lower):
     else:
         numbers, lower = tl.broadcast(numbers, lower)
         return tl.inline_asm_elementwise(_TWO_KEYS, "=r,=r,r,r,r", [numbers, lower], tl.int32, is_pure=True, pack=2)
-
-
-@triton.jit
-def numbers_of(keys):
-    """The numbers of keys, as float32, and their taps."""
-    bits = (keys ^ ((keys >> 31) & 0x7FFF0000)) & -0x10000
-    return bits.to(tl.float32, bitcast=True), ~keys & 0xFFFF

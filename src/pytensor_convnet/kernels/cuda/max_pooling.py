@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 
 from pytensor_convnet.kernels.cuda.activations import finished
-from pytensor_convnet.kernels.cuda.bfloat16_keys import FIRST, OUTSIDE, keys_of, numbers_of
+from pytensor_convnet.kernels.cuda.bfloat16_keys import FIRST, OUTSIDE, keys_of
+from pytensor_convnet.kernels.cuda.conv_pool_keys import key_values
 from pytensor_convnet.kernels.cuda.dependent_launch import await_predecessor, launch_options
 from pytensor_convnet.kernels.cuda.formats import empty, is_wide, to_format
 from pytensor_convnet.kernels.cuda.pool_plans import (
@@ -126,7 +127,7 @@ def _greatest_key(
         if first + i < TOP:
             row -= (first_row + first + i < 0).to(tl.int32)[:, None, None] * OUTSIDE
         best = tl.maximum(best, row)
-    return numbers_of(best)
+    return key_values(best, TAP_BITS=16)
 
 
 @triton.jit(do_not_specialize=["channels"], do_not_specialize_on_alignment=LENGTHS)
