@@ -1,6 +1,7 @@
 """What a run on a GPU finds: on which machine, beside which peers, and the file that keeps it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -77,6 +78,15 @@ def _changes(earlier: GpuMachine, now: GpuMachine) -> Iterator[str]:
     for name, version in earlier.packages.items():
         if now.packages.get(name, version) != version:
             yield f"{name} {version}, now {now.packages[name]}"
+
+
+@contextmanager
+def until_interrupted(say: Callable[[str], object]) -> Iterator[None]:
+    """Let Ctrl-C end what is measured within, and nothing after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted; what is known by now:")
 
 
 def package_versions(peers: Sequence[str]) -> dict[str, str]:

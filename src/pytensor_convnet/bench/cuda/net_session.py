@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from pytensor_convnet.bench.cuda.findings import Findings, present_peers
+from pytensor_convnet.bench.cuda.findings import Findings, present_peers, until_interrupted
 from pytensor_convnet.bench.cuda.net import Implementation, Ours, Training, resident_images
 from pytensor_convnet.bench.cuda.net_jax import Jax
 from pytensor_convnet.bench.cuda.net_table import first_steps_table, loss_lines, standing_lines, steps_table
@@ -92,14 +92,12 @@ def run_benchmark(
             if not console.is_terminal:
                 say(what)
 
-        try:
+        with until_interrupted(say):
             for case in cases:
                 for precision in precisions:
                     training = Training(GPU_NET[case], precision, resident_images(GPU_NET[case]))
                     findings.add(measured(training, implementations, TraineeApart, on_begin, say))
                     progress.advance(task)
-        except KeyboardInterrupt:
-            say("interrupted; what is known by now:")
     records = findings.records
     for precision in precisions:
         console.print(steps_table(records, precision))

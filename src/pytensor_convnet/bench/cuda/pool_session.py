@@ -9,7 +9,7 @@ from rich.console import Console
 from pytensor_convnet.bench.cases import GPU_FORMATS, POOL
 from pytensor_convnet.bench.cuda import timing
 from pytensor_convnet.bench.cuda.chart import check_plot, draw, pools_figure
-from pytensor_convnet.bench.cuda.findings import Findings, present_peers
+from pytensor_convnet.bench.cuda.findings import Findings, present_peers, until_interrupted
 from pytensor_convnet.bench.cuda.pool import Implementation, Operands, PoolOperation, implementations
 from pytensor_convnet.bench.cuda.pool_table import figures_table, standing_lines
 from pytensor_convnet.bench.cuda.timing import GpuMachine
@@ -54,11 +54,9 @@ def run_benchmark(
     present = present_peers(console, peers)
     check_plot(plot, present)
     findings = Findings.of(json, present)
-    try:
+    with until_interrupted(console.print):
         for name in cases:
             findings.add(measured(name, present, findings.machine, formats))
-    except KeyboardInterrupt:
-        console.print("interrupted; what is known by now:")
     for dtype in DTYPES:
         console.print(figures_table(findings.records, dtype))
         for line in standing_lines(findings.records, dtype):

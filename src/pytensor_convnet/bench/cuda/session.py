@@ -10,7 +10,7 @@ from pytensor_convnet.bench.cases import CONV, CONV_PRECISIONS, GPU_FORMATS
 from pytensor_convnet.bench.cuda import timing
 from pytensor_convnet.bench.cuda.chart import check_plot, convolutions_figure, draw
 from pytensor_convnet.bench.cuda.conv import OPERATIONS, ConvOperation, Implementation, implementations
-from pytensor_convnet.bench.cuda.findings import Findings, present_peers
+from pytensor_convnet.bench.cuda.findings import Findings, present_peers, until_interrupted
 from pytensor_convnet.bench.cuda.table import figures_table, standing_lines
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record
@@ -55,11 +55,9 @@ def run_benchmark(
     present = present_peers(console, peers)
     check_plot(plot, present)
     findings = Findings.of(json, present)
-    try:
+    with until_interrupted(console.print):
         for name in cases:
             findings.add(measured(name, present, findings.machine, formats, precisions))
-    except KeyboardInterrupt:
-        console.print("interrupted; what is known by now:")
     for precision in precisions:
         console.print(figures_table(findings.records, *CONV_PRECISIONS[precision]))
     for line in standing_lines(findings.records):
