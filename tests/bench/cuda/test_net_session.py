@@ -122,8 +122,11 @@ def training(case=TINY_CONVNET, precision="medium"):
 def measured(*implementations, monkeypatch, said=None, **which):
     monkeypatch.setattr(net_session, "TURN_SECONDS", 1e-3)
     monkeypatch.setattr(net_session, "TURNS", 1)
-    report = (said if said is not None else []).append
-    return list(net_session.measured(training(**which), implementations, TraineeHere, lambda what: None, report))
+    reports = [] if said is None else said
+    trained = net_session.measured(training(**which), implementations, TraineeHere, lambda what: None, reports.append)
+    found = list(trained)
+    assert said is not None or reports == []
+    return found
 
 
 def skip_without(kind):

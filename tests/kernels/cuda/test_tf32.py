@@ -42,15 +42,22 @@ def read_as_others_change(operation):
 def settings():
     """Put torch's settings back to its defaults, after the test too; and allow tf32 or not by flags."""
 
-    def put(convolutions=True, products=False):
+    libraries = torch.backends.cuda, torch.backends.mkldnn
+
+    def defaults():
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
         if tf32.HAS_PRECISIONS:
-            for place in (torch.backends, torch.backends.cudnn):
+            products = [library.matmul for library in libraries if hasattr(library, "matmul")]
+            for place in (torch.backends, torch.backends.cudnn, *products):
                 place.fp32_precision = "none"
+
+    def put(convolutions=True, products=False):
+        defaults()
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
 
-    put()
     yield put
-    put()
+    defaults()
 
 
 def put_precisions(settings, precisions, operation):
