@@ -37,7 +37,7 @@ def whole_numbers(shape, seed=0):
 def tiles(plan, rows):
     """Of each strip of a plan: its plane, the row that it begins at, and a tile of as many zeros as it holds."""
     k = plan.constants
-    for strip in range(min(plan.programs * k["STRIPS"], k["ALL_STRIPS"])):
+    for strip in range(min(plan.programs * k["STRIPS"], plan.strips)):
         yield strip // k["STRIPS_EACH"], strip % k["STRIPS_EACH"] * k["STRIP"], np.zeros((rows, k["PITCH"]))
 
 
@@ -131,7 +131,17 @@ def test_programs_are_within_limits(shape, move):
     for plan in (rows_plan(shape[0] * shape[1], windows, True), rows_grad_plan(shape[0] * shape[1], windows)):
         assert plan.shared_bytes <= pool_rows_kernel.SHARED_BYTES
         assert plan.constants["THREADS"] in range(32, pool_rows_kernel.MOST_THREADS + 1, 32)
-        assert plan.programs * plan.constants["STRIPS"] >= plan.constants["ALL_STRIPS"]
+        assert plan.programs * plan.constants["STRIPS"] >= plan.strips
+
+
+@pytest.mark.parametrize("case", ["by two, padded", "side by side"])
+def test_batches_of_any_size_share_a_kernel(case):
+    (_, channels, *image), *moves = CASES[case]
+    windows = check_pool((1, channels, *image), *moves, True)
+    for plan_of in (lambda planes: rows_plan(planes, windows, True), lambda planes: rows_grad_plan(planes, windows)):
+        batch, last = plan_of(128 * channels), plan_of(37 * channels)
+        assert batch.source == last.source
+        assert 37 * batch.strips == 128 * last.strips
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 6])

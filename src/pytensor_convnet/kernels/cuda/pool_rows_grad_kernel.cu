@@ -19,7 +19,7 @@ DEVICE Run run_at(unsigned short *images, Strip strip) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsigned short *images)
+pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsigned short *images, int strips)
 {
     // Of each strip its rows of windows, with borders: the value above, its winner below; and behind them its pixels.
     extern __shared__ __align__(16) u32 windows[];
@@ -27,7 +27,7 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     for (int item = threadIdx.x; item < STRIPS * PITCH; item += THREADS) {
-        Strip strip = strip_at(item / PITCH);
+        Strip strip = strip_at(item / PITCH, strips);
         if (!strip.exists) break;
         int y = (strip.row + POOL_TOP) / POOL_STEP_ROWS - ROWS_BEFORE;
         int x = item % PITCH + POOL_LEFT / POOL_STEP_COLUMNS - COLUMNS_BEFORE;
@@ -45,7 +45,7 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
     }
     __syncthreads();
     for (int item = threadIdx.x; item < STRIPS * PATCHES; item += THREADS) {
-        Strip strip = strip_at(item / PATCHES);
+        Strip strip = strip_at(item / PATCHES, strips);
         if (!strip.exists) break;
         int patch = item % PATCHES;
         const u32 *at = windows + item / PATCHES * (TILE_ROWS * PITCH) + patch * (PATCH_COLUMNS / POOL_STEP_COLUMNS);
@@ -82,7 +82,7 @@ pooled_rows_grad(const unsigned char *winners, const unsigned short *maps, unsig
     }
     __syncthreads();
     for (int cell = threadIdx.x; cell < STRIPS * (RUN_PITCH / 8); cell += THREADS) {
-        Strip strip = strip_at(cell / (RUN_PITCH / 8));
+        Strip strip = strip_at(cell / (RUN_PITCH / 8), strips);
         if (!strip.exists) break;
         Run run = run_at(images, strip);
         int first = cell % (RUN_PITCH / 8) * 8 - run.shift;  // of the run

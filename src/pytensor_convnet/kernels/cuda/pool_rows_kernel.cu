@@ -14,7 +14,7 @@ DEVICE uint2 two_keys(u32 numbers) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-pooled_rows(const unsigned short *images, unsigned short *maxima, unsigned char *winners)
+pooled_rows(const unsigned short *images, unsigned short *maxima, unsigned char *winners, int strips)
 {
     extern __shared__ int keys[];  // of each strip its rows of the image, with borders left and right
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -26,7 +26,7 @@ pooled_rows(const unsigned short *images, unsigned short *maxima, unsigned char 
     }
 #endif
     for (int item = threadIdx.x; item < STRIPS * COLUMNS; item += THREADS) {
-        Strip strip = strip_at(item / COLUMNS);
+        Strip strip = strip_at(item / COLUMNS, strips);
         if (!strip.exists) break;
         int first = strip.row * POOL_STEP_ROWS - POOL_TOP, column = item % COLUMNS;
         const unsigned short *from = images + strip.plane * (ROWS * COLUMNS) + (long long)first * COLUMNS + column;
@@ -44,7 +44,7 @@ pooled_rows(const unsigned short *images, unsigned short *maxima, unsigned char 
     }
     __syncthreads();
     for (int item = threadIdx.x; item < STRIPS * OUT_COLUMNS; item += THREADS) {
-        Strip strip = strip_at(item / OUT_COLUMNS);
+        Strip strip = strip_at(item / OUT_COLUMNS, strips);
         if (!strip.exists) break;
         int x = item % OUT_COLUMNS;
         const int *at = keys + item / OUT_COLUMNS * (TILE_ROWS * PITCH) + x * POOL_STEP_COLUMNS;

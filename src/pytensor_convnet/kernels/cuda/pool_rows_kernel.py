@@ -44,14 +44,21 @@ CELL = 8
 
 @dataclass(frozen=True)
 class RowsPlan:
-    """All constants of a kernel, as the source has them."""
+    """All constants of a kernel, as the source has them, and what it is told: one source is for every number of planes.
+
+    Attributes
+    ----------
+    strips : int
+        Of all planes.
+    """
 
     constants: dict[str, int]
     file: str
+    strips: int
 
     @property
     def programs(self) -> int:
-        return -(-self.constants["ALL_STRIPS"] // self.constants["STRIPS"])
+        return -(-self.strips // self.constants["STRIPS"])
 
     @property
     def shared_bytes(self) -> int:
@@ -124,25 +131,26 @@ def _plan(
     """A plan whose strips have so many items, one for a thread, and so many of which make a plane."""
     strips = max(1, MOST_THREADS // items)
     strip_bytes = 4 * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] + 2 * of_kernel["RUN_PITCH"]
-    strips = min(strips, (SHARED_BYTES - 16) // strip_bytes, planes * strips_each)
-    if strips == 0 or planes * strips_each >= 2**31 - MOST_THREADS or windows.rows * windows.columns >= 2**31:
+    all_strips = planes * strips_each
+    strips = min(strips, (SHARED_BYTES - 16) // strip_bytes, all_strips)
+    if strips == 0 or all_strips >= 2**31 - MOST_THREADS or windows.rows * windows.columns >= 2**31:
         return None
     threads = min(MOST_THREADS, 32 * -(-strips * items // 32))
     constants = {
         "THREADS": threads, "ROWS": windows.rows, "COLUMNS": windows.columns, "STRIP": strip, "STRIPS": strips,
-        "STRIPS_EACH": strips_each, "ALL_STRIPS": planes * strips_each, **of_kernel,
-        "PADDING": -strips * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] % 4,
+        "STRIPS_EACH": strips_each, **of_kernel, "PADDING": -strips * of_kernel["TILE_ROWS"] * of_kernel["PITCH"] % 4,
     }  # fmt: skip
-    return RowsPlan({name: int(value) for name, value in (constants | constants_of_pool(windows)).items()}, file)
+    named = {name: int(value) for name, value in (constants | constants_of_pool(windows)).items()}
+    return RowsPlan(named, file, all_strips)
 
 
 def pool_rows(images: torch.Tensor, maxima: torch.Tensor, winners: torch.Tensor | None, plan: RowsPlan) -> None:
     """Write ``maxima`` and ``winners``, dense bc01 as ``images`` are."""
-    arguments = images, maxima, maxima if winners is None else winners
+    arguments = images, maxima, maxima if winners is None else winners, plan.strips
     launch(plan.source, "pooled_rows", plan.programs, plan.constants["THREADS"], plan.shared_bytes, *arguments)
 
 
 def pool_rows_grad(winners: torch.Tensor, maps: torch.Tensor, images: torch.Tensor, plan: RowsPlan) -> None:
     """Write the gradient ``images``, dense bc01 as ``winners`` and ``maps`` are."""
-    arguments = winners, maps, images
+    arguments = winners, maps, images, plan.strips
     launch(plan.source, "pooled_rows_grad", plan.programs, plan.constants["THREADS"], plan.shared_bytes, *arguments)
