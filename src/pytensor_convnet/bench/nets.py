@@ -195,5 +195,5 @@ GPU_NET = {
 }
 """The networks as a GPU runs them."""
 
-GPU_PRECISIONS = {"medium": "float32", "bf16": "bfloat16"}
+NET_PRECISIONS = {"medium": "float32", "bf16": "bfloat16"}
 """The precisions of networks on a GPU, and what layers compute in. Parameters, images and losses are always float32."""

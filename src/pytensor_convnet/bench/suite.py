@@ -5,9 +5,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pytensor_convnet.bench import ceilings, measure, nets
+from pytensor_convnet.bench import ceilings, measure
 from pytensor_convnet.bench.cases import CONV, CONV_PRECISIONS, POOL, ConvCase, PoolCase
-from pytensor_convnet.bench.nets import GPU_NET, NET, NetCase, NetData
+from pytensor_convnet.bench.nets import GPU_NET, NET, NET_PRECISIONS, NetCase, NetData
 from pytensor_convnet.bench.peers.base import ConvData, Operation, Peer, PoolData
 from pytensor_convnet.bench.records import Machine, Record
 
@@ -23,7 +23,7 @@ SUITES: dict[str, Mapping[str, Case]] = {
 GPU_SUITES: dict[str, Mapping[str, Case]] = {"conv": CONV, "pool": POOL, "net": GPU_NET}
 """The cases of each suite as a GPU runs them."""
 
-GPU_PRECISIONS = {"conv": tuple(CONV_PRECISIONS), "net": tuple(nets.GPU_PRECISIONS)}
+GPU_PRECISIONS = {"conv": tuple(CONV_PRECISIONS), "net": tuple(NET_PRECISIONS)}
 """The precisions in which it runs them, where there is a choice."""
 
 DTYPE = np.dtype("float32")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pytensor_convnet.bench.nets import GPU_PRECISIONS, NetCase, NetData
+from pytensor_convnet.bench.nets import NET_PRECISIONS, NetCase, NetData
 
 RESIDENT_IMAGES = 50_000
 RESIDENT_BYTES = 640_000_000
@@ -31,7 +31,7 @@ class Training:
 
     @property
     def dtype(self) -> str:
-        return GPU_PRECISIONS[self.precision]
+        return NET_PRECISIONS[self.precision]
 
     @property
     def minibatches(self) -> int:

@@ -21,7 +21,7 @@ from pytensor_convnet.bench.cuda.net_torch import (
     free_memory,
 )
 from pytensor_convnet.bench.cuda.net_trainees import COMPARED_STEPS, Beginning, Trainee, TraineeApart, TraineeFailed
-from pytensor_convnet.bench.nets import GPU_NET, GPU_PRECISIONS
+from pytensor_convnet.bench.nets import GPU_NET, NET_PRECISIONS
 from pytensor_convnet.bench.records import Record
 from pytensor_convnet.bench.suite import relative_error
 
@@ -49,7 +49,7 @@ def run_benchmark(
     cases: Sequence[str],
     peers: Sequence[str],
     json: Path | None = None,
-    precisions: Sequence[str] = tuple(GPU_PRECISIONS),
+    precisions: Sequence[str] = tuple(NET_PRECISIONS),
 ) -> list[Record]:
     """Measure steps of training on the GPU, and show what was found.
 
@@ -65,7 +65,7 @@ def run_benchmark(
         Those that are not installed are left out.
     json : path, optional
         Where records go, after each case in each precision; see `Findings`.
-    precisions : names of `GPU_PRECISIONS`
+    precisions : names of `NET_PRECISIONS`
 
     Raises
     ------
@@ -74,8 +74,8 @@ def run_benchmark(
     InvalidBenchmark
         The file cannot be added to.
     """
-    if unknown := [precision for precision in precisions if precision not in GPU_PRECISIONS]:
-        raise ValueError(f"precisions must be among {', '.join(GPU_PRECISIONS)}, got {', '.join(map(repr, unknown))}")
+    if unknown := [precision for precision in precisions if precision not in NET_PRECISIONS]:
+        raise ValueError(f"precisions must be among {', '.join(NET_PRECISIONS)}, got {', '.join(map(repr, unknown))}")
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
