@@ -1,6 +1,6 @@
 """The figures of layers on a GPU as a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pytensor_convnet.bench.chart import figure_of
 from pytensor_convnet.bench.cuda import pool_table, table
-from pytensor_convnet.bench.cuda.table import OURS, best_peer, compared_layout
+from pytensor_convnet.bench.cuda.table import OURS, Rows, best_peer, compared_layout
 from pytensor_convnet.bench.cuda.timing import GpuMachine
 from pytensor_convnet.bench.records import Record
 from pytensor_convnet.bench.session import InvalidBenchmark
@@ -47,9 +47,7 @@ def pools_figure(machine: GpuMachine, records: Sequence[Record], dtype: str = "f
     return _figure(f"pool, {dtype}", pool_table.rows_of(records, dtype), compared_layout(records), machine)
 
 
-def _figure(
-    measured: str, rows: Mapping[tuple[str, str], Mapping[tuple[str, str], Record]], layout: str, machine: GpuMachine
-) -> "Figure":
+def _figure(measured: str, rows: Rows, layout: str, machine: GpuMachine) -> "Figure":
     ratios = {
         key: peer / row[OURS, layout].seconds
         for key, row in rows.items()

@@ -1,25 +1,18 @@
 """The figures of pools on a GPU as a table, and what they come to."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import geometric_mean
 
 from rich import box
 from rich.table import Table
 
-from pytensor_convnet.bench.cuda.table import OURS, best_peer
+from pytensor_convnet.bench.cuda.table import OURS, Rows, best_peer, by_operation, microseconds
 from pytensor_convnet.bench.records import Record
 
-Row = Mapping[tuple[str, str], Record]
-"""The record of each implementation in each layout."""
 
-
-def rows_of(records: Iterable[Record], dtype: str) -> dict[tuple[str, str], dict[tuple[str, str], Record]]:
-    """By case and operation, the records of all implementations and layouts."""
-    rows: dict[tuple[str, str], dict[tuple[str, str], Record]] = {}
-    for record in records:
-        if record.dtype == dtype:
-            rows.setdefault((record.case, record.operation), {})[record.implementation, record.layout] = record
-    return rows
+def rows_of(records: Iterable[Record], dtype: str) -> Rows:
+    """The records of all implementations and layouts."""
+    return by_operation(record for record in records if record.dtype == dtype)
 
 
 def figures_table(records: Sequence[Record], dtype: str) -> Table:
@@ -33,7 +26,7 @@ def figures_table(records: Sequence[Record], dtype: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for (case, operation), row in rows.items():
         floor = next(iter(row.values())).floor_seconds
-        table.add_row(case, operation, _microseconds(floor), *(_figure(row.get(column)) for column in columns))
+        table.add_row(case, operation, microseconds(floor), *(_figure(row.get(column)) for column in columns))
     return table
 
 
@@ -47,7 +40,7 @@ def standing_lines(records: Sequence[Record], dtype: str) -> Iterator[str]:
         )
 
 
-def ratios_of(rows: Mapping[tuple[str, str], Row]) -> dict[str, dict[str, float]]:
+def ratios_of(rows: Rows) -> dict[str, dict[str, float]]:
     """By format of ours and case the best peer's time over ours, operations added; of what was measured with peers."""
     found: dict[str, dict[str, float]] = {}
     for case in dict.fromkeys(case for case, _ in rows):
@@ -65,9 +58,5 @@ def _figure(record: Record | None) -> str:
     if record is None:
         return "-"
     if record.implementation != OURS or not record.floor_seconds:
-        return _microseconds(record.seconds)
-    return f"{_microseconds(record.seconds)} ({record.seconds / record.floor_seconds:.2f})"
-
-
-def _microseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e6 * seconds:.1f}"
+        return microseconds(record.seconds)
+    return f"{microseconds(record.seconds)} ({record.seconds / record.floor_seconds:.2f})"

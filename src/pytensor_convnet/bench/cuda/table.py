@@ -1,6 +1,6 @@
 """The figures of a run on a GPU as a table, and what they come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import geometric_mean
 
 from rich import box
@@ -16,36 +16,48 @@ FEW_CHANNELS_OR_STRIDED = ("lenet1", "cifar1", "cifar1_b1024", "alex1", "cb1", "
 """The layers whose mean is told apart."""
 
 
+Row = Mapping[tuple[str, str], Record]
+"""The record of each implementation in each layout."""
+
+Rows = Mapping[tuple[str, str], Row]
+"""By case and operation."""
+
+
+def by_operation(records: Iterable[Record]) -> Rows:
+    """The records of one dtype and precision in rows."""
+    rows: dict[tuple[str, str], dict[tuple[str, str], Record]] = {}
+    for record in records:
+        rows.setdefault((record.case, record.operation), {})[record.implementation, record.layout] = record
+    return rows
+
+
 def compared_layout(records: Sequence[Record]) -> str:
     """The format of ours that is compared: `OUR_LAYOUT`, or the first of ours where none is in that."""
     ours = [record.layout for record in records if record.implementation == OURS]
     return OUR_LAYOUT if OUR_LAYOUT in ours or not ours else ours[0]
 
 
-def rows_of(
-    records: Sequence[Record], dtype: str, precision: str
-) -> dict[tuple[str, str], dict[tuple[str, str], Record]]:
-    """By case and operation the records of all implementations and layouts, where ours is one in `compared_layout`.
+def rows_of(records: Sequence[Record], dtype: str, precision: str) -> Rows:
+    """The records of all implementations and layouts, where ours is one in `compared_layout`.
 
     Beside our 'high' stand the peers' 'medium'.
     """
     layout = compared_layout(records)
-    rows: dict[tuple[str, str], dict[tuple[str, str], Record]] = {}
-    for record in records:
-        ours = record.implementation == OURS
-        if record.dtype == dtype and record.precision == (precision if ours else "medium"):
-            row = rows.setdefault((record.case, record.operation), {})
-            row[record.implementation, record.layout] = record
-    return {key: row for key, row in rows.items() if (OURS, layout) in row}
+    compared = (
+        record
+        for record in records
+        if record.dtype == dtype and record.precision == (precision if record.implementation == OURS else "medium")
+    )
+    return {key: row for key, row in by_operation(compared).items() if (OURS, layout) in row}
 
 
-def best_peer(row: Mapping[tuple[str, str], Record]) -> float | None:
+def best_peer(row: Row) -> float | None:
     """The seconds of the fastest peer in its best layout."""
     seconds = [record.seconds for (implementation, _), record in row.items() if implementation != OURS]
     return min(seconds) if seconds else None
 
 
-def best_of_ours(row: Mapping[tuple[str, str], Record]) -> float:
+def best_of_ours(row: Row) -> float:
     """The seconds of ours in its best format."""
     return min(record.seconds for (implementation, _), record in row.items() if implementation == OURS)
 
@@ -65,8 +77,8 @@ def figures_table(records: Sequence[Record], dtype: str, precision: str) -> Tabl
         table.add_row(
             case,
             operation.replace("_", " "),
-            _microseconds(ours.floor_seconds),
-            *(_microseconds(row[column].seconds) if column in row else "-" for column in columns),
+            microseconds(ours.floor_seconds),
+            *(microseconds(row[column].seconds) if column in row else "-" for column in columns),
             "-" if peer is None else f"{peer / ours.seconds:.2f}",
             f"{ours.relative_error:.1e}",
         )
@@ -93,5 +105,6 @@ def standing_lines(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _microseconds(seconds: float | None) -> str:
+def microseconds(seconds: float | None) -> str:
+    """The figure of a cell, of what there is."""
     return "-" if seconds is None else f"{1e6 * seconds:.1f}"
