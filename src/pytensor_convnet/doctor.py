@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pytensor_convnet import __version__
 from pytensor_convnet.bench.cases import CONV, GPU_FORMATS, ConvCase
+from pytensor_convnet.bench.table import cases_table
 from pytensor_convnet.command_line import names_among
 
 PACKAGES = ("pytensor", "numba", "llvmlite", "numpy", "torch", "triton", "jax")
@@ -133,9 +133,7 @@ def caches() -> Iterator[tuple[str, Path, str]]:
 def cpu_table() -> Table:
     """The form of minimal filtering with which the CPU computes each pass of each case."""
     title = "Convolutions on the CPU, float32: direct, or by minimal filtering F(outputs, taps)"
-    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
-    for heading in ("case", "shapes", *(name.replace("_", " ") for name in PASSES)):
-        table.add_column(heading, no_wrap=True)
+    table = cases_table(title, *(name.replace("_", " ") for name in PASSES))
     for case in CONV.values():
         case = case.for_cpu()
         table.add_row(case.name, str(case), *(cpu_form(case, name) for name in PASSES))

@@ -21,6 +21,14 @@ FIGURES = {"conv": "GFLOP/s, nominal", "pool": "GB/s", "net": "ms a training ste
 """What the figures of each suite are."""
 
 
+def cases_table(title: str, *columns: str) -> Table:
+    """A table of cases and their shapes, which has no rows yet, and of columns whose cells stay on one line."""
+    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
+    for name in ("case", "shapes", *columns):
+        table.add_column(name, no_wrap=True)
+    return table
+
+
 def figures_table(suite: str, compared: Sequence[Comparison]) -> Table:
     """A row for each operation of each case: ours, each peer in each layout, and how ours compares.
 

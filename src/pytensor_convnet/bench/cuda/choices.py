@@ -3,18 +3,17 @@
 from typing import Any
 
 import torch
-from rich import box
 from rich.table import Table
 
 from pytensor_convnet.bench.cases import CONV, GPU_FORMATS, POOL, ConvCase, PoolCase
 from pytensor_convnet.bench.cuda.conv import OPERATIONS
+from pytensor_convnet.bench.table import cases_table
 from pytensor_convnet.kernels.cuda import tuning
 from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.methods import Task
 from pytensor_convnet.kernels.cuda.pool_plans import Planes, check_pool, is_written_out, patch_for, strip_tile
-from pytensor_convnet.kernels.cuda.pool_rows_kernel import rows_grad_plan, rows_plan
-from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
+from pytensor_convnet.kernels.cuda.pool_rows_kernel import rows_grad_plan, rows_plan, suits_rows
 from pytensor_convnet.kernels.cuda.window_filters import can_be_read
 
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -30,7 +29,7 @@ OWN = {
 def convolutions_table(format: str, device: torch.device) -> Table:
     """A row for each pass of each convolution, and for both gradients as one, in one physical format."""
     title = f"Convolutions on the GPU, {format}, precision 'medium'"
-    table = _table(f"{title}; *: not measured yet, taken without measurements", "pass", *NAMES)
+    table = cases_table(f"{title}; *: not measured yet, taken without measurements", "pass", *NAMES)
     for case in CONV.values():
         for name in (*OPERATIONS, BOTH):
             kernels = [kernel_of(task_of(case, name, dtype, format, device)) for dtype in NAMES.values()]
@@ -83,7 +82,7 @@ def pools_table() -> Table:
         "Pools on the GPU: rows of windows forward, pixels backward, x numbers side by side that one thread computes"
     )
     passes = [(pass_, name) for name in NAMES for pass_ in PoolCase.operations]
-    table = _table(title, "format", *(f"{pass_}\n{name}" for pass_, name in passes))
+    table = cases_table(title, "format", *(f"{pass_}\n{name}" for pass_, name in passes))
     for case in POOL.values():
         for format in GPU_FORMATS:
             plans = [pool_plan(case, pass_, NAMES[name], format) for pass_, name in passes]
@@ -95,8 +94,7 @@ def pool_plan(case: PoolCase, name: str, dtype: torch.dtype, format: str) -> str
     """How a pass is cut: into strips of rows or patches of pixels; or that it loops over the taps of windows."""
     windows = check_pool(case.image_shape, case.window, case.stride, case.padding, True)
     planes = Planes.of(case.image_shape, format)
-    by_rows = dtype == torch.bfloat16 and format == "bc01" and case.mode == "max"
-    if by_rows and is_written_out(windows) and can_compile(torch.device("cuda")):
+    if case.mode == "max" and suits_rows(dtype, format, windows, torch.device("cuda")):
         forward = name == "forward"
         plan = rows_plan(planes.number, windows, True) if forward else rows_grad_plan(planes.number, windows)
         if plan is not None:
@@ -110,10 +108,3 @@ def pool_plan(case: PoolCase, name: str, dtype: torch.dtype, format: str) -> str
         return f"{rows} row{'s' if rows > 1 else ''} x {vector}"
     assert patch is not None
     return f"{patch.rows}x{patch.columns} x {vector}"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1, 0, 0))
-    for name in ("case", "shapes", *columns):
-        table.add_column(name, no_wrap=True)
-    return table

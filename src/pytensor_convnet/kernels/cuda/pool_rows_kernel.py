@@ -74,8 +74,12 @@ class RowsPlan:
 def goes_by_rows(images: torch.Tensor, winners: torch.Tensor | None, format: str, windows: Windows) -> bool:
     """Whether these kernels are for a pool at all, or for its gradient."""
     of_bytes = winners is None or winners.dtype == torch.uint8
-    narrow = images.dtype == torch.bfloat16 and format == "bc01"
-    return of_bytes and narrow and is_written_out(windows) and can_compile(images.device)
+    return of_bytes and suits_rows(images.dtype, format, windows, images.device)
+
+
+def suits_rows(dtype: torch.dtype, format: str, windows: Windows, device: torch.device) -> bool:
+    """Whether they are, if winners are bytes."""
+    return dtype == torch.bfloat16 and format == "bc01" and is_written_out(windows) and can_compile(device)
 
 
 @lru_cache(maxsize=4096)
