@@ -483,11 +483,13 @@ def test_the_gradient_of_filters_is_in_the_format_asked_for(name, argument, form
     assert gradient.stride() == strides(layer[0].filters, format)
 
 
+@pytest.mark.parametrize("format", ["nhwc", None])
 @pytest.mark.parametrize(("name", "argument"), [(GRADIENTS[1], "memory_format"), (GRADIENTS[2], "filter_format")])
-def test_formats_of_filters_that_there_are_not(name, argument, device):
+def test_formats_of_filters_that_there_are_not(name, argument, format, device):
     given, _ = arguments(task_of(LAYERS["overlapping"], device=device), name)
-    with pytest.raises(ValueError, match="memory_format must be one of bc01, channels_last, batch_last"):
-        getattr(cuda, name)(*given, **{argument: "nhwc"})
+    message = f"^{argument} must be one of bc01, channels_last, batch_last, got {format!r}$"
+    with pytest.raises(ValueError, match=message):
+        getattr(cuda, name)(*given, **{argument: format})
 
 
 @pytest.mark.parametrize("name", [FORWARD, *GRADIENTS])

@@ -143,7 +143,7 @@ def correlate2d_max_pool2d_filter_grad(
     geometry, windows = _checked(
         images.shape, shape, winners, maps, map_rows, map_columns, moves, window, pool_stride, pool_padding
     )
-    check_format(memory_format)
+    check_format(memory_format, optional=False)
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps))
     operands = images, winners, maps
@@ -174,7 +174,7 @@ def correlate2d_max_pool2d_grads(
     geometry, windows = _checked(
         images.shape, filters.shape, winners, maps, map_rows, map_columns, moves, window, pool_stride, pool_padding
     )
-    check_format(filter_format)
+    check_format(filter_format, "filter_format", optional=False)
     images, maps = as_format(images), as_format(maps)
     formats = str(format_of(images)), str(format_of(maps)), memory_format or str(format_of(images))
     operands = images, filters, winners, maps
