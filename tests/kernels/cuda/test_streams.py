@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import streams  # noqa: E402
-from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside, late_product  # noqa: E402
+from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside, both, late_product, rejoined  # noqa: E402
 
 DEVICE = torch.device("cpu")
 
@@ -32,7 +32,7 @@ def events(monkeypatch):
     """What happens, in order, while a graph is captured on the stream 'main'."""
     found = []
     present = [Stream("main", found)]
-    late = Stream("late", found)
+    others = {name: Stream(name, found) for name in ("late", "side")}
 
     @contextmanager
     def on(stream):
@@ -40,7 +40,7 @@ def events(monkeypatch):
         yield
         present.pop()
 
-    monkeypatch.setattr(streams, "_stream", lambda device: late)
+    monkeypatch.setattr(streams, "_stream", lambda device, name: others[name])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: present[-1])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "stream", on)
@@ -109,6 +109,73 @@ def test_after_an_error_it_is_awaited_too(events):
     with allowed(True), beside(torch.ones(2)):
         launch(events, "another")
     assert events[-1] == "another on main"
+
+
+def test_what_is_aside_runs_beside_the_rest_which_ends_when_both_have(events):
+    with rejoined(DEVICE) as aside:
+        launch(events, "magnitudes")
+        with aside():
+            launch(events, "filters")
+        launch(events, "maps")
+    launch(events, "product")
+    assert events == [
+        "magnitudes on main", "side waits for main", "filters on side", "maps on main", "main waits for side",
+        "product on main",
+    ]  # fmt: skip
+
+
+def test_nobody_waits_where_nothing_was_aside(events):
+    with rejoined(DEVICE):
+        launch(events, "maps")
+    assert events == ["maps on main"]
+
+
+def test_what_is_aside_of_what_is_aside_stands_there(events):
+    with rejoined(DEVICE) as aside, aside(), rejoined(DEVICE) as again, again():
+        launch(events, "filters")
+    assert events == ["side waits for main", "filters on side", "main waits for side"]
+
+
+def test_without_a_capture_nothing_is_aside(events, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with rejoined(DEVICE) as aside, aside():
+        launch(events, "filters")
+    assert events == ["filters on main"]
+
+
+def test_after_an_error_who_was_aside_is_awaited_too(events):
+    def step():
+        with rejoined(DEVICE) as aside:
+            with aside():
+                launch(events, "filters")
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        step()
+    assert events[-1] == "main waits for side"
+
+
+def both_gradients(events):
+    def launched(what):
+        launch(events, what)
+        return what
+
+    read = torch.ones(2)
+    return both(lambda: launched("images"), lambda: launched("filters"), read, device=DEVICE)
+
+
+def test_gradients_run_beside_each_other(events):
+    assert both_gradients(events) == ("images", "filters")
+    assert events == ["side waits for main", "filters on side", "images on main", "main waits for side"]
+
+
+def test_where_that_of_filters_may_be_late_that_of_images_comes_first(events):
+    with awaited(DEVICE), allowed(True):
+        assert both_gradients(events) == ("images", "filters")
+        launch(events, "next")
+    assert events == [
+        "images on main", "late waits for main", "filters on late", "next on main", "main waits for late",
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The ways to compute a correlation with max pooling, and its gradients, as plain values; how each is carried out."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,11 @@ from pytensor_convnet.kernels.cuda.methods import (
     WindowShare,
     dense,
     filter_grad_from,
+    filters_to_read,
     gather_from,
     tables_for,
     window_from,
+    window_from_read,
     window_share_from,
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
@@ -37,7 +40,7 @@ from pytensor_convnet.kernels.cuda.pool_window_kernel import (
     pooled_windows,
 )
 from pytensor_convnet.kernels.cuda.spreading import spread
-from pytensor_convnet.kernels.cuda.streams import beside
+from pytensor_convnet.kernels.cuda.streams import both, rejoined
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan
 
 
@@ -246,14 +249,14 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     if is_spread:
         of_maps = None if magnitudes is None else magnitudes[0 if images is None else 1]
         planes = spread(winners, maps, task.windows, product, of_maps)
-    gradients: tuple[torch.Tensor, ...] = ()
-    if method.input is not None:
-        gradients += (_input_grad(task, method.input, filters, planes, magnitudes),)
-    if method.filters is not None:
-        with beside(images, winners, maps, planes, magnitudes):
-            of_both = None if magnitudes is None else magnitudes[:2]
-            gradients += (_filter_grad(task, method.filters, images, winners, maps, planes, of_both),)
-    return gradients
+    of_both = None if magnitudes is None else magnitudes[:2]
+    part_of_images: Any = method.input
+    part_of_filters: Any = method.filters
+    of_images = partial(_input_grad, task, part_of_images, filters, planes, magnitudes)
+    of_filters = partial(_filter_grad, task, part_of_filters, images, winners, maps, planes, of_both)
+    if part_of_images is None or part_of_filters is None:
+        return (of_images() if part_of_filters is None else of_filters(),)
+    return both(of_images, of_filters, images, winners, maps, planes, magnitudes, device=maps.device)
 
 
 def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread: bool) -> torch.Tensor | None:
@@ -269,11 +272,15 @@ def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread:
 
 def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnitudes) -> torch.Tensor:
     """The input gradient from spread maps; the last two rows of magnitudes are those of maps and filters."""
-    part = task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
+    part = _input_task(task)
     of_both = None if magnitudes is None else magnitudes[-2:]
     if isinstance(method, Window):
         return window_from(part, method, filters, planes[0], of_both)
     return gather_from(part, method, filters, planes, of_both)
+
+
+def _input_task(task: PoolTask) -> Task:
+    return task.part("correlate2d_input_grad", ("batch_last", task.formats[-1]))
 
 
 def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: bool) -> WindowGradPlan | None:
@@ -294,15 +301,23 @@ def _gradients_as_it_goes(
     else:
         images = aligned(change_format(images, "batch_last"))
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
-    gradient, kept = empty(geometry.filters, "bc01", task.dtype, images.device), None
-    if of_images is not None:
-        assert isinstance(of_images, Window)  # others want batches filled up
-        kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
+    gradient = empty(geometry.filters, "bc01", task.dtype, images.device)
     of_both = None if magnitudes is None else magnitudes[:2]
-    pooled_window_filter_grad(images, aligned(winners), maps, plan, gradient, of_both, kept)
-    if kept is None:
+    operands = images, aligned(winners), maps, plan, gradient, of_both
+    if of_images is None:
+        pooled_window_filter_grad(*operands, None)()
         return (gradient,)
-    return _input_grad(task, of_images, filters, kept[None], magnitudes), gradient
+    assert isinstance(of_images, Window)  # others want batches filled up
+    kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
+    part = _input_task(task)
+    with rejoined(gradient.device) as aside:
+        with aside():
+            read = filters_to_read(part, of_images, filters, None if magnitudes is None else magnitudes[-2:])
+        add = pooled_window_filter_grad(*operands, kept)
+    result, _ = both(
+        partial(window_from_read, part, of_images, read, kept), add, images, winners, maps, device=task.device
+    )
+    return result, gradient
 
 
 def _filter_grad(

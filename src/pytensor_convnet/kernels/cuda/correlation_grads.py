@@ -4,6 +4,7 @@ The ways to compute them, how each is carried out, and which are worth measuring
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,9 +26,9 @@ from pytensor_convnet.kernels.cuda.methods import (
     dense,
     filter_grad_from,
     gather,
-    gather_from,
+    gather_launched,
 )
-from pytensor_convnet.kernels.cuda.streams import beside
+from pytensor_convnet.kernels.cuda.streams import beside, both
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
 PRODUCTS = ("float16", "bf16x3", "native")
@@ -87,13 +88,11 @@ def carry_out(
         return _joint(task, method.product, images, filters, maps, bound)
     input_task, filter_task = task.parts
     input_method, filter_method = choose(input_task, (filters, maps)), choose(filter_task, (images, maps))
+    of_images = partial(methods.carry_out, input_task, input_method, filters, maps)
     if isinstance(input_method, Gather):
-        of_images = gather(input_task, input_method, filters, maps, bound)
-    else:
-        of_images = methods.carry_out(input_task, input_method, filters, maps)
-    with beside(images, maps):
-        of_filters = methods.carry_out(filter_task, filter_method, images, maps)
-    return of_images, of_filters
+        of_images = partial(gather, input_task, input_method, filters, maps, bound)
+    of_filters = partial(methods.carry_out, filter_task, filter_method, images, maps)
+    return both(of_images, of_filters, images, maps, device=maps.device)
 
 
 def _joint(
@@ -116,10 +115,9 @@ def _joint(
             of_images_and_maps = largest_magnitudes(images, bound.tensor, factors=factors, copied=(True, False))
         image_planes = prepare(images, product, None if of_images_and_maps is None else of_images_and_maps[0])
     map_planes, copy = preparation(maps, product)
-    of_images = gather_from(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)
-    with beside(map_planes):
-        of_filters = filter_grad_from(filter_task, share, image_planes, map_planes, of_images_and_maps)
-    return of_images, of_filters
+    of_images = gather_launched(input_task, input_method, filters, map_planes, of_maps_and_filters, copy)
+    of_filters = partial(filter_grad_from, filter_task, share, image_planes, map_planes, of_images_and_maps)
+    return both(of_images, of_filters, map_planes, device=maps.device)
 
 
 def _prepared_choice(task: Task, product: str, operands: tuple[torch.Tensor, ...]) -> Any:

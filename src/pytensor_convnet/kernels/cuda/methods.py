@@ -1,6 +1,6 @@
 """The ways to compute a pass, as plain values, and how each is carried out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, stage_taps, tables
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
-from pytensor_convnet.kernels.cuda.packing import pack
+from pytensor_convnet.kernels.cuda.packing import Packed, pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
 from pytensor_convnet.kernels.cuda.unrolling import Unrolling, rolled, unroll, unroll_maps, unrolling
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
@@ -244,6 +244,14 @@ def gather_from(
     copy: Copy | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Forward pass or input gradient from the planes of a source, prepared where the method says so, or by ``copy``."""
+    return gather_launched(task, method, filters, planes, magnitudes, copy)()
+
+
+def gather_launched(
+    task: Task, method: Gather, filters: torch.Tensor, planes: torch.Tensor, magnitudes: torch.Tensor | None,
+    copy: Copy | None,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """What gives the result of `gather_from`, once filters are packed and the source is copied."""
     geometry, source = task.geometry, planes[0]
     gradient = task.name == "correlate2d_input_grad"
     plan = gathering(geometry, gradient, method.patch, method.joined, method.channel_multiple)
@@ -253,8 +261,12 @@ def gather_from(
     found = tables_for(plan, source, unit, wide)
     columns = max(UNIT, method.blocks.outputs)
     packed = pack(filters, plan, found.taps, gradient, geometry.flip, method.product, magnitudes, columns, copy)
-    gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
-    return change_format(target, task.formats[-1])
+
+    def result() -> torch.Tensor:
+        gather_correlate(planes, packed, plan, found, target, method.product, method.blocks, unit, wide)
+        return change_format(target, task.formats[-1])
+
+    return result
 
 
 def plan_of_windows(task: Task, method: Window) -> tuple[Gathering, WindowPlan | None]:
@@ -276,16 +288,28 @@ def window_from(
     task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None
 ) -> torch.Tensor:
     """Forward pass or input gradient over windows of a `boxable` source, prepared where the method says so."""
+    return window_from_read(task, method, filters_to_read(task, method, filters, magnitudes), source)
+
+
+def filters_to_read(
+    task: Task, method: Window, filters: torch.Tensor, magnitudes: torch.Tensor | None
+) -> Packed | torch.Tensor:
+    """Filters as the kernel over windows reads them, which needs nothing of a source but its magnitudes."""
+    if not method.blocks.packed:
+        return aligned(filters)
     plan, how = plan_of_windows(task, method)
     assert how is not None
-    if method.blocks.packed:
-        taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
-        read: Any = pack(
-            filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
-            how.stage.outputs, stage_rows=how.stage.rows,
-        )  # fmt: skip
-    else:
-        read = aligned(filters)
+    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, filters.device)
+    return pack(
+        filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
+        how.stage.outputs, stage_rows=how.stage.rows,
+    )  # fmt: skip
+
+
+def window_from_read(task: Task, method: Window, read: Packed | torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """What `window_from` gives, of `filters_to_read`."""
+    plan, how = plan_of_windows(task, method)
+    assert how is not None
     target = empty(plan.target_shape, "batch_last", task.dtype, source.device)
     window_correlate(source, read, how, target)
     return change_format(target, task.formats[-1])

@@ -11,6 +11,8 @@ counted: 41% of the floor (alex1) and 28% (cifar1_b1024) in bfloat16, 42% and 22
 instructions that compare winners and place what they won, and by waiting for pooled gradients and windows.
 """
 
+from collections.abc import Callable
+from functools import partial as partial_
 from math import ceil, prod
 
 import torch
@@ -101,8 +103,8 @@ def pool_window_grad_plan(
 def pooled_window_filter_grad(
     images: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
     magnitudes: torch.Tensor | None, kept: torch.Tensor | None,
-) -> None:  # fmt: skip
-    """Write the filter gradient that ``plan`` describes to ``filters``, and the maps to ``kept``.
+) -> Callable[[], None]:  # fmt: skip
+    """Write the maps to ``kept``, and give what writes the filter gradient that ``plan`` describes to ``filters``.
 
     Parameters
     ----------
@@ -122,4 +124,4 @@ def pooled_window_filter_grad(
         *boxes_of_images(images, plan), maps, winners, found, finders,
         partial if kept is None else boxes_of_maps(kept, plan), partial,
     )  # fmt: skip
-    add_shares(partial, plan, found, finders, filters)
+    return partial_(add_shares, partial, plan, found, finders, filters)

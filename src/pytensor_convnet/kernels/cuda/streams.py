@@ -5,13 +5,17 @@ step; what a step goes on with is the gradient of images. The small kernels betw
 idle, which the former fill.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 import torch
+
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 @dataclass
@@ -44,7 +48,7 @@ def awaited(device: torch.device) -> Iterator[None]:
     finally:
         _late.reset(token)
         if late.held:  # after an error, too, or else the end of the capture would be another and hide it
-            torch.cuda.current_stream(device).wait_stream(_stream(device))
+            torch.cuda.current_stream(device).wait_stream(_stream(device, "late"))
 
 
 @contextmanager
@@ -72,11 +76,11 @@ def beside(*read: torch.Tensor | None, small: bool = False) -> Iterator[None]:
         What is within does little, and what is to run beside after it should not wait for late products.
     """
     late, tensors = _late.get(), [tensor for tensor in read if tensor is not None]
-    if late is None or not _allowed.get() or not torch.cuda.is_current_stream_capturing():
+    if late is None or not _is_allowed_now():
         yield
         return
     late.held.extend(tensors)
-    stream = _stream(tensors[0].device)
+    stream = _stream(tensors[0].device, "late")
     stream.wait_stream(torch.cuda.current_stream(stream.device))
     token = _allowed.set(False)
     try:
@@ -127,6 +131,60 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, product: torch.Tensor) -> None:
         torch.sum(torch.bmm(a, b), 0, dtype=product.dtype, out=product)
 
 
+def _is_allowed_now() -> bool:
+    return _late.get() is not None and _allowed.get() and torch.cuda.is_current_stream_capturing()
+
+
+@contextmanager
+def rejoined(device: torch.device) -> Iterator[Callable[[], AbstractContextManager]]:
+    """Launch what is within the contexts that the function makes beside the rest, while a CUDA graph is captured.
+
+    Each begins when what was launched before has ended, and one after the other. At the end the present stream waits
+    for them; until then whoever calls keeps what they read. Elsewhere all is launched where it stands, as it is within
+    one of these contexts.
+    """
+    if not torch.cuda.is_current_stream_capturing():
+        yield nullcontext
+        return
+    before, side, used = torch.cuda.current_stream(device), _stream(device, "side"), False
+    if before == side:
+        yield nullcontext
+        return
+
+    def aside() -> AbstractContextManager:
+        nonlocal used
+        used = True
+        side.wait_stream(before)
+        return torch.cuda.stream(side)
+
+    try:
+        yield aside
+    finally:
+        if used:
+            before.wait_stream(side)
+
+
+def both(
+    of_images: Callable[[], First], of_filters: Callable[[], Second], *read: torch.Tensor | None, device: torch.device
+) -> tuple[First, Second]:
+    """What two functions give, the second `beside` what follows, where that is allowed, or beside the first.
+
+    Parameters
+    ----------
+    read : tensor or None
+        What the second reads.
+    """
+    if _is_allowed_now():
+        first = of_images()
+        with beside(*read):
+            return first, of_filters()
+    with rejoined(device) as aside:
+        with aside():
+            second = of_filters()
+        return of_images(), second
+
+
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
+def _stream(device: torch.device, name: str) -> torch.cuda.Stream:
+    """A stream of that name."""
     return torch.cuda.Stream(device)
