@@ -1,7 +1,6 @@
 """Pooled correlations against the NumPy definitions: every way to compute them, ties, NaN, outputs poisoned."""
 
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -380,19 +379,18 @@ def test_what_is_spread_is_the_gradient_of_the_pool(device, layer, product):
 
 
 @pytest.mark.parametrize("way", ["spread", "spread for images"])
-def test_the_filter_gradient_may_run_beside_what_follows(way, device, monkeypatch):
+def test_the_filter_gradient_may_run_beside_others(way, device, monkeypatch):
     launched = []
 
-    @contextmanager
-    def beside(*read, small=False):
+    def both(of_images, of_filters, *read, device):
+        result = of_images()
         launched.append({tensor.data_ptr() for tensor in read if tensor is not None})
-        yield
-        launched.append("end")
+        return result, of_filters()
 
     def noting(what, function):
         return lambda *given, **named: launched.append(what) or function(*given, **named)
 
-    monkeypatch.setattr(conv_pool_methods, "beside", beside)
+    monkeypatch.setattr(conv_pool_methods, "both", both)
     gradients = {"gather_from": "images", "filter_grad_from": "filters", "pooled_filter_grad": "filters"}
     for name, what in gradients.items():
         monkeypatch.setattr(conv_pool_methods, name, noting(what, getattr(conv_pool_methods, name)))
@@ -402,8 +400,8 @@ def test_the_filter_gradient_may_run_beside_what_follows(way, device, monkeypatc
     images, maps, filters = put(images, task), put(whole(winners.shape, 2), task), put(filters, task, "bc01")
     numbers = to_format(torch.from_numpy(winners).to(device), "batch_last")
     carry_out(task, GRADIENT_WAYS[way], images, filters, numbers, maps)
-    before, read, *after = launched
-    assert (before, after) == ("images", ["filters", "end"])
+    before, read, after = launched
+    assert (before, after) == ("images", "filters")
     assert read.issuperset(tensor.data_ptr() for tensor in (images, numbers, maps))
 
 

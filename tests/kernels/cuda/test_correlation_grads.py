@@ -299,7 +299,7 @@ def test_the_function_takes_a_tensor_to_search(device):
 
 
 @pytest.mark.parametrize("method", [Pair(), Joint("float16")], ids=str)
-def test_the_filter_gradient_may_run_beside_what_follows(method, device, monkeypatch):
+def test_the_filter_gradient_may_run_beside_others(method, device, monkeypatch):
     within = []
 
     @contextmanager
@@ -308,17 +308,24 @@ def test_the_filter_gradient_may_run_beside_what_follows(method, device, monkeyp
         yield
         within.append("end")
 
-    noted = correlation_grads.filter_grad_from
+    def both(of_images, of_filters, *read, device):
+        result = of_images()
+        within.append(read)
+        return result, of_filters()
+
+    def noting(what, function):
+        return lambda *given: within.append(what) or function(*given)
+
     monkeypatch.setattr(correlation_grads, "beside", beside)
+    monkeypatch.setattr(correlation_grads, "both", both)
     for module in (correlation_grads, methods):
-        monkeypatch.setattr(module, "filter_grad_from", lambda *given: within.append("filters") or noted(*given))
-        gathered = module.gather_from
-        monkeypatch.setattr(module, "gather_from", lambda *given, of=gathered: within.append("images") or of(*given))
+        monkeypatch.setattr(module, "filter_grad_from", noting("filters", module.filter_grad_from))
+    monkeypatch.setattr(methods, "gather_correlate", noting("images", methods.gather_correlate))
     task = task_of(LAYERS["strides_groups_flip"], "float16", device)
     given, _ = operands(task)
     carry_out(task, method, *given)
-    *before, read, filters, end = within
-    assert (before[-1], filters, end) == ("images", "filters", "end")
+    *before, read, filters = within
+    assert (before[-1], filters) == ("images", "filters")
     if isinstance(method, Joint):  # whose images are prepared beside that of maps
         read, *rest = before
         assert rest == ["end", "images"]

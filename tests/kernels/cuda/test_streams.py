@@ -42,7 +42,7 @@ def events(monkeypatch):
 
     monkeypatch.setattr(streams, "_stream", lambda device, name: others[name])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: present[-1])
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(streams, "_is_capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "stream", on)
     return found
 
@@ -64,7 +64,7 @@ def test_what_is_allowed_runs_beside_what_follows_and_is_awaited(events):
 
 @pytest.mark.parametrize("lacking", ["awaited", "allowed", "capture"])
 def test_elsewhere_it_is_launched_where_it_stands(events, lacking, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: lacking != "capture")
+    monkeypatch.setattr(streams, "_is_capturing", lambda: lacking != "capture")
 
     def step():
         with allowed(lacking != "allowed"), beside(torch.ones(2)):
@@ -137,7 +137,7 @@ def test_what_is_aside_of_what_is_aside_stands_there(events):
 
 
 def test_without_a_capture_nothing_is_aside(events, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(streams, "_is_capturing", lambda: False)
     with rejoined(DEVICE) as aside, aside():
         launch(events, "filters")
     assert events == ["filters on main"]
@@ -217,13 +217,13 @@ def test_a_late_product_is_launched_at_the_end_where_nothing_is_beside(events):
 
 
 def test_a_late_product_is_the_product_where_nothing_is_captured(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(streams, "_is_capturing", lambda: False)
     with awaited(DEVICE):
         assert late_product(torch.ones(2, 3), torch.ones(3, 1), torch.float32).tolist() == [[3.0]] * 2
 
 
 def test_products_of_parts_are_summed(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(streams, "_is_capturing", lambda: False)
     a, b = torch.ones(4, 2, 3, dtype=torch.bfloat16), torch.ones(4, 3, 1, dtype=torch.bfloat16)
     product = late_product(a, b, torch.float32)
     assert (product.dtype, product.tolist()) == (torch.float32, [[12.0]] * 2)

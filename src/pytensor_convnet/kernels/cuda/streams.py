@@ -117,7 +117,7 @@ def late_product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.
     """
     product = torch.empty((a.shape[-2], b.shape[-1]), dtype=dtype, device=a.device)
     late = _late.get()
-    if late is None or not torch.cuda.is_current_stream_capturing():
+    if late is None or not _is_capturing():
         _multiply(a, b, product)
     else:
         late.products.append((a, b, product))
@@ -132,7 +132,7 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, product: torch.Tensor) -> None:
 
 
 def _is_allowed_now() -> bool:
-    return _late.get() is not None and _allowed.get() and torch.cuda.is_current_stream_capturing()
+    return _late.get() is not None and _allowed.get() and _is_capturing()
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def rejoined(device: torch.device) -> Iterator[Callable[[], AbstractContextManag
     for them; until then whoever calls keeps what they read. Elsewhere all is launched where it stands, as it is within
     one of these contexts.
     """
-    if not torch.cuda.is_current_stream_capturing():
+    if not _is_capturing():
         yield nullcontext
         return
     before, side, used = torch.cuda.current_stream(device), _stream(device, "side"), False
@@ -182,6 +182,11 @@ def both(
         with aside():
             second = of_filters()
         return of_images(), second
+
+
+def _is_capturing() -> bool:
+    """Whether a CUDA graph is captured; a torch without CUDA cannot be asked."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 @cache
