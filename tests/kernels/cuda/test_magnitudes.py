@@ -10,12 +10,13 @@ from pytensor_convnet.kernels.cuda import FORMATS, magnitudes, to_format  # noqa
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolGather, PoolTask  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import carry_out as carry_out_pooled  # noqa: E402
-from pytensor_convnet.kernels.cuda.copying import prepare  # noqa: E402
+from pytensor_convnet.kernels.cuda.copying import preparation, prepare  # noqa: E402
 from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask, Joint  # noqa: E402
 from pytensor_convnet.kernels.cuda.correlation_grads import carry_out as carry_out_both  # noqa: E402
-from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
+from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import HEADROOM, largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
 from pytensor_convnet.kernels.cuda.spreading import spread  # noqa: E402
 from tests.kernels.cuda.test_conv_pool import GRADIENT_WAYS  # noqa: E402
@@ -123,6 +124,33 @@ def test_a_bound_that_holds_is_the_scale(bound, device):
     row[:SEARCHERS] = bound
     copy = prepare(images, "float16", row)[0]
     assert copy.abs().max().item() == pytest.approx(1e6 * 2.0 ** (14 - int(np.log2(bound))), rel=1e-3)
+
+
+@pytest.mark.parametrize("least", [WHOLE, SAMPLED])
+@DISTRIBUTIONS
+def test_filters_are_packed_while_something_else_is_copied(distribution, least, device, monkeypatch):
+    monkeypatch.setattr(magnitudes, "LEAST_SAMPLED", least)
+    geometry = Geometry((17, 2, 5, 6), (3, 2, 3, 2), (1, 1), NO_PADDING, (1, 1), 1, True)
+    images, maps, filters = (
+        normal(shape, device, seed) for seed, shape in enumerate((geometry.images, geometry.maps, geometry.filters))
+    )
+    distribution(images)
+    plan = gathering(geometry, True, (1, 1))
+    how = plan, stage_taps(plan, 3, 16, 1, device), True, geometry.flip, "float16"
+
+    def searched():
+        return largest_magnitudes(images, maps, filters, copied=(True, False, False))
+
+    apart, together = searched(), searched()
+    expected_copy = prepare(images, "float16", apart[0])
+    expected = pack(filters, *how, apart[1:], 8, stage_rows=16)
+    copied, copy = preparation(images, "float16")
+    packed = pack(filters, *how, together[1:], 8, copy, 16, together[0])
+    assert torch.equal(copied, expected_copy)
+    assert torch.equal(together, apart)
+    assert torch.equal(packed.matrix, expected.matrix)
+    assert torch.equal(packed.scales, expected.scales)
+    assert packed.matrix.count_nonzero() == filters.numel()
 
 
 def with_and_without_samples(compute, monkeypatch):

@@ -1,5 +1,6 @@
 """The ways to compute a correlation with max pooling, and its gradients, as plain values; how each is carried out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +11,16 @@ from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
-from pytensor_convnet.kernels.cuda.copying import aligned, boxable, change_format, prepare
+from pytensor_convnet.kernels.cuda.copying import (
+    Copy,
+    aligned,
+    boxable,
+    change_format,
+    has_to_be_filled_up,
+    launch_copy,
+    preparation,
+    prepare,
+)
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
@@ -27,7 +37,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     filters_to_read,
     gather_from,
     tables_for,
-    window_from,
     window_from_read,
     window_share_from,
 )
@@ -40,7 +49,7 @@ from pytensor_convnet.kernels.cuda.pool_window_kernel import (
     pooled_windows,
 )
 from pytensor_convnet.kernels.cuda.spreading import spread
-from pytensor_convnet.kernels.cuda.streams import both, rejoined
+from pytensor_convnet.kernels.cuda.streams import both
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan
 
 
@@ -207,7 +216,7 @@ def _forward(
     return change_format(maxima, task.formats[-1]), change_format(winners, task.formats[-1])
 
 
-def _planes(images: torch.Tensor, method: PoolGather | PoolShare, magnitudes) -> tuple[torch.Tensor, int]:
+def _planes(images: torch.Tensor, method: PoolGather, magnitudes) -> tuple[torch.Tensor, int]:
     """Images as the kernels read them, and what divides their strides."""
     if method.prepared:
         return prepare(images, method.product, magnitudes), UNIT
@@ -249,14 +258,23 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     if is_spread:
         of_maps = None if magnitudes is None else magnitudes[0 if images is None else 1]
         planes = spread(winners, maps, task.windows, product, of_maps)
+    image_planes, copy = (None, None) if method.filters is None else _images_for(method.filters, images)
+    of_copy = None if magnitudes is None else magnitudes[0]
+    of_images: Any = None
+    if isinstance(method.input, Window):  # whose filters are packed by the launch that copies images
+        of_images = _over_windows(task, method.input, filters, planes, magnitudes, copy, of_copy)
+    else:
+        launch_copy(copy, product, of_copy)
+    if isinstance(method.input, Gather):
+        of_both = None if magnitudes is None else magnitudes[-2:]
+        of_images = partial(gather_from, _input_task(task), method.input, filters, planes, of_both)
+    if method.filters is None:
+        return (of_images(),)
     of_both = None if magnitudes is None else magnitudes[:2]
-    part_of_images: Any = method.input
-    part_of_filters: Any = method.filters
-    of_images = partial(_input_grad, task, part_of_images, filters, planes, magnitudes)
-    of_filters = partial(_filter_grad, task, part_of_filters, images, winners, maps, planes, of_both)
-    if part_of_images is None or part_of_filters is None:
-        return (of_images() if part_of_filters is None else of_filters(),)
-    return both(of_images, of_filters, images, winners, maps, planes, magnitudes, device=maps.device)
+    of_filters = partial(_filter_grad, task, method.filters, image_planes, winners, maps, planes, of_both)
+    if method.input is None:
+        return (of_filters(),)
+    return both(of_images, of_filters, image_planes, winners, maps, planes, magnitudes, device=maps.device)
 
 
 def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread: bool) -> torch.Tensor | None:
@@ -270,13 +288,28 @@ def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread:
     return largest_magnitudes(*tensors, factors=factors, copied=copied)
 
 
-def _input_grad(task: PoolTask, method: Gather | Window, filters, planes, magnitudes) -> torch.Tensor:
-    """The input gradient from spread maps; the last two rows of magnitudes are those of maps and filters."""
-    part = _input_task(task)
-    of_both = None if magnitudes is None else magnitudes[-2:]
-    if isinstance(method, Window):
-        return window_from(part, method, filters, planes[0], of_both)
-    return gather_from(part, method, filters, planes, of_both)
+def _over_windows(
+    task: PoolTask, method: Window, filters, planes, magnitudes, copy: Copy | None, of_copy
+) -> Callable[[], torch.Tensor]:
+    """What gives the input gradient from maps, as soon as filters are packed, and a copy is made, if there is one.
+
+    The last two rows of magnitudes are those of maps and filters.
+    """
+    part, of_both = _input_task(task), None if magnitudes is None else magnitudes[-2:]
+    read = filters_to_read(part, method, filters, of_both, copy, of_copy)
+    return partial(window_from_read, part, method, read, planes[0])
+
+
+def _images_for(
+    method: FilterGrad | WindowShare | PoolShare | PoolWindowShare, images: torch.Tensor
+) -> tuple[torch.Tensor, Copy | None]:
+    """Images as the kernels of a filter gradient read them, and the copy that makes them so, if one does."""
+    narrow = isinstance(method, WindowShare | PoolWindowShare) and method.product != "float16"
+    if narrow and not has_to_be_filled_up(images.shape[0], images.element_size()):
+        return aligned(change_format(images, "batch_last"))[None], None
+    if isinstance(method, PoolShare) and not method.prepared:
+        return images[None], None
+    return preparation(images, method.product)
 
 
 def _input_task(task: PoolTask) -> Task:
@@ -296,44 +329,37 @@ def _gradients_as_it_goes(
     geometry, product = task.geometry, method.product
     plan = plan_of_pool_window_share(task, method, of_images is not None)
     assert plan is not None
-    if product == "float16":
-        [images] = prepare(images, product, magnitudes[0])
+    [images], copy = _images_for(method, images)
+    of_copy, of_both = (None, None) if magnitudes is None else (magnitudes[0], magnitudes[:2])
+    kept = result = None
+    if of_images is None:
+        launch_copy(copy, product, of_copy)
     else:
-        images = aligned(change_format(images, "batch_last"))
+        assert isinstance(of_images, Window)  # others want batches filled up
+        kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
+        result = _over_windows(task, of_images, filters, kept[None], magnitudes, copy, of_copy)
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
     gradient = empty(geometry.filters, "bc01", task.dtype, images.device)
-    of_both = None if magnitudes is None else magnitudes[:2]
-    operands = images, aligned(winners), maps, plan, gradient, of_both
-    if of_images is None:
-        pooled_window_filter_grad(*operands, None)()
+    add = pooled_window_filter_grad(images, aligned(winners), maps, plan, gradient, of_both, kept)
+    if result is None:
+        add()
         return (gradient,)
-    assert isinstance(of_images, Window)  # others want batches filled up
-    kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
-    part = _input_task(task)
-    with rejoined(gradient.device) as aside:
-        with aside():
-            read = filters_to_read(part, of_images, filters, None if magnitudes is None else magnitudes[-2:])
-        add = pooled_window_filter_grad(*operands, kept)
-    result, _ = both(
-        partial(window_from_read, part, of_images, read, kept), add, images, winners, maps, device=task.device
-    )
-    return result, gradient
+    of_images, _ = both(result, add, gradient, device=gradient.device)
+    return of_images, gradient
 
 
 def _filter_grad(
-    task: PoolTask, method: FilterGrad | WindowShare | PoolShare, images, winners, maps, planes, magnitudes
+    task: PoolTask, method: FilterGrad | WindowShare | PoolShare, image_planes, winners, maps, planes, magnitudes
 ) -> torch.Tensor:
-    """The filter gradient from spread maps, ``planes``, or from pooled ones."""
-    of_images = None if magnitudes is None else magnitudes[0]
+    """The filter gradient from images of `_images_for` and from spread maps, ``planes``, or pooled ones."""
     part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
     if isinstance(method, WindowShare):
-        source = prepare(images, method.product, of_images)[0] if method.product == "float16" else images
-        return window_share_from(part, method, source, planes[0], magnitudes)
+        return window_share_from(part, method, image_planes[0], planes[0], magnitudes)
     if isinstance(method, FilterGrad):
-        return filter_grad_from(part, method, prepare(images, method.product, of_images), planes, magnitudes)
+        return filter_grad_from(part, method, image_planes, planes, magnitudes)
     geometry = task.geometry
-    gradient = torch.empty(geometry.filters, dtype=task.dtype, device=images.device)
-    image_planes, unit = _planes(images, method, of_images)
+    gradient = torch.empty(geometry.filters, dtype=task.dtype, device=maps.device)
+    unit = UNIT if method.prepared else unit_of(image_planes[0])
     plan = gathering(geometry, False)
     wide = is_wide(image_planes[0], maps)
     pooled_filter_grad(

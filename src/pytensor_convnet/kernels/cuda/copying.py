@@ -148,7 +148,7 @@ def change_format(tensor: torch.Tensor, format: str) -> torch.Tensor:
     if before is None or fits(tensor, format) or not tensor.numel():
         return to_format(tensor, format)
     result = empty(tensor.shape, format, tensor.dtype, tensor.device)
-    _launch(_copy_of(tensor, before, result, format, tensor.shape[0], 0), "native", None)
+    launch_copy(_copy_of(tensor, before, result, format, tensor.shape[0], 0), "native", None)
     return result
 
 
@@ -170,8 +170,7 @@ def prepare(source: torch.Tensor, product: str, magnitudes: torch.Tensor | None)
         `BATCH_MULTIPLE`, holds zeros.
     """
     prepared, copy = preparation(source, product)
-    if copy is not None:
-        _launch(copy, product, magnitudes)
+    launch_copy(copy, product, magnitudes)
     return prepared
 
 
@@ -248,7 +247,10 @@ def _copy_of(source, before: str, target, after: str, padded_batch: int, plane_s
     return Copy(blocks[0] * blocks[1] * counts[rest], source, target, numbers, settings)
 
 
-def _launch(copy: Copy, product: str, magnitudes: torch.Tensor | None) -> None:
+def launch_copy(copy: Copy | None, product: str, magnitudes: torch.Tensor | None) -> None:
+    """Do a copy, if there is one; see `prepare`."""
+    if copy is None:
+        return
     partials = 0 if magnitudes is None else magnitudes.numel()
     _copy[(copy.programs,)](
         copy.source, copy.target, magnitudes, *copy.counts, product, partials, sampled_part(magnitudes),

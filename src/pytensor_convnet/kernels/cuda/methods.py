@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from pytensor_convnet.kernels.cuda import cudnn
-from pytensor_convnet.kernels.cuda.copying import Copy, aligned, boxable, change_format, preparation, prepare
+from pytensor_convnet.kernels.cuda.copying import (
+    Copy,
+    aligned,
+    boxable,
+    change_format,
+    launch_copy,
+    preparation,
+    prepare,
+)
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks, filter_grad
 from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
@@ -292,17 +300,23 @@ def window_from(
 
 
 def filters_to_read(
-    task: Task, method: Window, filters: torch.Tensor, magnitudes: torch.Tensor | None
-) -> Packed | torch.Tensor:
-    """Filters as the kernel over windows reads them, which needs nothing of a source but its magnitudes."""
+    task: Task, method: Window, filters: torch.Tensor, magnitudes: torch.Tensor | None, copy: Copy | None = None,
+    of_copy: torch.Tensor | None = None,
+) -> Packed | torch.Tensor:  # fmt: skip
+    """Filters as the kernel over windows reads them, which needs nothing of a source but its magnitudes.
+
+    A ``copy`` of something else, that belongs to a `preparation` for the same product, is done by the same launch if
+    there is one; see `packing.pack`.
+    """
     if not method.blocks.packed:
+        launch_copy(copy, method.product, of_copy)
         return aligned(filters)
     plan, how = plan_of_windows(task, method)
     assert how is not None
     taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, filters.device)
     return pack(
         filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
-        how.stage.outputs, stage_rows=how.stage.rows,
+        how.stage.outputs, copy, how.stage.rows, of_copy,
     )  # fmt: skip
 
 
@@ -324,17 +338,15 @@ def _window_share(task: Task, method: WindowShare, images: torch.Tensor, maps: t
     if method.product == "float16":
         image_planes, map_planes, magnitudes = _prepare_both(images, maps, method.product)
         return window_share_from(task, method, image_planes[0], map_planes[0], magnitudes)
-    return window_share_from(task, method, images, boxable(maps), None)
+    return window_share_from(task, method, boxable(images), boxable(maps), None)
 
 
 def window_share_from(
     task: Task, method: WindowShare, images: torch.Tensor, maps: torch.Tensor, magnitudes: torch.Tensor | None
 ) -> torch.Tensor:
-    """The filter gradient over windows of images and of `boxable` maps, both prepared if the product is float16."""
+    """The filter gradient over windows of images and of maps, both `boxable`, of float16 prepared."""
     how = plan_of_window_share(task, method)
     assert how is not None
-    if method.product != "float16":
-        images = boxable(images)
     filters = empty(task.geometry.filters, task.filter_format, task.dtype, images.device)
     window_filter_grad(images, maps, how, filters, magnitudes)
     return filters

@@ -5,7 +5,7 @@ and column ``m`` meet in, 0 where they meet in none:
 
     i * dilation == first_tap[k] + residue_factor * residue(m), 0 <= i < taps, likewise j
 
-Where the source must be prepared, too, one launch does both.
+Where a source must be prepared, too, one launch does both.
 
 Floor: filters read once, the matrix written once, which for filters of small layers (10 KB in cifar1: 0.01 us) is
 nothing beside a launch. Measured on an H100 (`docs/cuda-kernels.md`): 2 us, and 5 where filters and all else come from
@@ -136,16 +136,16 @@ def _pack(
 
 @triton.jit(do_not_specialize=["pack_programs", *COUNTS, *COPY_COUNTS])
 def _pack_and_copy(
-    pack_programs, filters, taps, partials, packed, scales,
+    pack_programs, filters, taps, partials, packed, scales, of_copy,
     filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     packed_plane_stride,
     source, target, outer_count, inner_units, target_units, along_blocks, across_blocks,
     source_step, source_rest, target_step, target_rest, target_plane_units,
-    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr, ALONG: tl.constexpr,
-    ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr, TARGET_UNIT: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, STAGE_ROWS: tl.constexpr, OUTPUTS: tl.constexpr, TILE: tl.constexpr,
+    BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr,
+    TARGET_UNIT: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     if program < pack_programs:
@@ -154,11 +154,11 @@ def _pack_and_copy(
             filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
             row_count, column_count, outputs, target_channels, residues_across,
             rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
-            packed_plane_stride, PRODUCT, PARTIALS, 0, 0, TILE, DEPENDENT,
+            packed_plane_stride, PRODUCT, PARTIALS, STAGE_ROWS, OUTPUTS, TILE, DEPENDENT,
         )  # fmt: skip
     else:
         copy_tile(
-            program - pack_programs, source, target, partials, outer_count, inner_units, target_units, along_blocks,
+            program - pack_programs, source, target, of_copy, outer_count, inner_units, target_units, along_blocks,
             across_blocks, source_step, source_rest, target_step, target_rest, target_plane_units,
             PRODUCT, PARTIALS, BOUNDS, ALONG, ACROSS, ALONG_INNERMOST, UNIT, TARGET_UNIT, DEPENDENT,
         )  # fmt: skip
@@ -167,6 +167,7 @@ def _pack_and_copy(
 def pack(
     filters: torch.Tensor, plan: Gathering, taps: torch.Tensor, gradient: bool, flip: bool, product: str,
     partials: torch.Tensor | None, column_multiple: int, copy: Copy | None = None, stage_rows: int = 0,
+    of_copy: torch.Tensor | None = None,
 ) -> Packed:  # fmt: skip
     """The filters, (filters, channels // groups, rows, columns) with any strides, as a gathering wants them.
 
@@ -179,11 +180,13 @@ def pack(
     column_multiple : int
         Columns are padded to a multiple of this.
     copy : Copy or None
-        That of the source's `preparation`, done by the same launch.
+        That of a `preparation` for the product, done by the same launch.
     stage_rows : int
         Where filters are to lie in stages of so many rows: of each stage and block of ``column_multiple`` columns, 8
         columns together, rows of these 8 after each other; of tf32 of each 8 rows the even ones first, then the odd
         ones, these 4 together for each column. Else 0.
+    of_copy : tensor or None
+        The row of `largest_magnitudes` of what is copied, for float16, where that is not the source.
     """
     row_count = taps.shape[1]
     column_count = -(-plan.outputs // column_multiple) * column_multiple
@@ -214,8 +217,12 @@ def pack(
         _pack[(programs,)](*arguments, *settings, stage_rows, outputs, TILE, **options)
     else:
         _pack_and_copy[(programs + copy.programs,)](
-            programs, *arguments, copy.source, copy.target, *copy.counts, *settings, TILE, sampled_part(partials),
-            *copy.settings, **options,
+            programs, *arguments[:5], partials if of_copy is None else of_copy, *arguments[5:], copy.source,
+            copy.target, *copy.counts, *settings, stage_rows, outputs, TILE, sampled_part(partials), *copy.settings,
+            **options,
         )  # fmt: skip
-        copy_again(copy, None if partials is None else partials[0], scales)
+        if of_copy is not None:
+            copy_again(copy, of_copy, None)
+        else:
+            copy_again(copy, None if partials is None else partials[0], scales)
     return Packed(packed, scales, column_count)
