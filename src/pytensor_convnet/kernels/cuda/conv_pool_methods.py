@@ -34,14 +34,17 @@ from pytensor_convnet.kernels.cuda.methods import (
     WindowShare,
     dense,
     filter_grad_from,
-    filters_to_read,
     gather_from,
     tables_for,
-    window_from_read,
+    window_launched,
     window_share_from,
 )
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
-from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import pool_window_grad_plan, pooled_window_filter_grad
+from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import (
+    add_pooled_shares,
+    pool_window_grad_plan,
+    pooled_window_shares,
+)
 from pytensor_convnet.kernels.cuda.pool_window_kernel import (
     PoolWindowBlocks,
     PoolWindowPlan,
@@ -295,9 +298,8 @@ def _over_windows(
 
     The last two rows of magnitudes are those of maps and filters.
     """
-    part, of_both = _input_task(task), None if magnitudes is None else magnitudes[-2:]
-    read = filters_to_read(part, method, filters, of_both, copy, of_copy)
-    return partial(window_from_read, part, method, read, planes[0])
+    of_both = None if magnitudes is None else magnitudes[-2:]
+    return window_launched(_input_task(task), method, filters, planes[0], of_both, copy, of_copy)
 
 
 def _images_for(
@@ -340,11 +342,12 @@ def _gradients_as_it_goes(
         result = _over_windows(task, of_images, filters, kept[None], magnitudes, copy, of_copy)
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
     gradient = empty(geometry.filters, "bc01", task.dtype, images.device)
-    add = pooled_window_filter_grad(images, aligned(winners), maps, plan, gradient, of_both, kept)
+    shares = pooled_window_shares(images, aligned(winners), maps, plan, of_both, kept)
+    add = partial(add_pooled_shares, shares, plan, of_both, gradient)
     if result is None:
         add()
         return (gradient,)
-    of_images, _ = both(result, add, gradient, device=gradient.device)
+    of_images, _ = both(result, add, shares, of_both, gradient, device=gradient.device)
     return of_images, gradient
 
 

@@ -22,7 +22,7 @@ from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks, gather_correlate
 from pytensor_convnet.kernels.cuda.gathering import Gathering, Geometry, Tables, gathering, stage_taps, tables
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, Bound, largest_magnitudes
-from pytensor_convnet.kernels.cuda.packing import Packed, pack
+from pytensor_convnet.kernels.cuda.packing import pack
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, sliding_filter_grad
 from pytensor_convnet.kernels.cuda.unrolling import Unrolling, rolled, unroll, unroll_maps, unrolling
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
@@ -296,37 +296,37 @@ def window_from(
     task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None
 ) -> torch.Tensor:
     """Forward pass or input gradient over windows of a `boxable` source, prepared where the method says so."""
-    return window_from_read(task, method, filters_to_read(task, method, filters, magnitudes), source)
+    return window_launched(task, method, filters, source, magnitudes, None, None)()
 
 
-def filters_to_read(
-    task: Task, method: Window, filters: torch.Tensor, magnitudes: torch.Tensor | None, copy: Copy | None = None,
-    of_copy: torch.Tensor | None = None,
-) -> Packed | torch.Tensor:  # fmt: skip
-    """Filters as the kernel over windows reads them, which needs nothing of a source but its magnitudes.
+def window_launched(
+    task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None,
+    copy: Copy | None, of_copy: torch.Tensor | None,
+) -> Callable[[], torch.Tensor]:  # fmt: skip
+    """What gives the result of `window_from`, once filters are packed, for which the source need not be there yet.
 
-    A ``copy`` of something else, that belongs to a `preparation` for the same product, is done by the same launch if
-    there is one; see `packing.pack`.
+    A ``copy`` of something else, that belongs to a `preparation` for the same product, is done by the same launch, or
+    by one of its own; see `packing.pack`.
     """
-    if not method.blocks.packed:
+    plan, how = plan_of_windows(task, method)
+    assert how is not None
+    read: Any
+    if method.blocks.packed:
+        taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, source.device)
+        read = pack(
+            filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
+            how.stage.outputs, copy, how.stage.rows, of_copy,
+        )  # fmt: skip
+    else:
         launch_copy(copy, method.product, of_copy)
-        return aligned(filters)
-    plan, how = plan_of_windows(task, method)
-    assert how is not None
-    taps = stage_taps(plan, method.blocks.channels, how.stage.rows, method.blocks.places, filters.device)
-    return pack(
-        filters, plan, taps, task.name == "correlate2d_input_grad", task.geometry.flip, method.product, magnitudes,
-        how.stage.outputs, copy, how.stage.rows, of_copy,
-    )  # fmt: skip
-
-
-def window_from_read(task: Task, method: Window, read: Packed | torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """What `window_from` gives, of `filters_to_read`."""
-    plan, how = plan_of_windows(task, method)
-    assert how is not None
+        read = aligned(filters)
     target = empty(plan.target_shape, "batch_last", task.dtype, source.device)
-    window_correlate(source, read, how, target)
-    return change_format(target, task.formats[-1])
+
+    def result() -> torch.Tensor:
+        window_correlate(source, read, how, target)
+        return change_format(target, task.formats[-1])
+
+    return result
 
 
 def plan_of_window_share(task: Task, method: WindowShare) -> WindowGradPlan | None:

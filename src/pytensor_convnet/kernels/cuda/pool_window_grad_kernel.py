@@ -11,8 +11,6 @@ counted: 41% of the floor (alex1) and 28% (cifar1_b1024) in bfloat16, 42% and 22
 instructions that compare winners and place what they won, and by waiting for pooled gradients and windows.
 """
 
-from collections.abc import Callable
-from functools import partial as partial_
 from math import ceil, prod
 
 import torch
@@ -100,11 +98,11 @@ def pool_window_grad_plan(
     return WindowGradPlan(k | constants, ("window_grad_parts.cu", "pool_window_grad_kernel.cu"))
 
 
-def pooled_window_filter_grad(
-    images: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan, filters: torch.Tensor,
+def pooled_window_shares(
+    images: torch.Tensor, winners: torch.Tensor, maps: torch.Tensor, plan: WindowGradPlan,
     magnitudes: torch.Tensor | None, kept: torch.Tensor | None,
-) -> Callable[[], None]:  # fmt: skip
-    """Write the maps to ``kept``, and give what writes the filter gradient that ``plan`` describes to ``filters``.
+) -> torch.Tensor:  # fmt: skip
+    """What programs sum of the filter gradient that ``plan`` describes; the maps are written to ``kept``.
 
     Parameters
     ----------
@@ -117,11 +115,22 @@ def pooled_window_filter_grad(
     kept : tensor or None
         Dense and batch-last, of 16 bits.
     """
-    partial = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
-    found, finders = (partial, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
+    shares = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
     launch(
         plan.source, "pooled_window_filter_grad", plan.programs, plan.constants["THREADS"], plan.shared_bytes,
-        *boxes_of_images(images, plan), maps, winners, found, finders,
-        partial if kept is None else boxes_of_maps(kept, plan), partial,
+        *boxes_of_images(images, plan), maps, winners, *_found(shares, magnitudes),
+        shares if kept is None else boxes_of_maps(kept, plan), shares,
     )  # fmt: skip
-    return partial_(add_shares, partial, plan, found, finders, filters)
+    return shares
+
+
+def add_pooled_shares(
+    shares: torch.Tensor, plan: WindowGradPlan, magnitudes: torch.Tensor | None, filters: torch.Tensor
+) -> None:
+    """Write the filter gradient to ``filters``, from what `pooled_window_shares` gives."""
+    add_shares(shares, plan, *_found(shares, magnitudes), filters)
+
+
+def _found(shares: torch.Tensor, magnitudes: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+    """What searchers found, and how many they were; any tensor, and 0, where there are none."""
+    return (shares, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
