@@ -12,13 +12,14 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
-from pytensor_convnet.kernels.cuda import FORMATS, memory_format, methods, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda import FORMATS, carrying_out, memory_format, to_format  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.formats import empty, strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, carry_out, ours  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, SlidingShare, Task, ours  # noqa: E402
 from pytensor_convnet.kernels.cuda.products import CHAINS  # noqa: E402
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks, shares_of  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
@@ -261,7 +262,7 @@ def test_a_filter_gradient_that_slides_has_more_shares_where_its_sums_would_be_t
 
 @pytest.mark.parametrize("product", ["native", "bf16x3"])
 def test_a_filter_gradient_that_slides_over_tensors_of_64_bit_offsets(product, device, monkeypatch):
-    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(carrying_out, "is_wide", lambda *tensors: True)
     task = tasks(GEOMETRIES["strides_groups_flip"], "correlate2d_filter_grad", product, device)
     case = operands(task.geometry, task.name, task.dtype, device)
     method = SlidingShare(True, product, SlidingBlocks(16, 16, 2, 16, 2, warps=4, stages=2))
@@ -270,7 +271,7 @@ def test_a_filter_gradient_that_slides_over_tensors_of_64_bit_offsets(product, d
 
 @EVERY_PASS
 def test_offsets_of_64_bits_where_tensors_are_that_large(name, device, monkeypatch):
-    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(carrying_out, "is_wide", lambda *tensors: True)
     case = operands(GEOMETRIES["strides_groups_flip"], name, torch.bfloat16, device)
     result = getattr(cuda, name)(*case.tensors, *case.shapes)
     assert relative_error(result, case.expected) <= MOST_ERROR["native"]

@@ -16,10 +16,10 @@ from pytensor_convnet.bench.cases import CONV  # noqa: E402
 from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import (  # noqa: E402
     FORMATS,
+    carrying_out,
     correlation,
     correlation_grads,
     memory_format,
-    methods,
     to_format,
     tuning,
 )
@@ -200,7 +200,7 @@ def test_an_empty_batch_gives_an_empty_and_a_zero_gradient(product, device):
 
 
 def test_offsets_of_64_bits_where_tensors_are_that_large(device, monkeypatch):
-    monkeypatch.setattr(methods, "is_wide", lambda *tensors: True)
+    monkeypatch.setattr(carrying_out, "is_wide", lambda *tensors: True)
     test_joint_gradients_in_every_product("strides_groups_flip", "bf16x3", device)
 
 
@@ -279,7 +279,7 @@ def test_a_smaller_tensor_is_searched_in_the_place_of_maps(method, device, monke
     task = replace(task_of(LAYERS["strides_groups_flip"], "float16", device), factor=3.0)
     (images, filters, maps), expected = operands(task)
     smaller = maps.abs().amax().reshape(1, 1, 1, 1) / 2
-    for module in (correlation_grads, methods):
+    for module in (correlation_grads, carrying_out):
         monkeypatch.setattr(module, "largest_magnitudes", noted)
     if method == Pair():
         monkeypatch.setattr(correlation_grads, "choose", lambda part, _: prepared_candidates(part, "float16", 1)[0])
@@ -318,9 +318,9 @@ def test_the_filter_gradient_may_run_beside_others(method, device, monkeypatch):
 
     monkeypatch.setattr(correlation_grads, "beside", beside)
     monkeypatch.setattr(correlation_grads, "both", both)
-    for module in (correlation_grads, methods):
+    for module in (correlation_grads, carrying_out):
         monkeypatch.setattr(module, "filter_grad_from", noting("filters", module.filter_grad_from))
-    monkeypatch.setattr(methods, "gather_correlate", noting("images", methods.gather_correlate))
+    monkeypatch.setattr(carrying_out, "gather_correlate", noting("images", carrying_out.gather_correlate))
     task = task_of(LAYERS["strides_groups_flip"], "float16", device)
     given, _ = operands(task)
     carry_out(task, method, *given)

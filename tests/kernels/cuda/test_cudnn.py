@@ -10,9 +10,10 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import FORMATS, cudnn, memory_format, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Cudnn, Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Cudnn, Task  # noqa: E402
 
 PASSES = ("correlate2d", "correlate2d_input_grad", "correlate2d_filter_grad")
 LAYOUTS = tuple(cudnn.LAYOUTS)

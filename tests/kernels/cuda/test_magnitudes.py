@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import FORMATS, magnitudes, to_format  # noqa: E402
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import PoolGather, PoolTask  # noqa: E402
 from pytensor_convnet.kernels.cuda.conv_pool_methods import carry_out as carry_out_pooled  # noqa: E402
@@ -15,7 +16,7 @@ from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask, Joint  # 
 from pytensor_convnet.kernels.cuda.correlation_grads import carry_out as carry_out_both  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import HEADROOM, largest_magnitudes  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Task, carry_out  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Task  # noqa: E402
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
 from pytensor_convnet.kernels.cuda.spreading import spread  # noqa: E402

@@ -8,17 +8,11 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import memory_format, tuning  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out, unrolled_task  # noqa: E402
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import (  # noqa: E402
-    Gather,
-    Share,
-    Task,
-    Unrolled,
-    carry_out,
-    unrolled_task,
-)
+from pytensor_convnet.kernels.cuda.methods import Gather, Share, Task, Unrolled  # noqa: E402
 from pytensor_convnet.kernels.cuda.unrolling import rolled, unroll, unroll_maps, unrolling  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads  # noqa: E402

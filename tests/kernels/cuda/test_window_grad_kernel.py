@@ -16,8 +16,9 @@ from pytensor_convnet.kernels.cuda import (  # noqa: E402
     to_format,
     window_grad_candidates,
 )
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out, plan_of_window_share  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, carry_out, plan_of_window_share  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Task, WindowShare  # noqa: E402
 from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (  # noqa: E402

@@ -14,10 +14,11 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import runtime_compiler, to_format, window_candidates  # noqa: E402
 from pytensor_convnet.kernels.cuda.candidates import candidates  # noqa: E402
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out, plan_of_windows  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry, gathering, stage_taps  # noqa: E402
 from pytensor_convnet.kernels.cuda.hopper_sources import FETCHING_REGISTERS, MULTIPLYING_REGISTERS, ROW_BYTES, THREADS  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import LEAST_SAMPLED, largest_magnitudes  # noqa: E402
-from pytensor_convnet.kernels.cuda.methods import Task, Window, carry_out, plan_of_windows  # noqa: E402
+from pytensor_convnet.kernels.cuda.methods import Task, Window  # noqa: E402
 from pytensor_convnet.kernels.cuda.packing import pack  # noqa: E402
 from pytensor_convnet.kernels.cuda.runtime_compiler import compiled  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_candidates import windows  # noqa: E402

@@ -9,23 +9,13 @@ from typing import Any
 
 import torch
 
+from pytensor_convnet.kernels.cuda.carrying_out import unrolled_task, unrolling_of
 from pytensor_convnet.kernels.cuda.cudnn import input_grad_as_forward, is_deterministic
 from pytensor_convnet.kernels.cuda.estimates import FAR, FEW, LEAST_IMAGES, boxing_time, size
 from pytensor_convnet.kernels.cuda.filter_grad_candidates import filter_grad_time, filter_grads
 from pytensor_convnet.kernels.cuda.gather_candidates import gather_time, gathers
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
-from pytensor_convnet.kernels.cuda.methods import (
-    Cudnn,
-    FilterGrad,
-    Method,
-    Share,
-    SlidingShare,
-    Task,
-    Unrolled,
-    ours,
-    unrolled_task,
-    unrolling_of,
-)
+from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Method, Share, SlidingShare, Task, Unrolled, ours
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks
 from pytensor_convnet.kernels.cuda.window_candidates import windows
 from pytensor_convnet.kernels.cuda.window_grad_candidates import window_grads

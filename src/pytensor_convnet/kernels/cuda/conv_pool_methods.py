@@ -9,6 +9,14 @@ import torch
 
 from pytensor_convnet.geometry import overlap
 from pytensor_convnet.kernels.cuda import correlation, max_pooling
+from pytensor_convnet.kernels.cuda.carrying_out import (
+    dense,
+    filter_grad_from,
+    gather_from,
+    tables_for,
+    window_launched,
+    window_share_from,
+)
 from pytensor_convnet.kernels.cuda.conv_pool_grad_kernel import PoolGradBlocks, pooled_filter_grad
 from pytensor_convnet.kernels.cuda.conv_pool_kernel import PoolBlocks, correlate_max_pool
 from pytensor_convnet.kernels.cuda.copying import (
@@ -25,20 +33,7 @@ from pytensor_convnet.kernels.cuda.formats import UNIT, empty, is_wide, unit_of
 from pytensor_convnet.kernels.cuda.gathering import gathering
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes
 from pytensor_convnet.kernels.cuda.max_pooling_grad import max_pool2d_grad
-from pytensor_convnet.kernels.cuda.methods import (
-    FilterGrad,
-    Gather,
-    Pair,
-    Task,
-    Window,
-    WindowShare,
-    dense,
-    filter_grad_from,
-    gather_from,
-    tables_for,
-    window_launched,
-    window_share_from,
-)
+from pytensor_convnet.kernels.cuda.methods import FilterGrad, Gather, Pair, Task, Window, WindowShare
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.pool_window_grad_kernel import (
     add_pooled_shares,

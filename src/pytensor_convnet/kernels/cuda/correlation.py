@@ -5,6 +5,7 @@ import torch
 from pytensor_convnet import geometry as rules
 from pytensor_convnet.geometry import Padding, Pair
 from pytensor_convnet.kernels.cuda import correlation_grads
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out, dense
 from pytensor_convnet.kernels.cuda.checks import (
     check_tensor,
     check_tensors,
@@ -17,7 +18,7 @@ from pytensor_convnet.kernels.cuda.correlation_grads import GradsTask
 from pytensor_convnet.kernels.cuda.formats import check_format, to_format
 from pytensor_convnet.kernels.cuda.formats import memory_format as format_of
 from pytensor_convnet.kernels.cuda.gathering import Geometry
-from pytensor_convnet.kernels.cuda.methods import Task, carry_out, dense
+from pytensor_convnet.kernels.cuda.methods import Task
 from pytensor_convnet.kernels.cuda.streams import allowed
 from pytensor_convnet.kernels.cuda.tuning import choose
 from pytensor_convnet.kernels.cuda.window_filters import format_to_read

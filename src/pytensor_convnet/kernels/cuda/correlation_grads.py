@@ -9,25 +9,15 @@ from typing import Any
 
 import torch
 
-from pytensor_convnet.kernels.cuda import methods
+from pytensor_convnet.kernels.cuda import carrying_out
 from pytensor_convnet.kernels.cuda.candidates import prepared_candidates
+from pytensor_convnet.kernels.cuda.carrying_out import dense, filter_grad_from, gather, gather_launched
 from pytensor_convnet.kernels.cuda.copying import preparation, prepare
 from pytensor_convnet.kernels.cuda.estimates import products_of
 from pytensor_convnet.kernels.cuda.filter_grad_kernel import GradBlocks
 from pytensor_convnet.kernels.cuda.gather_kernel import Blocks
 from pytensor_convnet.kernels.cuda.magnitudes import Bound, largest_magnitudes
-from pytensor_convnet.kernels.cuda.methods import (
-    Composed,
-    FilterGrad,
-    Gather,
-    Pair,
-    Share,
-    Task,
-    dense,
-    filter_grad_from,
-    gather,
-    gather_launched,
-)
+from pytensor_convnet.kernels.cuda.methods import Composed, FilterGrad, Gather, Pair, Share, Task
 from pytensor_convnet.kernels.cuda.streams import beside, both
 from pytensor_convnet.kernels.cuda.tuning import Family, choose, fixed_choice, register
 
@@ -88,10 +78,10 @@ def carry_out(
         return _joint(task, method.product, images, filters, maps, bound)
     input_task, filter_task = task.parts
     input_method, filter_method = choose(input_task, (filters, maps)), choose(filter_task, (images, maps))
-    of_images = partial(methods.carry_out, input_task, input_method, filters, maps)
+    of_images = partial(carrying_out.carry_out, input_task, input_method, filters, maps)
     if isinstance(input_method, Gather):
         of_images = partial(gather, input_task, input_method, filters, maps, bound)
-    of_filters = partial(methods.carry_out, filter_task, filter_method, images, maps)
+    of_filters = partial(carrying_out.carry_out, filter_task, filter_method, images, maps)
     return both(of_images, of_filters, images, maps, device=maps.device)
 
 
@@ -160,7 +150,7 @@ register(
     Family(
         _prepared_candidates,
         _prepared_fixed_choice,
-        methods.carry_out,
+        carrying_out.carry_out,
         (Gather, Share, Blocks, GradBlocks),
     ),
 )

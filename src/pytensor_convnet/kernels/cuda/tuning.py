@@ -29,6 +29,7 @@ import torch
 import triton
 
 from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out
 from pytensor_convnet.kernels.cuda.compiling_ahead import forget_plans, note, start_processes
 from pytensor_convnet.kernels.cuda.cudnn import is_deterministic
 from pytensor_convnet.kernels.cuda.disk_caches import file_of, folder_of, keep
@@ -46,7 +47,6 @@ from pytensor_convnet.kernels.cuda.methods import (
     Unrolled,
     Window,
     WindowShare,
-    carry_out,
 )
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.sliding_grad_kernel import SlidingBlocks

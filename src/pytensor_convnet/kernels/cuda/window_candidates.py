@@ -7,12 +7,13 @@ from math import ceil, prod
 
 import torch
 
+from pytensor_convnet.kernels.cuda.carrying_out import plan_of_windows
 from pytensor_convnet.kernels.cuda.copying import is_boxable
 from pytensor_convnet.kernels.cuda.estimates import LAUNCH, MEMORY_RATE, bytes_moved, most_promising, window_products
 from pytensor_convnet.kernels.cuda.gathering import Gathering, gathering
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import MOST_COLUMNS, ROW_BYTES
-from pytensor_convnet.kernels.cuda.methods import Task, Window, plan_of_windows
+from pytensor_convnet.kernels.cuda.methods import Task, Window
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_filters import boxes_of_stage
 from pytensor_convnet.kernels.cuda.window_kernel import IMAGES, WindowBlocks, WindowPlan, fits_windows

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from math import ceil
 
+from pytensor_convnet.kernels.cuda.carrying_out import plan_of_window_share
 from pytensor_convnet.kernels.cuda.copying import is_boxable
 from pytensor_convnet.kernels.cuda.estimates import (
     FAR,
@@ -18,7 +19,7 @@ from pytensor_convnet.kernels.cuda.estimates import (
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import CLOCK, MULTIPROCESSORS
 from pytensor_convnet.kernels.cuda.hopper_sources import ROW_BYTES
-from pytensor_convnet.kernels.cuda.methods import Task, WindowShare, plan_of_window_share
+from pytensor_convnet.kernels.cuda.methods import Task, WindowShare
 from pytensor_convnet.kernels.cuda.runtime_compiler import can_compile
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks, WindowGradPlan, fits_window_grads
 
