@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from pytensor_convnet.kernels.cuda.tf32 import tf32_products
+
 PACKAGE = Path(__file__).parents[2]
 """The folder of this package."""
 
@@ -170,11 +172,9 @@ def extra_bytes(call: Callable[[], torch.Tensor]) -> int:
 
 
 def _matrix_rate(dtype: torch.dtype) -> float:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device="cuda").to(dtype) for _ in range(2))
-    seconds = graph_seconds([lambda: a @ b])
-    torch.backends.cuda.matmul.allow_tf32 = before
+    with tf32_products(True):
+        seconds = graph_seconds([lambda: a @ b])
     return 2 * GEMM_SIZE**3 / seconds
 
 
