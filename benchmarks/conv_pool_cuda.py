@@ -2,9 +2,10 @@
 
 python benchmarks/conv_pool_cuda.py --json benchmarks/results/conv-pool-h100.json
 
-The pair is `correlate2d`, `max_pool2d`, a bias and relu of the maxima, and their gradients, each as it is tuned. Both
-sides are timed as CUDA graphs that go through several sets of inputs, larger together than the second-level cache, in
-batch-last. Errors are those of the fused functions against float64.
+The pair is `correlate2d`, `max_pool2d`, a bias and relu of the maxima, and their gradients, each as it is tuned; those
+of images and of filters one by one and, "joint", by `correlate2d_grads`. All are timed as CUDA graphs that go through
+several sets of inputs, larger together than the second-level cache, in batch-last. Errors are those of the fused
+functions against float64.
 """
 
 import argparse
@@ -84,6 +85,10 @@ class Layer:
             cuda.correlate2d_filter_grad(images, spread, *self.taps, *self.moves, precision=self.precision),
         )
 
+    def pair_joint_gradients(self, images, filters, _, winners, maps):
+        spread = cuda.max_pool2d_grad(winners, maps, *self.full, *self.pool)
+        return cuda.correlate2d_grads(images, filters, spread, *self.moves, precision=self.precision)
+
     def errors(self, images, filters, biases, winners, maps) -> dict[str, float]:
         """Of what the fused functions give, relative to float64."""
         (top, bottom), (left, right) = self.case.padding
@@ -120,6 +125,7 @@ def measured(name: str, dtype: torch.dtype, precision: str) -> dict:
         "filter_gradient": layer.filter_gradient,
         "pair_forward": layer.pair_forward,
         "pair_gradients": layer.pair_gradients,
+        "pair_joint_gradients": layer.pair_joint_gradients,
         "pair_filter_gradient": layer.pair_filter_gradient,
     }
     calls = {key: [partial(function, *inputs) for inputs in sets] for key, function in functions.items()}

@@ -7,7 +7,8 @@ python benchmarks/cuda_tables.py benchmarks/results/conv-pool-h100.json --write 
 python benchmarks/cuda_tables.py benchmarks/results/pool-h100.json --write docs/cuda-pooling.md
 python benchmarks/cuda_tables.py benchmarks/results/net-h100.json --write docs/cuda-mode.md
 
-In place is between ``<!-- measured: conv -->``, or conv_pool, pool or net, and ``<!-- end of measured -->``.
+In place is between ``<!-- measured: conv -->``, or conv_pool, pool or net, and ``<!-- end of measured -->``; ``--mark``
+names another beginning, of figures of a second GPU.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pytensor_convnet.bench.records import Record, read
 from pytensor_convnet.bench.session import InvalidBenchmark
 from pytensor_convnet.plots import save
 
-BEGIN = "<!-- measured: {suite} -->"
+BEGIN = "<!-- measured: {mark} -->"
 END = "<!-- end of measured -->"
 OPERATIONS = ("forward", "input_grad", "filter_grad")
 COMBINATIONS = (("float32", "medium"), ("float32", "high"), ("bfloat16", "medium"))
@@ -148,34 +149,44 @@ def _pool_cell(record: Record | None) -> str:
     return f"{1e6 * record.seconds:.1f} ({record.seconds / (record.floor_seconds or float('nan')):.2f})"
 
 
-POOLED = {"forward": ["forward"], "both gradients": ["gradients"], "filter gradient alone": ["filter_gradient"]}
-SUMS = {"forward + both": ["forward", "gradients"], "forward + filter gradient": ["forward", "filter_gradient"]}
-"""The columns of pooled correlations: what of `conv_pool_cuda.py` is measured, and what is added."""
+POOLED = {"forward": "forward", "both gradients": "gradients", "filter gradient alone": "filter_gradient"}
+SUMS = {
+    "forward + both": ("forward", "gradients"),
+    "forward + both, the pair's as one": ("forward", "joint_gradients"),
+    "forward + filter gradient": ("forward", "filter_gradient"),
+}
+"""The columns of pooled correlations: what of `conv_pool_cuda.py` is measured, and what is added. The pair has its
+gradients one by one or, not in the first files, as one; the fused functions have one way."""
 
 
 def pooled_ratio(record: dict[str, Any], parts: Sequence[str]) -> float:
     """How many times as long as the fused functions the pair of a correlation and a pool takes."""
     times = record["microseconds"]
-    return sum(times[f"pair_{part}"] for part in parts) / sum(times[part] for part in parts)
+    return sum(times[f"pair_{part}"] for part in parts) / sum(times[part.removeprefix("joint_")] for part in parts)
 
 
 def conv_pool_lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A row for each layer in each dtype: microseconds of ours and of the pair, and their ratio."""
-    yield f"| case | | {' | '.join((*POOLED, *SUMS))} |"
-    yield "|---|---|" + "---|" * len((*POOLED, *SUMS))
+    sums = {
+        name: parts
+        for name, parts in SUMS.items()
+        if all(f"pair_{part}" in record["microseconds"] for record in records for part in parts)
+    }
+    yield f"| case | | {' | '.join((*POOLED, *sums))} |"
+    yield "|---|---|" + "---|" * len((*POOLED, *sums))
     by_dtype = {dtype: [record for record in records if record["dtype"] == dtype] for dtype in DTYPES}
     for record in (record for found in by_dtype.values() for record in found):
         times = record["microseconds"]
         cells = [
             f"{times[part]:.0f}, {times[f'pair_{part}']:.0f}, **{pooled_ratio(record, [part]):.2f}x**"
-            for [part] in POOLED.values()
+            for part in POOLED.values()
         ]
-        cells += [f"**{pooled_ratio(record, parts):.2f}x**" for parts in SUMS.values()]
+        cells += [f"**{pooled_ratio(record, parts):.2f}x**" for parts in sums.values()]
         yield f"| {record['case']} | {record['dtype']} | {' | '.join(cells)} |"
     yield ""
     means = [
         f"{name} " + ", ".join(_pooled_mean(found, parts) for found in (*by_dtype.values(), records))
-        for name, parts in {"forward": ["forward"], **SUMS}.items()
+        for name, parts in {"forward": ("forward",), **sums}.items()
     ]
     yield f"Geometric means, of float32, of bfloat16 and of all: {'; '.join(means)}."
     errors = [
@@ -236,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--write", type=Path, metavar="PAGE")
+    parser.add_argument("--mark", metavar="NAME", help="the place in the page (default: the suite)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw convolutions, or pools, of float32")
     arguments = parser.parse_args()
     content = json.loads(arguments.file.read_text())
@@ -251,7 +263,7 @@ def main() -> None:
     if arguments.write is None:
         print(text)
         return
-    page, begin = arguments.write.read_text(), BEGIN.format(suite=suite)
+    page, begin = arguments.write.read_text(), BEGIN.format(mark=arguments.mark or suite)
     if begin not in page:
         raise SystemExit(f"{arguments.write} has no place for these figures: {begin} ... {END}")
     before, rest = page.split(begin)

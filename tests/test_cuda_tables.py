@@ -112,6 +112,20 @@ def test_pooled_correlations_are_told_beside_the_pair(tmp_path, monkeypatch, cap
     assert rows[7].endswith("maxima 1.0e-04, 1.0e-04; gradients 3.0e-04, 3.0e-04.")
 
 
+@pytest.mark.parametrize("has_all", [True, False])
+def test_a_pair_with_gradients_as_one_is_told_where_all_layers_have_it(tmp_path, monkeypatch, capsys, has_all):
+    record = json.loads(json.dumps(POOLED_RECORDS[1]))
+    record["microseconds"]["pair_joint_gradients"] = 40.0
+    file = tmp_path / "conv-pool.json"
+    layers = [record] if has_all else [POOLED_RECORDS[0], record]
+    file.write_text(json.dumps({"machine": {"gpu": "A GPU", "torch": "2.11"}, "records": layers}))
+    run(monkeypatch, file)
+    printed = capsys.readouterr().out
+    assert ("| forward + both | forward + both, the pair's as one | forward + filter gradient |" in printed) == has_all
+    assert ("**2.00x** | **1.50x** | **2.50x** |" in printed) == has_all
+    assert printed.count("the pair's as one") == 2 * has_all
+
+
 @pytest.mark.parametrize("suite", ["pool", "conv_pool"])
 def test_pools_go_between_markers_of_their_own(tmp_path, monkeypatch, suite):
     file = written(tmp_path, "file.json", POOL_RECORDS)
@@ -123,6 +137,16 @@ def test_pools_go_between_markers_of_their_own(tmp_path, monkeypatch, suite):
     assert page.read_text().startswith(f"a\n<!-- measured: {suite} -->\nA GPU: ")
     assert page.read_text().endswith("<!-- end of measured -->\nb\n")
     assert "old" not in page.read_text()
+
+
+def test_figures_of_a_second_gpu_have_a_mark_of_their_own(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    first = "<!-- measured: pool -->\nfirst\n<!-- end of measured -->\n"
+    page.write_text(first + "<!-- measured: second -->\n<!-- end of measured -->\n")
+    run(monkeypatch, written(tmp_path, "pool.json", POOL_RECORDS), "--write", page, "--mark", "second")
+    before, after = page.read_text().split("<!-- measured: second -->\n")
+    assert before == first
+    assert after.startswith("A GPU: ")
 
 
 def test_a_page_without_a_place_for_figures_is_left_as_it_is(tmp_path, monkeypatch):
