@@ -13,6 +13,11 @@ def whole(shape, seed=0, most=2):
     return np.random.default_rng(seed).integers(-most, most + 1, shape).astype("float32")
 
 
+def addresses(given):
+    """Where the tensors among these lie in memory."""
+    return {each.data_ptr() for each in given if hasattr(each, "data_ptr")}
+
+
 @st.composite
 def pooled_layers(draw, batches, most_shared=3, most_filters=24, most_pixels=9):
     """A correlation of few pixels; window, stride, padding of a pool of its maps, and whether it ignores borders.

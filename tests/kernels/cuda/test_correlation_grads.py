@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pytensor_convnet.kernels import cuda  # noqa: E402
 from pytensor_convnet.kernels.cuda import (  # noqa: E402
     FORMATS,
     carrying_out,
+    copying,
     correlation,
     correlation_grads,
     memory_format,
@@ -35,6 +37,7 @@ from pytensor_convnet.kernels.cuda.formats import strides  # noqa: E402
 from pytensor_convnet.kernels.cuda.gathering import Geometry  # noqa: E402
 from pytensor_convnet.kernels.cuda.magnitudes import largest_magnitudes  # noqa: E402
 from pytensor_convnet.kernels.cuda.methods import Cudnn, FilterGrad, Gather, Pair  # noqa: E402
+from tests.kernels.cuda.common import addresses  # noqa: E402
 from tests.strategies import correlations  # noqa: E402
 
 NO_PADDING = ((0, 0), (0, 0))
@@ -300,7 +303,7 @@ def test_the_function_takes_a_tensor_to_search(device):
 
 @pytest.mark.parametrize("method", [Pair(), Joint("float16")], ids=str)
 def test_the_filter_gradient_may_run_beside_others(method, device, monkeypatch):
-    within = []
+    within, prepared = [], set()  # what was launched and read; what is made beside, of memory that is used there
 
     @contextmanager
     def beside(*read, small=False):
@@ -309,15 +312,22 @@ def test_the_filter_gradient_may_run_beside_others(method, device, monkeypatch):
         within.append("end")
 
     def both(of_images, of_filters, *read, device):
+        assert addresses(of_filters.args) <= addresses([*chain(*within), *read]) | prepared
         result = of_images()
         within.append(read)
         return result, of_filters()
+
+    def prepare(*given):
+        planes = copying.prepare(*given)
+        prepared.update(addresses([planes]))
+        return planes
 
     def noting(what, function):
         return lambda *given: within.append(what) or function(*given)
 
     monkeypatch.setattr(correlation_grads, "beside", beside)
     monkeypatch.setattr(correlation_grads, "both", both)
+    monkeypatch.setattr(correlation_grads, "prepare", prepare)
     for module in (correlation_grads, carrying_out):
         monkeypatch.setattr(module, "filter_grad_from", noting("filters", module.filter_grad_from))
     monkeypatch.setattr(carrying_out, "gather_correlate", noting("images", carrying_out.gather_correlate))

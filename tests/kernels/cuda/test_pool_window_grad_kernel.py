@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet import reference  # noqa: E402
 from pytensor_convnet.kernels.cuda import (  # noqa: E402
+    conv_pool_methods,
     magnitudes,
     pool_window_candidates,
     to_format,
@@ -35,7 +36,7 @@ from pytensor_convnet.kernels.cuda.methods import Window, WindowShare  # noqa: E
 from pytensor_convnet.kernels.cuda.pool_plans import check_pool  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks  # noqa: E402
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks  # noqa: E402
-from tests.kernels.cuda.common import pooled_layers, whole  # noqa: E402
+from tests.kernels.cuda.common import addresses, pooled_layers, whole  # noqa: E402
 from tests.kernels.cuda.pool_windows_in_numpy import spread_in_numpy  # noqa: E402
 from tests.kernels.cuda.window_grads_in_numpy import computed_in_numpy  # noqa: E402
 
@@ -267,6 +268,30 @@ def test_what_is_not_finite_stays_in_its_filter(stray, hopper):
     others = [f for f in range(result.shape[0]) if f != 5]
     assert not torch.isfinite(result[5]).any()
     assert torch.equal(result[others], expected[others])
+
+
+@pytest.mark.parametrize("spreading", [None, 256])
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_all_that_the_filter_gradient_reads_is_kept_while_it_runs_beside_others(
+    product, spreading, device, monkeypatch
+):
+    def both(of_images, of_filters, *read, device):
+        kept.append((addresses(of_filters.args), addresses(read)))
+        return of_images(), of_images()
+
+    kept: list[tuple[set[int], set[int]]] = []
+    monkeypatch.setattr(conv_pool_methods, "both", both)
+    monkeypatch.setattr(conv_pool_methods, "window_launched", lambda *given: lambda: torch.empty(0))
+    monkeypatch.setattr(conv_pool_methods, "pooled_window_shares", lambda *given: torch.ones(3, device=device))
+    task = task_of("side_by_side", "grads", product, device)
+    _, operands = operands_of("side_by_side", task, device)
+    blocks = LAYERS["side_by_side"][-1]
+    of_filters = PoolWindowShare(product, False, blocks, spreading) if spreading else WindowShare(product, blocks)
+    of_images = Window(product, (1, 1), WindowBlocks(2, 1, 8, 1), prepared=product == "float16")
+    carry_out(task, Spread(of_images, of_filters), *operands)
+    [(needed, read)] = kept
+    assert len(needed) >= 2
+    assert needed <= read
 
 
 # ------------------------------------------------------------------------------------------------------ the plan

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="the CUDA kernels are written in Triton")
 
 from pytensor_convnet.kernels.cuda import streams  # noqa: E402
-from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside, both, late_product, rejoined  # noqa: E402
+from pytensor_convnet.kernels.cuda.streams import allowed, awaited, beside, both, late_product  # noqa: E402
 
 DEVICE = torch.device("cpu")
 
@@ -22,6 +22,7 @@ class Stream:
 
     def __init__(self, name, events):
         self.name, self.events = name, events
+        self.cuda_stream = name
 
     def wait_stream(self, other):
         self.events.append(f"{self.name} waits for {other.name}")
@@ -32,15 +33,17 @@ def events(monkeypatch):
     """What happens, in order, while a graph is captured on the stream 'main'."""
     found = []
     present = [Stream("main", found)]
-    others = {name: Stream(name, found) for name in ("late", "side")}
+    others = {}
 
     @contextmanager
     def on(stream):
         present.append(stream)
-        yield
-        present.pop()
+        try:
+            yield
+        finally:
+            present.pop()
 
-    monkeypatch.setattr(streams, "_stream", lambda device, name: others[name])
+    monkeypatch.setattr(streams, "_stream", lambda device, name: others.setdefault(name, Stream(name, found)))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: present[-1])
     monkeypatch.setattr(streams, "_is_capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "stream", on)
@@ -111,71 +114,72 @@ def test_after_an_error_it_is_awaited_too(events):
     assert events[-1] == "another on main"
 
 
-def test_what_is_aside_runs_beside_the_rest_which_ends_when_both_have(events):
-    with rejoined(DEVICE) as aside:
-        launch(events, "magnitudes")
-        with aside():
-            launch(events, "filters")
-        launch(events, "maps")
-    launch(events, "product")
-    assert events == [
-        "magnitudes on main", "side waits for main", "filters on side", "maps on main", "main waits for side",
-        "product on main",
-    ]  # fmt: skip
-
-
-def test_nobody_waits_where_nothing_was_aside(events):
-    with rejoined(DEVICE):
-        launch(events, "maps")
-    assert events == ["maps on main"]
-
-
-def test_what_is_aside_of_what_is_aside_stands_there(events):
-    with rejoined(DEVICE) as aside, aside(), rejoined(DEVICE) as again, again():
-        launch(events, "filters")
-    assert events == ["side waits for main", "filters on side", "main waits for side"]
-
-
-def test_without_a_capture_nothing_is_aside(events, monkeypatch):
-    monkeypatch.setattr(streams, "_is_capturing", lambda: False)
-    with rejoined(DEVICE) as aside, aside():
-        launch(events, "filters")
-    assert events == ["filters on main"]
-
-
-def test_after_an_error_who_was_aside_is_awaited_too(events):
-    def step():
-        with rejoined(DEVICE) as aside:
-            with aside():
-                launch(events, "filters")
-            raise MemoryError
-
-    with pytest.raises(MemoryError):
-        step()
-    assert events[-1] == "main waits for side"
-
-
-def both_gradients(events):
+def both_gradients(events, *read):
     def launched(what):
         launch(events, what)
         return what
 
-    read = torch.ones(2)
-    return both(lambda: launched("images"), lambda: launched("filters"), read, device=DEVICE)
+    return both(lambda: launched("images"), lambda: launched("filters"), *read, device=DEVICE)
 
 
-def test_gradients_run_beside_each_other(events):
+def test_gradients_run_beside_each_other_and_end_when_both_have(events):
+    launch(events, "maps")
     assert both_gradients(events) == ("images", "filters")
-    assert events == ["side waits for main", "filters on side", "images on main", "main waits for side"]
+    launch(events, "next")
+    assert events == [
+        "maps on main", "side of main waits for main", "filters on side of main", "images on main",
+        "main waits for side of main", "next on main",
+    ]  # fmt: skip
+
+
+def test_streams_do_not_share_a_side(events):
+    with torch.cuda.stream(Stream("other", events)):
+        both_gradients(events)
+    both_gradients(events)
+    assert [event for event in events if event.startswith("filters")] == [
+        "filters on side of other", "filters on side of main",
+    ]  # fmt: skip
 
 
 def test_where_that_of_filters_may_be_late_that_of_images_comes_first(events):
     with awaited(DEVICE), allowed(True):
-        assert both_gradients(events) == ("images", "filters")
+        assert both_gradients(events, torch.ones(2)) == ("images", "filters")
         launch(events, "next")
     assert events == [
         "images on main", "late waits for main", "filters on late", "next on main", "main waits for late",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("events")
+def test_all_that_a_late_gradient_reads_is_kept_until_it_is_awaited():
+    read = [torch.ones(2), torch.ones(3)]
+    kept = [weakref.ref(tensor) for tensor in read]
+    with awaited(DEVICE):
+        with allowed(True):
+            both(lambda: None, lambda: None, read[0], None, read[1], device=DEVICE)
+        read.clear()
+        gc.collect()
+        assert all(tensor() is not None for tensor in kept)
+    gc.collect()
+    assert all(tensor() is None for tensor in kept)
+
+
+def test_without_a_capture_gradients_are_launched_one_after_the_other(events, monkeypatch):
+    monkeypatch.setattr(streams, "_is_capturing", lambda: False)
+    assert both_gradients(events) == ("images", "filters")
+    assert events == ["images on main", "filters on main"]
+
+
+@pytest.mark.parametrize("failing", ["images", "filters"])
+def test_after_an_error_the_gradient_beside_is_awaited_too(events, failing):
+    def gradient(what):
+        launch(events, what)
+        if what == failing:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        both(lambda: gradient("images"), lambda: gradient("filters"), device=DEVICE)
+    assert events[-1] == "main waits for side of main"
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from pytensor_convnet.kernels.cuda.copying import (
     Copy,
     aligned,
     boxable,
+    boxable_preparation,
     change_format,
-    has_to_be_filled_up,
     launch_copy,
     preparation,
     prepare,
@@ -256,23 +256,24 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
     if is_spread:
         of_maps = None if magnitudes is None else magnitudes[0 if images is None else 1]
         planes = spread(winners, maps, task.windows, product, of_maps)
-    image_planes, copy = (None, None) if method.filters is None else _images_for(method.filters, images)
-    of_copy = None if magnitudes is None else magnitudes[0]
     of_images: Any = None
-    if isinstance(method.input, Window):  # whose filters are packed by the launch that copies images
-        of_images = _over_windows(task, method.input, filters, planes, magnitudes, copy, of_copy)
-    else:
-        launch_copy(copy, product, of_copy)
-    if isinstance(method.input, Gather):
-        of_both = None if magnitudes is None else magnitudes[-2:]
-        of_images = partial(gather_from, _input_task(task), method.input, filters, planes, of_both)
+    image_planes = copy = None
+    of_maps_and_filters = None if magnitudes is None else magnitudes[-2:]
+    if isinstance(method.input, Window):
+        if method.filters is not None:  # the launch that packs filters copies images
+            image_planes, copy = _images_for(method.filters, images)
+        of_copy = None if magnitudes is None else magnitudes[0]
+        of_images = _over_windows(task, method.input, filters, planes, of_maps_and_filters, copy, of_copy)
+    elif method.input is not None:
+        of_images = partial(gather_from, _input_task(task), method.input, filters, planes, of_maps_and_filters)
     if method.filters is None:
         return (of_images(),)
-    of_both = None if magnitudes is None else magnitudes[:2]
-    of_filters = partial(_filter_grad, task, method.filters, image_planes, winners, maps, planes, of_both)
+    of_images_and_maps = None if magnitudes is None else magnitudes[:2]
+    read = image_planes, winners, maps, planes, of_images_and_maps
+    of_filters = partial(_filter_grad, task, method.filters, images, *read)
     if method.input is None:
         return (of_filters(),)
-    return both(of_images, of_filters, image_planes, winners, maps, planes, magnitudes, device=maps.device)
+    return both(of_images, of_filters, images, *read, device=maps.device)
 
 
 def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread: bool) -> torch.Tensor | None:
@@ -289,21 +290,16 @@ def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread:
 def _over_windows(
     task: PoolTask, method: Window, filters, planes, magnitudes, copy: Copy | None, of_copy
 ) -> Callable[[], torch.Tensor]:
-    """What gives the input gradient from maps, as soon as filters are packed, and a copy is made, if there is one.
-
-    The last two rows of magnitudes are those of maps and filters.
-    """
-    of_both = None if magnitudes is None else magnitudes[-2:]
-    return window_launched(_input_task(task), method, filters, planes[0], of_both, copy, of_copy)
+    """What gives the input gradient from maps, as soon as filters are packed, and a copy is made, if there is one."""
+    return window_launched(_input_task(task), method, filters, planes[0], magnitudes, copy, of_copy)
 
 
 def _images_for(
     method: FilterGrad | WindowShare | PoolShare | PoolWindowShare, images: torch.Tensor
 ) -> tuple[torch.Tensor, Copy | None]:
     """Images as the kernels of a filter gradient read them, and the copy that makes them so, if one does."""
-    narrow = isinstance(method, WindowShare | PoolWindowShare) and method.product != "float16"
-    if narrow and not has_to_be_filled_up(images.shape[0], images.element_size()):
-        return aligned(change_format(images, "batch_last"))[None], None
+    if isinstance(method, WindowShare | PoolWindowShare) and method.product != "float16":
+        return boxable_preparation(images)
     if isinstance(method, PoolShare) and not method.prepared:
         return images[None], None
     return preparation(images, method.product)
@@ -320,36 +316,41 @@ def plan_of_pool_window_share(task: PoolTask, method: PoolWindowShare, kept: boo
 
 
 def _gradients_as_it_goes(
-    task: PoolTask, of_images: Any, method: PoolWindowShare, images, filters, winners, maps, magnitudes
+    task: PoolTask, over_maps: Any, method: PoolWindowShare, images, filters, winners, maps, magnitudes
 ) -> tuple[torch.Tensor, ...]:
     """The filter gradient, after that of images where that is asked for, which reads the maps that are kept for it."""
     geometry, product = task.geometry, method.product
-    plan = plan_of_pool_window_share(task, method, of_images is not None)
+    plan = plan_of_pool_window_share(task, method, over_maps is not None)
     assert plan is not None
     [images], copy = _images_for(method, images)
-    of_copy, of_both = (None, None) if magnitudes is None else (magnitudes[0], magnitudes[:2])
-    kept = result = None
-    if of_images is None:
+    of_copy, of_images_and_maps = (None, None) if magnitudes is None else (magnitudes[0], magnitudes[:2])
+    kept = of_images = None
+    if over_maps is None:
         launch_copy(copy, product, of_copy)
     else:
-        assert isinstance(of_images, Window)  # others want batches filled up
+        assert isinstance(over_maps, Window)  # others want batches filled up
         kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
-        result = _over_windows(task, of_images, filters, kept[None], magnitudes, copy, of_copy)
+        of_maps_and_filters = None if magnitudes is None else magnitudes[-2:]
+        of_images = _over_windows(task, over_maps, filters, kept[None], of_maps_and_filters, copy, of_copy)
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
     gradient = empty(geometry.filters, "bc01", task.dtype, images.device)
-    shares = pooled_window_shares(images, aligned(winners), maps, plan, of_both, kept)
-    add = partial(add_pooled_shares, shares, plan, of_both, gradient)
-    if result is None:
+    shares = pooled_window_shares(images, aligned(winners), maps, plan, of_images_and_maps, kept)
+    add = partial(add_pooled_shares, shares, plan, of_images_and_maps, gradient)
+    if of_images is None:
         add()
         return (gradient,)
-    of_images, _ = both(result, add, shares, of_both, gradient, device=gradient.device)
-    return of_images, gradient
+    result, _ = both(of_images, add, shares, of_images_and_maps, gradient, device=gradient.device)
+    return result, gradient
 
 
 def _filter_grad(
-    task: PoolTask, method: FilterGrad | WindowShare | PoolShare, image_planes, winners, maps, planes, magnitudes
-) -> torch.Tensor:
-    """The filter gradient from images of `_images_for` and from spread maps, ``planes``, or pooled ones."""
+    task: PoolTask, method: FilterGrad | WindowShare | PoolShare, images, image_planes, winners, maps, planes,
+    magnitudes,
+) -> torch.Tensor:  # fmt: skip
+    """The filter gradient from images, made `_images_for` it already or not, and from spread maps or pooled ones."""
+    if image_planes is None:
+        image_planes, copy = _images_for(method, images)
+        launch_copy(copy, method.product, None if magnitudes is None else magnitudes[0])
     part = task.part("correlate2d_filter_grad", ("batch_last", "batch_last"))
     if isinstance(method, WindowShare):
         return window_share_from(part, method, image_planes[0], planes[0], magnitudes)

@@ -179,9 +179,16 @@ def boxable(tensor: torch.Tensor) -> torch.Tensor:
 
     It is the tensor itself where that is so, else a copy, with the batch filled up as `prepare` does.
     """
+    planes, copy = boxable_preparation(tensor)
+    launch_copy(copy, "native", None)
+    return planes[0]
+
+
+def boxable_preparation(tensor: torch.Tensor) -> tuple[torch.Tensor, Copy | None]:
+    """`boxable` as the one plane of a `preparation`, and the copy that fills it up, if that has to be."""
     if has_to_be_filled_up(tensor.shape[0], tensor.element_size()):
-        return prepare(tensor, "native", None)[0]
-    return aligned(change_format(tensor, "batch_last"))
+        return preparation(tensor, "native")
+    return aligned(change_format(tensor, "batch_last"))[None], None
 
 
 def has_to_be_filled_up(batch: int, itemsize: int) -> bool:

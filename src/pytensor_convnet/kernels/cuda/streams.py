@@ -2,11 +2,11 @@
 
 Gradients of filters, of biases and of dense layers' weights are needed when parameters are updated, at the end of a
 step; what a step goes on with is the gradient of images. The small kernels between two layers leave multiprocessors
-idle, which the former fill.
+idle, which the former fill. Where a gradient of filters is needed at once, it may still run beside that of images.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -135,39 +135,13 @@ def _is_allowed_now() -> bool:
     return _late.get() is not None and _allowed.get() and _is_capturing()
 
 
-@contextmanager
-def rejoined(device: torch.device) -> Iterator[Callable[[], AbstractContextManager]]:
-    """Launch what is within the contexts that the function makes beside the rest, while a CUDA graph is captured.
-
-    Each begins when what was launched before has ended, and one after the other. At the end the present stream waits
-    for them; until then whoever calls keeps what they read. Elsewhere all is launched where it stands, as it is within
-    one of these contexts.
-    """
-    if not _is_capturing():
-        yield nullcontext
-        return
-    before, side, used = torch.cuda.current_stream(device), _stream(device, "side"), False
-    if before == side:
-        yield nullcontext
-        return
-
-    def aside() -> AbstractContextManager:
-        nonlocal used
-        used = True
-        side.wait_stream(before)
-        return torch.cuda.stream(side)
-
-    try:
-        yield aside
-    finally:
-        if used:
-            before.wait_stream(side)
-
-
 def both(
     of_images: Callable[[], First], of_filters: Callable[[], Second], *read: torch.Tensor | None, device: torch.device
 ) -> tuple[First, Second]:
-    """What two functions give, the second `beside` what follows, where that is allowed, or beside the first.
+    """What two functions give: the second `beside` what follows, where that is allowed, or beside the first.
+
+    That is while a CUDA graph is captured; elsewhere one is launched after the other. The second begins when what was
+    launched before has ended. Where it ran beside the first, the present stream waits for it.
 
     Parameters
     ----------
@@ -178,10 +152,18 @@ def both(
         first = of_images()
         with beside(*read):
             return first, of_filters()
-    with rejoined(device) as aside:
-        with aside():
+    if not _is_capturing():
+        return of_images(), of_filters()
+    # Each stream has a side of its own: memory of what ran there is given again to what runs there, after its readers.
+    before = torch.cuda.current_stream(device)
+    side = _stream(device, f"side of {before.cuda_stream}")
+    side.wait_stream(before)
+    try:
+        with torch.cuda.stream(side):
             second = of_filters()
         return of_images(), second
+    finally:  # after an error, too, or else the end of the capture would be another and hide it
+        before.wait_stream(side)
 
 
 def _is_capturing() -> bool:
