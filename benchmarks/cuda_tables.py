@@ -4,6 +4,8 @@ python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json              
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --write docs/cuda-kernels.md   # puts them in place
 python benchmarks/cuda_tables.py benchmarks/results/conv-h100.json --plot docs/bench-conv-cuda.png      # draws them
 python benchmarks/cuda_tables.py benchmarks/results/conv-pool-h100.json --write docs/cuda-kernels.md
+python benchmarks/cuda_tables.py benchmarks/results/conv-pool-h200.json --write docs/cuda-kernels.md \\
+    --mark "conv_pool on an H200"
 python benchmarks/cuda_tables.py benchmarks/results/pool-h100.json --write docs/cuda-pooling.md
 python benchmarks/cuda_tables.py benchmarks/results/net-h100.json --write docs/cuda-mode.md
 
