@@ -73,12 +73,15 @@ class Layer:
         maxima, winners = cuda.max_pool2d(maps, torch.uint8, self.pool[0], self.pool[1], self.pool[2], True)
         return torch.relu(maxima + biases[:, None, None]), winners
 
+    def spread(self, winners, maps):
+        return cuda.max_pool2d_grad(winners, maps, *self.full, *self.pool)
+
     def pair_filter_gradient(self, images, filters, _, winners, maps):
-        spread = cuda.max_pool2d_grad(winners, maps, *self.full, *self.pool)
+        spread = self.spread(winners, maps)
         return cuda.correlate2d_filter_grad(images, spread, *self.taps, *self.moves, precision=self.precision)
 
     def pair_gradients(self, images, filters, _, winners, maps):
-        spread = cuda.max_pool2d_grad(winners, maps, *self.full, *self.pool)
+        spread = self.spread(winners, maps)
         lengths = images.shape[2:]
         return (
             cuda.correlate2d_input_grad(filters, spread, *lengths, *self.moves, precision=self.precision),
@@ -86,7 +89,7 @@ class Layer:
         )
 
     def pair_joint_gradients(self, images, filters, _, winners, maps):
-        spread = cuda.max_pool2d_grad(winners, maps, *self.full, *self.pool)
+        spread = self.spread(winners, maps)
         return cuda.correlate2d_grads(images, filters, spread, *self.moves, precision=self.precision)
 
     def errors(self, images, filters, biases, winners, maps) -> dict[str, float]:
@@ -96,7 +99,7 @@ class Layer:
         full = F.conv2d(padded, weights, None, self.case.stride)
         maxima, _ = cuda.max_pool2d(full, torch.uint8, self.pool[0], self.pool[1], self.pool[2], True)
         expected = torch.relu(maxima + biases.double()[:, None, None])
-        spread = cuda.max_pool2d_grad(winners, maps.double(), *self.full, *self.pool).contiguous()
+        spread = self.spread(winners, maps.double()).contiguous()
         of_images, of_filters, _ = torch.ops.aten.convolution_backward(
             spread, padded, weights, None, list(self.case.stride), [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
         )

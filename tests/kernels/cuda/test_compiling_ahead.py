@@ -28,9 +28,9 @@ from triton.backends.compiler import GPUTarget
 
 from pytensor_convnet.kernels.cuda import copying, gather_kernel, magnitudes, packing
 from pytensor_convnet.kernels.cuda.candidates import candidates
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out
 from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu, without_gpu
 from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.kernels.cuda.carrying_out import carry_out
 from tests.kernels.cuda.test_tuning import task_of
 
 task, target = task_of(), GPUTarget("cuda", 90, 32)
@@ -66,9 +66,9 @@ from pathlib import Path
 import torch
 from triton.backends.compiler import GPUTarget
 
+from pytensor_convnet.kernels.cuda.carrying_out import carry_out
 from pytensor_convnet.kernels.cuda.compiling_ahead import described, run_without_gpu
 from pytensor_convnet.kernels.cuda.formats import empty
-from pytensor_convnet.kernels.cuda.carrying_out import carry_out
 from pytensor_convnet.kernels.cuda.methods import Unrolled, Window, WindowShare
 from pytensor_convnet.kernels.cuda.window_grad_kernel import WindowGradBlocks
 from pytensor_convnet.kernels.cuda.window_kernel import WindowBlocks

@@ -142,24 +142,18 @@ def _window(task: Task, method: Window, filters: torch.Tensor, source: torch.Ten
     magnitudes = None
     if method.product == "float16":
         magnitudes = largest_magnitudes(source, dense(filters), copied=(True, False))
-    return window_from(task, method, filters, boxable(source), magnitudes)
-
-
-def window_from(
-    task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None
-) -> torch.Tensor:
-    """Forward pass or input gradient over windows of a `boxable` source, prepared where the method says so."""
-    return window_launched(task, method, filters, source, magnitudes, None, None)()
+    return window_launched(task, method, filters, boxable(source), magnitudes, None, None)()
 
 
 def window_launched(
     task: Task, method: Window, filters: torch.Tensor, source: torch.Tensor, magnitudes: torch.Tensor | None,
     copy: Copy | None, of_copy: torch.Tensor | None,
 ) -> Callable[[], torch.Tensor]:  # fmt: skip
-    """What gives the result of `window_from`, once filters are packed, for which the source need not be there yet.
+    """What gives the forward pass or input gradient over windows, once filters are packed.
 
-    A ``copy`` of something else, that belongs to a `preparation` for the same product, is done by the same launch, or
-    by one of its own; see `packing.pack`.
+    The source is `boxable`, and prepared where the method says so; it need not be there yet. A ``copy`` of something
+    else, that belongs to a `preparation` for the same product, is done by the same launch, or by one of its own; see
+    `packing.pack`.
     """
     plan, how = plan_of_windows(task, method)
     assert how is not None

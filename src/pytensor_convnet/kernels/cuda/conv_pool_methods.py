@@ -258,13 +258,12 @@ def _gradients(task: PoolTask, method: Spread, images, filters, winners, maps) -
         planes = spread(winners, maps, task.windows, product, of_maps)
     of_images: Any = None
     image_planes = copy = None
-    of_maps_and_filters = None if magnitudes is None else magnitudes[-2:]
     if isinstance(method.input, Window):
         if method.filters is not None:  # the launch that packs filters copies images
             image_planes, copy = _images_for(method.filters, images)
-        of_copy = None if magnitudes is None else magnitudes[0]
-        of_images = _over_windows(task, method.input, filters, planes, of_maps_and_filters, copy, of_copy)
+        of_images = _over_windows(task, method.input, filters, planes, magnitudes, copy)
     elif method.input is not None:
+        of_maps_and_filters = None if magnitudes is None else magnitudes[-2:]
         of_images = partial(gather_from, _input_task(task), method.input, filters, planes, of_maps_and_filters)
     if method.filters is None:
         return (of_images(),)
@@ -288,10 +287,11 @@ def _magnitudes(task: PoolTask, product: str, images, maps, filters, are_spread:
 
 
 def _over_windows(
-    task: PoolTask, method: Window, filters, planes, magnitudes, copy: Copy | None, of_copy
+    task: PoolTask, method: Window, filters, planes, magnitudes, copy: Copy | None
 ) -> Callable[[], torch.Tensor]:
-    """What gives the input gradient from maps, as soon as filters are packed, and a copy is made, if there is one."""
-    return window_launched(_input_task(task), method, filters, planes[0], magnitudes, copy, of_copy)
+    """What gives the input gradient from maps, as soon as filters are packed, and images copied, if they are to be."""
+    of_copy, of_maps_and_filters = (None, None) if magnitudes is None else (magnitudes[0], magnitudes[-2:])
+    return window_launched(_input_task(task), method, filters, planes[0], of_maps_and_filters, copy, of_copy)
 
 
 def _images_for(
@@ -323,15 +323,14 @@ def _gradients_as_it_goes(
     plan = plan_of_pool_window_share(task, method, over_maps is not None)
     assert plan is not None
     [images], copy = _images_for(method, images)
-    of_copy, of_images_and_maps = (None, None) if magnitudes is None else (magnitudes[0], magnitudes[:2])
+    of_images_and_maps = None if magnitudes is None else magnitudes[:2]
     kept = of_images = None
     if over_maps is None:
-        launch_copy(copy, product, of_copy)
+        launch_copy(copy, product, None if magnitudes is None else magnitudes[0])
     else:
         assert isinstance(over_maps, Window)  # others want batches filled up
         kept = empty(geometry.maps, "batch_last", images.dtype, images.device)
-        of_maps_and_filters = None if magnitudes is None else magnitudes[-2:]
-        of_images = _over_windows(task, over_maps, filters, kept[None], of_maps_and_filters, copy, of_copy)
+        of_images = _over_windows(task, over_maps, filters, kept[None], magnitudes, copy)
     maps = prepare(maps, product, magnitudes[1])[0] if method.prepared else aligned(maps)
     gradient = empty(geometry.filters, "bc01", task.dtype, images.device)
     shares = pooled_window_shares(images, aligned(winners), maps, plan, of_images_and_maps, kept)

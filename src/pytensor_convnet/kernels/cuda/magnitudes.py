@@ -134,6 +134,11 @@ def largest_magnitudes(
     return found
 
 
+def as_found(magnitudes: torch.Tensor | None, otherwise: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Rows as kernels in CUDA C++ take them: what searchers found, and how many they were; else any tensor, and 0."""
+    return (otherwise, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
+
+
 def sampled_part(found: torch.Tensor | None) -> int:
     """How many numbers at the beginning of a row are not for copies to note in; all of a row without a sample."""
     if found is None:

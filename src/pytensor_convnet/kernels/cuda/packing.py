@@ -136,12 +136,12 @@ def _pack(
 
 @triton.jit(do_not_specialize=["pack_programs", *COUNTS, *COPY_COUNTS])
 def _pack_and_copy(
-    pack_programs, filters, taps, partials, packed, scales, of_copy,
+    pack_programs, filters, taps, partials, packed, scales,
     filters_start, source_stride, target_stride, row_stride, column_stride, group_stride,
     row_count, column_count, outputs, target_channels, residues_across,
     rows_dilation, columns_dilation, rows_taps, columns_taps, rows_residue_factor, columns_residue_factor,
     packed_plane_stride,
-    source, target, outer_count, inner_units, target_units, along_blocks, across_blocks,
+    source, target, of_copy, outer_count, inner_units, target_units, along_blocks, across_blocks,
     source_step, source_rest, target_step, target_rest, target_plane_units,
     PRODUCT: tl.constexpr, PARTIALS: tl.constexpr, STAGE_ROWS: tl.constexpr, OUTPUTS: tl.constexpr, TILE: tl.constexpr,
     BOUNDS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr, ALONG_INNERMOST: tl.constexpr, UNIT: tl.constexpr,
@@ -216,13 +216,12 @@ def pack(
     if copy is None:
         _pack[(programs,)](*arguments, *settings, stage_rows, outputs, TILE, **options)
     else:
+        tells_scale = of_copy is None  # the source's own is copied, by which products are scaled
+        if tells_scale and partials is not None:
+            of_copy = partials[0]
         _pack_and_copy[(programs + copy.programs,)](
-            programs, *arguments[:5], partials if of_copy is None else of_copy, *arguments[5:], copy.source,
-            copy.target, *copy.counts, *settings, stage_rows, outputs, TILE, sampled_part(partials), *copy.settings,
-            **options,
+            programs, *arguments, copy.source, copy.target, of_copy, *copy.counts, *settings, stage_rows, outputs, TILE,
+            sampled_part(partials), *copy.settings, **options,
         )  # fmt: skip
-        if of_copy is not None:
-            copy_again(copy, of_copy, None)
-        else:
-            copy_again(copy, None if partials is None else partials[0], scales)
+        copy_again(copy, of_copy, scales if tells_scale else None)
     return Packed(packed, scales, column_count)

@@ -19,6 +19,7 @@ from pytensor_convnet.kernels.cuda.copying import BATCH_MULTIPLE
 from pytensor_convnet.kernels.cuda.gathering import Geometry
 from pytensor_convnet.kernels.cuda.hardware import REGISTERS
 from pytensor_convnet.kernels.cuda.hopper_sources import BATCH_MULTIPLES, MOST_BYTES, constants_of_pool
+from pytensor_convnet.kernels.cuda.magnitudes import as_found
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import launch
 from pytensor_convnet.kernels.cuda.window_grad_kernel import (
@@ -118,7 +119,7 @@ def pooled_window_shares(
     shares = torch.empty(plan.partial_shape, dtype=torch.float32, device=images.device)
     launch(
         plan.source, "pooled_window_filter_grad", plan.programs, plan.constants["THREADS"], plan.shared_bytes,
-        *boxes_of_images(images, plan), maps, winners, *_found(shares, magnitudes),
+        *boxes_of_images(images, plan), maps, winners, *as_found(magnitudes, shares),
         shares if kept is None else boxes_of_maps(kept, plan), shares,
     )  # fmt: skip
     return shares
@@ -128,9 +129,4 @@ def add_pooled_shares(
     shares: torch.Tensor, plan: WindowGradPlan, magnitudes: torch.Tensor | None, filters: torch.Tensor
 ) -> None:
     """Write the filter gradient to ``filters``, from what `pooled_window_shares` gives."""
-    add_shares(shares, plan, *_found(shares, magnitudes), filters)
-
-
-def _found(shares: torch.Tensor, magnitudes: torch.Tensor | None) -> tuple[torch.Tensor, int]:
-    """What searchers found, and how many they were; any tensor, and 0, where there are none."""
-    return (shares, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
+    add_shares(shares, plan, *as_found(magnitudes, shares), filters)

@@ -44,6 +44,7 @@ from pytensor_convnet.kernels.cuda.hopper_sources import (
     source_of,
     whole_patterns,
 )
+from pytensor_convnet.kernels.cuda.magnitudes import as_found
 from pytensor_convnet.kernels.cuda.pool_plans import Windows
 from pytensor_convnet.kernels.cuda.runtime_compiler import batch_last_map, launch
 
@@ -179,9 +180,8 @@ def pooled_windows(
         Rows of `largest_magnitudes`, of images and of filters, for float16.
     """
     k = plan.constants
-    found, finders = (maxima, 0) if magnitudes is None else (magnitudes.contiguous(), magnitudes.shape[1])
     tiles = batch_last_map(images, (IMAGES, k["CHANNELS"], k["TILE_ROWS"], k["TILE_COLUMNS"]))
     launch(
         plan.source, "pooled_windows", min(k["UNITS"], MULTIPROCESSORS), THREADS, plan.shared_bytes, tiles, filters,
-        *filters.stride(), biases, found, finders, maxima, winners,
+        *filters.stride(), biases, *as_found(magnitudes, maxima), maxima, winners,
     )  # fmt: skip
